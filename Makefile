@@ -1,0 +1,44 @@
+# `make` prints the targets. Tools are run by exact version through Go modules; nothing has to be installed by hand.
+GOLANGCI  := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+CATALOG   ?= scripts/sample/catalog.yaml
+FUZZTIME  ?= 60s
+BENCH     ?= .
+
+.DEFAULT_GOAL := help
+.PHONY: help build run demo test race lint generate bench fuzz torture clean
+
+help: ## print the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build bin/tollgate
+	@go build -o bin/tollgate ./cmd/tollgate
+
+run: build ## build and serve on a private Postgres, with the sample catalog
+	@TOLLGATE_CATALOG=$${TOLLGATE_CATALOG:-$(CATALOG)} exec ./bin/tollgate serve
+
+demo: build ## feed the running server a realistic day of several tenants
+	@./bin/tollgate demo
+
+test: ## run all tests; needs nothing but Go
+	@go test -timeout 15m ./...
+
+race: ## run all tests under the race detector
+	@go test -race -timeout 30m ./...
+
+lint: ## run golangci-lint
+	@$(GOLANGCI) run ./...
+
+generate: ## write the generated code again
+	@go generate ./...
+
+bench: ## print the speed and size figures as ratios against baselines of the same run
+	@go run ./scripts/bench -run '$(BENCH)'
+
+fuzz: ## fuzz every parser, FUZZTIME (60s) each
+	@./scripts/fuzz.sh $(FUZZTIME)
+
+torture: ## the long runs: kill -9 of server and Postgres in the middle of imports
+	@go test -count=1 -timeout 60m -run Torture ./cmd/tollgate -args -torture=10
+
+clean: ## remove what was built; the data folder stays
+	@rm -rf bin

@@ -1,0 +1,75 @@
+package watermill
+
+import (
+	"context"
+
+	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/projections"
+)
+
+// maxRecent bounds the decoded events that are kept for the other read models of a partition.
+const maxRecent = 10_000
+
+// pages reads and decodes the log once for all read models that are about as far as each other. Those that are far
+// behind read for themselves, so that they do not displace what the others share.
+type pages struct {
+	log        eventstore.LogReader
+	partitions []recent
+}
+
+// recent are the last decoded events of one partition, without holes.
+type recent struct {
+	turn   chan struct{} // holds one token: a lock that a context can give up waiting for
+	events []projections.Event
+}
+
+func newPages(log eventstore.LogReader) *pages {
+	p := &pages{log: log, partitions: make([]recent, log.Partitions())}
+	for i := range p.partitions {
+		p.partitions[i].turn = make(chan struct{}, 1)
+		p.partitions[i].turn <- struct{}{}
+	}
+	return p
+}
+
+// read returns up to limit events after a position; none when the position is the head. When an event cannot be read, the
+// events before it are returned with the error.
+func (p *pages) read(ctx context.Context, after eventstore.Position, limit int) ([]projections.Event, error) {
+	r := &p.partitions[after.Partition]
+	select {
+	case <-r.turn:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	first := after.Offset + 1
+	if n := len(r.events); n > 0 && first < r.events[0].Position.Offset {
+		r.turn <- struct{}{}
+		return p.load(ctx, after, limit)
+	} else if n > 0 && first <= r.events[n-1].Position.Offset {
+		defer func() { r.turn <- struct{}{} }()
+		start := int(first - r.events[0].Position.Offset)
+		return r.events[start:min(n, start+limit):min(n, start+limit)], nil
+	}
+	defer func() { r.turn <- struct{}{} }()
+	events, err := p.load(ctx, after, limit)
+	if len(events) == 0 {
+		return events, err
+	}
+	if n := len(r.events); n == 0 || r.events[n-1].Position.Offset != after.Offset || n+len(events) > maxRecent {
+		r.events = events[:len(events):len(events)] // pages in flight keep their own part
+	} else {
+		r.events = append(r.events, events...)
+	}
+	return events, err
+}
+
+func (p *pages) load(ctx context.Context, after eventstore.Position, limit int) ([]projections.Event, error) {
+	recorded, err := p.log.ReadLog(ctx, after, limit)
+	if err != nil {
+		return nil, err
+	}
+	if err := projections.CheckDense(after, recorded); err != nil {
+		return nil, err
+	}
+	return projections.Decode(recorded)
+}

@@ -1,0 +1,228 @@
+// Package api owns the HTTP surface of the ledger: routes, media types, strict decoding of what comes in, exact encoding of
+// what goes out, who may call what, and the one table from errors to problems. It decides nothing about usage; it asks the
+// use cases of domain/app.
+package api
+
+import (
+	"bytes"
+	"context"
+	_ "embed" // the specification is served as it was written
+	"encoding/hex"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/tollgate-io/tollgate/domain/app"
+)
+
+//go:generate go run github.com/oapi-codegen/oapi-codegen/v2/cmd/oapi-codegen@v2.8.2 -config oapi-codegen.yaml openapi.yaml
+
+//go:embed openapi.yaml
+var specification []byte
+
+// Config is what the surface needs. Everything without "optional" is required.
+type Config struct {
+	Ledger    *app.Ledger
+	Directory app.Directory
+	Usage     UsageReader
+	Timeline  TimelineReader
+	Keys      KeyLister
+	Positions Positions
+	Readiness ReadinessProbe
+
+	Registry *prometheus.Registry // served at /metrics
+	Log      *slog.Logger
+	Now      func() time.Time // the real clock: network deadlines are derived from it
+	Random   io.Reader        // for new keys: crypto/rand.Reader
+
+	// SpoolDir takes the answers of streams that are too long for memory. Optional: the system's folder for temporary files.
+	SpoolDir string
+	// LineTimeout is how long one line of a stream may take to arrive. Optional: ReadTimeout.
+	LineTimeout time.Duration
+}
+
+// The time-outs of a connection. A stream of lines extends the read deadline with each line, and nothing else does.
+const (
+	ReadHeaderTimeout = 5 * time.Second
+	ReadTimeout       = 30 * time.Second
+	WriteTimeout      = 75 * time.Second // from the end of the headers: must cover reading, work and maxWait
+	IdleTimeout       = 2 * time.Minute
+	MaxHeaderBytes    = 64 << 10
+
+	workTimeout = 20 * time.Second // of one call into the ledger or a read model
+)
+
+// NewHTTPServer wraps a handler with the time-outs of this package.
+func NewHTTPServer(addr string, h http.Handler) *http.Server {
+	return &http.Server{
+		Addr:              addr,
+		Handler:           h,
+		ReadHeaderTimeout: ReadHeaderTimeout,
+		ReadTimeout:       ReadTimeout,
+		WriteTimeout:      WriteTimeout,
+		IdleTimeout:       IdleTimeout,
+		MaxHeaderBytes:    MaxHeaderBytes,
+	}
+}
+
+// Server is the HTTP surface.
+type Server struct {
+	Config
+	echo      *echo.Echo
+	metrics   *metrics
+	exporter  http.Handler
+	large     chan struct{} // one slot for each body beyond maxEventBytes that is held in memory
+	requestID string        // random prefix
+	requests  atomic.Uint64
+}
+
+var _ ServerInterface = (*Server)(nil)
+
+// New builds the surface. It panics where the configuration is incomplete.
+func New(c Config) *Server {
+	if c.Ledger == nil || c.Directory == nil || c.Usage == nil || c.Timeline == nil || c.Keys == nil || c.Positions == nil ||
+		c.Readiness == nil || c.Registry == nil || c.Log == nil || c.Now == nil || c.Random == nil {
+		panic(fmt.Sprintf("api: incomplete configuration: %+v", c))
+	}
+	if c.LineTimeout == 0 {
+		c.LineTimeout = ReadTimeout
+	}
+	prefix := make([]byte, 6)
+	if _, err := io.ReadFull(c.Random, prefix); err != nil {
+		panic(fmt.Sprintf("api: no random bits: %v", err))
+	}
+	s := &Server{
+		Config:    c,
+		echo:      echo.New(),
+		metrics:   newMetrics(c.Registry),
+		exporter:  promhttp.HandlerFor(c.Registry, promhttp.HandlerOpts{}),
+		large:     make(chan struct{}, maxLargeBodies),
+		requestID: hex.EncodeToString(prefix),
+	}
+	s.echo.HideBanner, s.echo.HidePort = true, true
+	s.echo.HTTPErrorHandler = func(err error, c echo.Context) { s.fail(c, err) }
+	s.echo.Use(s.observe)
+	RegisterHandlers(guarded{s}, s)
+	// The hot route parses its own parameters, without the reflection of the generated wrapper.
+	s.echo.POST("/v1/events", s.recordEvents)
+	return s
+}
+
+// ServeHTTP implements http.Handler. Routes are matched on the path as it was sent: only then is each path parameter
+// decoded exactly once, whatever characters an id has.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	r.URL.RawPath = r.URL.EscapedPath()
+	s.echo.ServeHTTP(w, r)
+}
+
+// guarded registers routes with the policy of their path. A path without a policy does not start, so that a new route
+// cannot be open by mistake.
+type guarded struct{ s *Server }
+
+func (g guarded) add(method, path string, h echo.HandlerFunc, m []echo.MiddlewareFunc) *echo.Route {
+	return g.s.echo.Add(method, path, g.s.policy(path)(h), m...)
+}
+
+func (s *Server) policy(path string) echo.MiddlewareFunc {
+	switch {
+	case path == "/healthz" || path == "/readyz" || path == "/metrics" || path == "/openapi.yaml":
+		return func(h echo.HandlerFunc) echo.HandlerFunc { return h }
+	case strings.HasPrefix(path, "/v1/admin/"):
+		return s.forAdmins
+	case path == "/v1/events": // each event may name its tenant
+		return func(h echo.HandlerFunc) echo.HandlerFunc { return h }
+	case strings.HasPrefix(path, "/v1/"):
+		return s.insideTenant
+	default:
+		panic("api: no policy for " + path)
+	}
+}
+
+func (g guarded) CONNECT(path string, h echo.HandlerFunc, m ...echo.MiddlewareFunc) *echo.Route {
+	return g.add(http.MethodConnect, path, h, m)
+}
+
+func (g guarded) DELETE(path string, h echo.HandlerFunc, m ...echo.MiddlewareFunc) *echo.Route {
+	return g.add(http.MethodDelete, path, h, m)
+}
+
+func (g guarded) GET(path string, h echo.HandlerFunc, m ...echo.MiddlewareFunc) *echo.Route {
+	return g.add(http.MethodGet, path, h, m)
+}
+
+func (g guarded) HEAD(path string, h echo.HandlerFunc, m ...echo.MiddlewareFunc) *echo.Route {
+	return g.add(http.MethodHead, path, h, m)
+}
+
+func (g guarded) OPTIONS(path string, h echo.HandlerFunc, m ...echo.MiddlewareFunc) *echo.Route {
+	return g.add(http.MethodOptions, path, h, m)
+}
+
+func (g guarded) PATCH(path string, h echo.HandlerFunc, m ...echo.MiddlewareFunc) *echo.Route {
+	return g.add(http.MethodPatch, path, h, m)
+}
+
+func (g guarded) POST(path string, h echo.HandlerFunc, m ...echo.MiddlewareFunc) *echo.Route {
+	return g.add(http.MethodPost, path, h, m)
+}
+
+func (g guarded) PUT(path string, h echo.HandlerFunc, m ...echo.MiddlewareFunc) *echo.Route {
+	return g.add(http.MethodPut, path, h, m)
+}
+
+func (g guarded) TRACE(path string, h echo.HandlerFunc, m ...echo.MiddlewareFunc) *echo.Route {
+	return g.add(http.MethodTrace, path, h, m)
+}
+
+// GetHealth answers as long as the process does.
+func (s *Server) GetHealth(c echo.Context) error {
+	return writeJSON(c, http.StatusOK, []byte(`{"status":"ok"}`))
+}
+
+// GetReadiness tells a load balancer whether to send traffic.
+func (s *Server) GetReadiness(c echo.Context) error {
+	ctx, cancel := work(c)
+	defer cancel()
+	status, word := http.StatusOK, "ready"
+	checks := []byte("[")
+	for _, check := range s.Readiness.Ready(ctx) {
+		result := "ok"
+		if !check.OK {
+			result, status, word = "failed", http.StatusServiceUnavailable, "unready"
+		}
+		if len(checks) > 1 {
+			checks = append(checks, ',')
+		}
+		checks = appendString(append(checks, `{"name":`...), check.Name)
+		checks = append(append(checks, `,"status":"`...), result...)
+		checks = append(appendString(append(checks, `","detail":`...), check.Detail), '}')
+	}
+	if status != http.StatusOK {
+		c.Response().Header().Set(headerRetryAfter, "1")
+	}
+	return writeJSON(c, status, append(append(append([]byte(`{"status":"`), word...), `","checks":`...), append(checks, "]}"...)...))
+}
+
+// GetMetrics serves the registry.
+func (s *Server) GetMetrics(c echo.Context) error {
+	s.exporter.ServeHTTP(c.Response(), c.Request())
+	return nil
+}
+
+// GetOpenAPI serves the specification, with its comments.
+func (s *Server) GetOpenAPI(c echo.Context) error {
+	return c.Stream(http.StatusOK, "application/yaml; charset=utf-8", bytes.NewReader(specification))
+}
+
+// work bounds one call into the ledger or a read model.
+func work(c echo.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(c.Request().Context(), workTimeout)
+}

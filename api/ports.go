@@ -1,0 +1,53 @@
+package api
+
+import (
+	"context"
+
+	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/tenant"
+	"github.com/tollgate-io/tollgate/domain/timeline"
+	"github.com/tollgate-io/tollgate/domain/usage"
+)
+
+// UsageReader answers how much a tenant used, and up to which position. Errors: *invalid.Error.
+type UsageReader interface {
+	Usage(ctx context.Context, q usage.Query) (usage.Report, eventstore.Position, error)
+}
+
+// TimelineReader tells a tenant's story, newest first, and up to which position. Errors: *invalid.Error.
+type TimelineReader interface {
+	Timeline(ctx context.Context, q timeline.Query) (timeline.Page, eventstore.Position, error)
+}
+
+// Keys is one page of API keys, oldest first, with the revoked ones. NextCursor is "" at the end.
+type Keys struct {
+	Items      []tenant.Key
+	NextCursor string
+}
+
+// KeyLister lists API keys, and up to which position. Errors: *invalid.Error.
+type KeyLister interface {
+	Keys(ctx context.Context, limit int, cursor string) (Keys, eventstore.Position, error)
+}
+
+// Positions knows how far the reads are.
+type Positions interface {
+	// Await returns nil once every read shows what stands at the position, or the context's error. It may refuse a position
+	// that cannot exist with an *invalid.Error.
+	Await(ctx context.Context, at eventstore.Position) error
+	// Shown is how far the reads are in the partition of a tenant; "" is the system's own.
+	Shown(ctx context.Context, of event.TenantID) (eventstore.Position, error)
+}
+
+// Check is one thing without which the process cannot do its work.
+type Check struct {
+	Name   string
+	OK     bool
+	Detail string // shown without a key: no addresses, no internals
+}
+
+// ReadinessProbe runs the checks; the process is ready when all of them are OK.
+type ReadinessProbe interface {
+	Ready(ctx context.Context) []Check
+}

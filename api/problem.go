@@ -1,0 +1,226 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/tollgate-io/tollgate/domain/app"
+	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/invalid"
+	"github.com/tollgate-io/tollgate/domain/tenant"
+)
+
+// The stable codes. Clients decide by them, so they are never renamed.
+const (
+	codeInvalidJSON      = "invalid_json"
+	codeInvalidEvent     = "invalid_event"
+	codeUnknownEventType = "unknown_event_type"
+	codeSourceConflict   = "source_conflict"
+	codeTenantRequired   = "tenant_required"
+	codeTenantConflict   = "tenant_conflict"
+	codeTenantMismatch   = "tenant_mismatch"
+	codeUnknownTenant    = "unknown_tenant"
+	codeUnauthorized     = "unauthorized"
+	codeForbidden        = "forbidden"
+	codeNotFound         = "not_found"
+	codeTooLarge         = "too_large"
+	codeUnsupported      = "unsupported_media_type"
+	codeOverloaded       = "overloaded"
+	codeUnavailable      = "store_unavailable"
+	codeInternal         = "internal"
+)
+
+// codes gives each code its usual status and its title.
+var codes = map[string]struct {
+	status int
+	title  string
+}{
+	codeInvalidJSON:      {http.StatusBadRequest, "The body is not valid JSON"},
+	codeInvalidEvent:     {http.StatusBadRequest, "The request breaks a rule"},
+	codeUnknownEventType: {http.StatusBadRequest, "No meter counts this event type"},
+	codeSourceConflict:   {http.StatusConflict, "It exists with other content"},
+	codeTenantRequired:   {http.StatusBadRequest, "The request names no tenant"},
+	codeTenantConflict:   {http.StatusBadRequest, "The request names different tenants"},
+	codeTenantMismatch:   {http.StatusForbidden, "The key belongs to another tenant"},
+	codeUnknownTenant:    {http.StatusNotFound, "There is no such tenant"},
+	codeUnauthorized:     {http.StatusUnauthorized, "A valid API key is needed"},
+	codeForbidden:        {http.StatusForbidden, "The key may not do this"},
+	codeNotFound:         {http.StatusNotFound, "There is no such thing"},
+	codeTooLarge:         {http.StatusRequestEntityTooLarge, "The request is too large"},
+	codeUnsupported:      {http.StatusUnsupportedMediaType, "The media type is not supported"},
+	codeOverloaded:       {http.StatusServiceUnavailable, "The server is overloaded"},
+	codeUnavailable:      {http.StatusServiceUnavailable, "The ledger does not answer"},
+	codeInternal:         {http.StatusInternalServerError, "The server failed"},
+}
+
+const (
+	headerRetryAfter = "Retry-After"
+	problemType      = "application/problem+json"
+	maxErrors        = 20  // listed in one problem
+	maxDetail        = 600 // bytes
+)
+
+var errPanicked = errors.New("the handler panicked")
+
+// problem is an answer that says what went wrong (RFC 9457), and an error, so that the HTTP rules of this package can be
+// returned like those of the domain.
+type problem struct {
+	status int
+	code   string
+	detail string
+	errors []invalid.Field
+}
+
+func (p *problem) Error() string { return p.code + ": " + p.detail }
+
+// refuse is a problem with the usual status of its code.
+func refuse(code, detail string) *problem {
+	return &problem{status: codes[code].status, code: code, detail: detail}
+}
+
+// problemOf is the only table from errors to HTTP. What it does not know is a fault of ours, and its words stay inside.
+func problemOf(err error) *problem {
+	var (
+		known   *problem
+		bad     *invalid.Error
+		unknown *app.UnknownEventTypeError
+		routed  *echo.HTTPError
+	)
+	switch {
+	case errors.As(err, &known):
+		return known
+	case errors.As(err, &bad):
+		return invalidProblem(bad)
+	case errors.As(err, &unknown):
+		p := refuse(codeUnknownEventType, fmt.Sprintf("No meter counts %q; known event types: %s", clip(string(unknown.Type), 100), knownTypes(unknown.Known)))
+		p.errors = []invalid.Field{{Pointer: "/eventType", Code: codeUnknownEventType, Detail: "no meter counts this event type"}}
+		return p
+	case errors.Is(err, tenant.ErrRequired):
+		return refuse(codeTenantRequired, "Name the tenant: with X-Tenant-Id, or in the event.")
+	case errors.Is(err, tenant.ErrConflict):
+		return refuse(codeTenantConflict, "X-Tenant-Id, X-Tenant-Switch and the event must name the same tenant.")
+	case errors.Is(err, tenant.ErrMismatch):
+		return refuse(codeTenantMismatch, "A tenant key can only name its own tenant.")
+	case errors.Is(err, tenant.ErrUnknown):
+		return refuse(codeUnknownTenant, err.Error())
+	case errors.Is(err, tenant.ErrUnknownKey):
+		return refuse(codeUnauthorized, "The API key is unknown or revoked.")
+	case errors.Is(err, app.ErrNotFound):
+		return refuse(codeNotFound, err.Error())
+	case errors.Is(err, app.ErrConflict):
+		return refuse(codeSourceConflict, strings.TrimPrefix(err.Error(), app.ErrConflict.Error()+": "))
+	case errors.Is(err, eventstore.ErrOverloaded):
+		return refuse(codeOverloaded, "Nothing was written. Try again later.")
+	case errors.Is(err, eventstore.ErrTooLarge):
+		return refuse(codeTooLarge, "The event is too large for the event store.")
+	case errors.Is(err, eventstore.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return refuse(codeUnavailable, "The outcome is unknown. Sending the same request again is safe, and tells.")
+	case errors.As(err, &routed):
+		return routingProblem(routed)
+	default:
+		return refuse(codeInternal, "The fault is on our side. X-Request-Id names the request.")
+	}
+}
+
+// invalidProblem takes its code from the first rule that has one of the stable codes.
+func invalidProblem(bad *invalid.Error) *problem {
+	code := codeInvalidEvent
+	for _, f := range bad.Fields {
+		if f.Code == codeInvalidJSON || f.Code == codeTooLarge {
+			code = f.Code
+			break
+		}
+	}
+	p := refuse(code, clip(bad.Error(), maxDetail))
+	p.errors = bad.Fields[:min(len(bad.Fields), maxErrors)]
+	return p
+}
+
+// routingProblem translates what the router and the generated parameter code say.
+func routingProblem(e *echo.HTTPError) *problem {
+	switch e.Code {
+	case http.StatusNotFound:
+		return refuse(codeNotFound, "There is no such route.")
+	case http.StatusMethodNotAllowed:
+		return &problem{status: e.Code, code: codeNotFound, detail: "The route exists, but not with this method; Allow names those it has."}
+	case http.StatusBadRequest:
+		detail, _, _ := strings.Cut(fmt.Sprint(e.Message), ": ") // what follows are words of the library
+		return refuse(codeInvalidEvent, clip(detail, maxDetail))
+	default:
+		return refuse(codeInternal, "The fault is on our side. X-Request-Id names the request.")
+	}
+}
+
+func knownTypes(known []string) string {
+	const most = 50
+	if len(known) == 0 {
+		return "none, because no catalog with meters is applied"
+	}
+	list := strings.Join(known[:min(len(known), most)], ", ")
+	if len(known) > most {
+		list += fmt.Sprintf(" and %d more", len(known)-most)
+	}
+	return list
+}
+
+// clip bounds a text that contains the sender's words, without cutting a character.
+func clip(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "…"
+}
+
+// fail answers an error. It is the only place where errors of requests are logged.
+func (s *Server) fail(c echo.Context, err error) {
+	p := problemOf(err)
+	if p.status == http.StatusInternalServerError {
+		s.Log.Error("a request failed", "request", c.Response().Header().Get(headerRequestID), "route", c.Path(), "error", err)
+	} else if p.status == http.StatusServiceUnavailable {
+		s.Log.Warn("a request could not be served", "request", c.Response().Header().Get(headerRequestID), "route", c.Path(), "error", err)
+	}
+	if c.Response().Committed {
+		return // the answer had begun; whoever wrote it has broken the connection
+	}
+	h := c.Response().Header()
+	switch p.status {
+	case http.StatusUnauthorized:
+		h.Set("WWW-Authenticate", `Bearer realm="tollgate"`)
+	case http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		h.Set(headerRetryAfter, "1")
+	case http.StatusRequestTimeout, http.StatusRequestEntityTooLarge:
+		h.Set("Connection", "close") // the rest of the body is not read
+	}
+	h.Set(echo.HeaderContentType, problemType)
+	c.Response().WriteHeader(p.status)
+	if c.Request().Method != http.MethodHead {
+		_, _ = c.Response().Write(p.appendJSON(nil)) // nobody is left to hear of a broken connection
+	}
+}
+
+func (p *problem) appendJSON(b []byte) []byte {
+	b = append(append(b, `{"type":"urn:tollgate:problem:`...), p.code...)
+	b = appendString(append(b, `","title":`...), codes[p.code].title)
+	b = strconv.AppendInt(append(b, `,"status":`...), int64(p.status), 10)
+	b = appendString(append(b, `,"detail":`...), p.detail)
+	b = append(append(append(b, `,"code":"`...), p.code...), '"')
+	if len(p.errors) > 0 {
+		b = append(b, `,"errors":[`...)
+		for i, f := range p.errors {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = appendString(append(b, `{"pointer":`...), clip(f.Pointer, maxDetail))
+			b = appendString(append(b, `,"code":`...), f.Code)
+			b = append(appendString(append(b, `,"detail":`...), clip(f.Detail, maxDetail)), '}')
+		}
+		b = append(b, ']')
+	}
+	return append(b, '}')
+}

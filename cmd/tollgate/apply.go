@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/tollgate-io/tollgate/domain/catalog"
+)
+
+type applyCommand struct {
+	database
+	File   string `short:"f" required:"" placeholder:"FILE" help:"Catalog, YAML or JSON; - for standard input."`
+	DryRun bool   `help:"Only print what would change."`
+}
+
+func (c applyCommand) Run(ctx context.Context, log *slog.Logger) error {
+	next, err := readCatalog(c.File)
+	if err != nil {
+		return err
+	}
+	h, err := c.openReady(ctx, log)
+	if err != nil {
+		return err
+	}
+	defer h.close()
+	change, err := h.ledger.ApplyCatalog(ctx, next, c.DryRun, "cli")
+	if err != nil {
+		return err
+	}
+	for _, ch := range change.Changes {
+		fmt.Println(ch)
+	}
+	switch {
+	case c.DryRun:
+		fmt.Printf("%d changes; nothing was applied.\n", len(change.Changes))
+	case change.Applied:
+		fmt.Printf("%d changes; catalog revision %d is in force.\n", len(change.Changes), change.Revision)
+	default:
+		fmt.Printf("Nothing to change; catalog revision %d is in force.\n", change.Revision)
+	}
+	return nil
+}
+
+// maxCatalog bounds what is read; the catalog itself has a smaller bound.
+const maxCatalog = 8 << 20
+
+func readCatalog(file string) (catalog.Catalog, error) {
+	in := os.Stdin
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return catalog.Catalog{}, err
+		}
+		defer func() { _ = f.Close() }()
+		in = f
+	}
+	text, err := io.ReadAll(io.LimitReader(in, maxCatalog))
+	if err != nil {
+		return catalog.Catalog{}, fmt.Errorf("read the catalog: %w", err)
+	}
+	c, err := catalog.Parse(text)
+	if err != nil {
+		return catalog.Catalog{}, fmt.Errorf("%s: %w", file, err)
+	}
+	return c, nil
+}

@@ -1,0 +1,35 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+
+	"github.com/tollgate-io/tollgate/domain/app"
+	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/tenant"
+)
+
+type keyCommand struct {
+	database
+	Kind   tenant.KeyKind `enum:"admin,service,tenant" default:"admin" help:"admin, service or tenant."`
+	Tenant string         `help:"Tenant of a tenant key."`
+	Name   string         `default:"made by tollgate key" help:"What the key is for."`
+}
+
+// Run makes a key without needing one: whoever may open the database could write the log anyway. It is the way back in
+// when the last admin key is lost.
+func (c keyCommand) Run(ctx context.Context, log *slog.Logger) error {
+	h, err := c.openReady(ctx, log)
+	if err != nil {
+		return err
+	}
+	defer h.close()
+	id, secret, err := h.ledger.CreateKey(ctx, app.NewKey{Kind: c.Kind, Tenant: event.TenantID(c.Tenant), Name: c.Name}, rand.Reader, "cli")
+	if err != nil {
+		return err
+	}
+	fmt.Printf("id   %s\nkey  %s\n\nThe key is shown this once.\n", id, secret)
+	return nil
+}

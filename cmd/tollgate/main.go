@@ -1,0 +1,49 @@
+// Command tollgate is the usage and billing ledger. It wires the adapters to the application and owns nothing else.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+type commands struct {
+	Serve  serveCommand  `cmd:"" help:"Serve the API and run the projections."`
+	Apply  applyCommand  `cmd:"" help:"Make a catalog file the configuration in force."`
+	Import importCommand `cmd:"" help:"Import usage events from a CSV file."`
+	Demo   demoCommand   `cmd:"" help:"Feed a realistic day of several tenants and print what to look at."`
+	Key    keyCommand    `cmd:"" help:"Make an API key, for whoever may open the database."`
+	Replay replayCommand `cmd:"" help:"Rebuild read models from the log beside the live ones, compare and switch."`
+	Verify verifyCommand `cmd:"" help:"Recompute read models from the log and name the first difference."`
+
+	LogLevel slog.Level `env:"TOLLGATE_LOG_LEVEL" default:"info" help:"Least severe messages to log: debug, info, warn or error."`
+}
+
+func main() {
+	var cli commands
+	k := kong.Parse(&cli,
+		kong.Name("tollgate"),
+		kong.Description("The usage and billing ledger for multi-tenant AI products."),
+		kong.UsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: cli.LogLevel}))
+	// The first signal ends the work in order; a second one ends the process at once.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-ctx.Done()
+		stop()
+	}()
+	k.BindTo(ctx, (*context.Context)(nil))
+	err := k.Run(log)
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		fmt.Fprintln(os.Stderr, "interrupted")
+		os.Exit(130)
+	}
+	k.FatalIfErrorf(err)
+}

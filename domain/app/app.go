@@ -1,0 +1,93 @@
+// Package app owns the use cases: what can be done with the ledger, each in one file, from input that is well-formed to
+// events on the log. It knows the domain and the ports it needs, no technology.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tollgate-io/tollgate/domain/catalog"
+	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/tenant"
+)
+
+var (
+	// ErrNotFound: there is no such event, key or catalog.
+	ErrNotFound = errors.New("not found")
+	// ErrConflict: the thing exists with other content, or was changed at the same time.
+	ErrConflict = errors.New("conflict")
+)
+
+// UnknownEventTypeError: no meter counts this type.
+type UnknownEventTypeError struct {
+	Type  event.Type
+	Known []string
+}
+
+func (e *UnknownEventTypeError) Error() string {
+	return fmt.Sprintf("no meter counts %q; known event types: %v", e.Type, e.Known)
+}
+
+// Catalog is the configuration in force, and its revision on the log (eventstore.NoStream before the first one).
+type Catalog struct {
+	catalog.Catalog
+	Revision eventstore.Revision
+}
+
+// Directory tells who and what exists. Answers may be up to a second old, except that what this process changed is seen
+// at once.
+type Directory interface {
+	// Tenant's error wraps tenant.ErrUnknown where there is none.
+	Tenant(ctx context.Context, id event.TenantID) (tenant.Tenant, error)
+	// Key's error wraps tenant.ErrUnknownKey where there is none, or it is revoked.
+	Key(ctx context.Context, hash tenant.Hash) (tenant.Key, error)
+	Catalog(ctx context.Context) (Catalog, error)
+	// Reached waits until the directory shows what stands at the position, then forgets what is older.
+	Reached(ctx context.Context, at eventstore.Position) error
+}
+
+// Store is what the use cases need of the event store.
+type Store interface {
+	eventstore.Appender
+	eventstore.StreamReader
+}
+
+// Ledger is the application: every change of the log goes through it.
+type Ledger struct {
+	store     Store
+	directory Directory
+	now       func() time.Time
+}
+
+// New makes the application.
+func New(store Store, directory Directory, now func() time.Time) *Ledger {
+	return &Ledger{store: store, directory: directory, now: now}
+}
+
+// appendOne appends a single decided event.
+func (l *Ledger) appendOne(ctx context.Context, a eventstore.Append) (eventstore.Result, error) {
+	r := l.store.Append(ctx, []eventstore.Append{a})[0]
+	if r.Outcome == eventstore.Unknown {
+		return r, fmt.Errorf("append to %s: %w", a.Stream, r.Err)
+	}
+	return r, nil
+}
+
+// readStream reads a whole short stream.
+func (l *Ledger) readStream(ctx context.Context, name eventstore.StreamName) ([]eventstore.Recorded, error) {
+	const page = 1000
+	var all []eventstore.Recorded
+	for {
+		part, err := l.store.ReadStream(ctx, name, eventstore.Revision(len(all)), page)
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", name, err)
+		}
+		all = append(all, part...)
+		if len(part) < page {
+			return all, nil
+		}
+	}
+}

@@ -1,0 +1,85 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+
+	"github.com/tollgate-io/tollgate/domain/catalog"
+	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/eventstore"
+)
+
+// CatalogAt reads the catalog of one revision from the log. A revision never changes, so callers may keep it for ever.
+func CatalogAt(ctx context.Context, store eventstore.StreamReader, revision eventstore.Revision) (catalog.Catalog, error) {
+	if revision < 0 {
+		return catalog.Catalog{}, nil
+	}
+	recorded, err := store.ReadStream(ctx, event.CatalogStream, revision, 1)
+	if err != nil {
+		return catalog.Catalog{}, fmt.Errorf("read catalog revision %d: %w", revision, err)
+	}
+	if len(recorded) == 0 {
+		return catalog.Catalog{}, fmt.Errorf("catalog revision %d: %w", revision, ErrNotFound)
+	}
+	payload, err := event.Decode(recorded[0])
+	if err != nil {
+		return catalog.Catalog{}, err
+	}
+	return catalog.Parse(payload.(event.CatalogApplied).Catalog)
+}
+
+func (l *Ledger) metersAt(ctx context.Context, revision eventstore.Revision, t event.Type) ([]catalog.Meter, error) {
+	c, err := CatalogAt(ctx, l.store, revision)
+	if err != nil {
+		return nil, err
+	}
+	return c.MetersOf(string(t)), nil
+}
+
+// CatalogChange answers what applying a catalog does, or would do.
+type CatalogChange struct {
+	Changes  []catalog.Change
+	Applied  bool
+	Revision eventstore.Revision // in force afterwards
+	Position eventstore.Position // of the change; zero when nothing was written
+}
+
+// ApplyCatalog makes the catalog the one in force. A catalog equal to the current one writes nothing; so does a dry run.
+// Errors: ErrConflict when somebody else changes it at the same time.
+func (l *Ledger) ApplyCatalog(ctx context.Context, next catalog.Catalog, dryRun bool, by event.Actor) (CatalogChange, error) {
+	text := next.Canonical()
+	for range maxAttempts {
+		recorded, err := l.readStream(ctx, event.CatalogStream)
+		if err != nil {
+			return CatalogChange{}, err
+		}
+		revision := eventstore.Revision(len(recorded)) - 1
+		current, err := CatalogAt(ctx, l.store, revision)
+		if err != nil {
+			return CatalogChange{}, err
+		}
+		change := CatalogChange{Changes: catalog.Diff(current, next), Revision: revision}
+		if dryRun || (revision >= 0 && bytes.Equal(current.Canonical(), text)) {
+			return change, nil
+		}
+		r, err := l.appendOne(ctx, event.CatalogApplied{Catalog: text, By: by}.Append(revision))
+		if err != nil {
+			return CatalogChange{}, err
+		}
+		if r.Outcome == eventstore.Conflict {
+			continue
+		}
+		change.Applied, change.Revision, change.Position = true, revision+1, r.Position
+		return change, l.reached(ctx, r.Position)
+	}
+	return CatalogChange{}, fmt.Errorf("%w: the catalog is being changed by others at the same time", ErrConflict)
+}
+
+// reached waits until this process sees its own change.
+func (l *Ledger) reached(ctx context.Context, at eventstore.Position) error {
+	if err := l.directory.Reached(ctx, at); err != nil {
+		return fmt.Errorf("the change is recorded at %s but not visible yet: %w", at, err)
+	}
+	return nil
+}

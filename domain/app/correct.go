@@ -1,0 +1,174 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"time"
+	"unicode/utf8"
+
+	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/invalid"
+	"github.com/tollgate-io/tollgate/domain/money"
+)
+
+const (
+	maxReasonLength = 500
+	maxCorrections  = 1000 // of one fact: more is a fault of the sender
+	maxAttempts     = 10   // at an optimistic append
+)
+
+// Correction is one later event of a fact.
+type Correction struct {
+	Kind       string // "void" or "adjust"
+	Reason     string
+	By         event.Actor
+	Quantity   money.Decimal // adjust: the new one
+	Data       event.Data    // adjust: the new one
+	Position   eventstore.Position
+	RecordedAt time.Time
+}
+
+// History is a fact with everything that happened to it.
+type History struct {
+	Original    event.UsageRecorded
+	Position    eventstore.Position
+	RecordedAt  time.Time
+	Corrections []Correction
+	Current     event.Usage // the fact as it stands
+	Voided      bool
+}
+
+func (h History) revision() eventstore.Revision { return eventstore.Revision(len(h.Corrections)) }
+
+// Event returns a fact with its corrections. Error: ErrNotFound.
+func (l *Ledger) Event(ctx context.Context, id event.Identity) (History, error) {
+	recorded, err := l.readStream(ctx, id.Stream())
+	if err != nil {
+		return History{}, err
+	}
+	if len(recorded) == 0 {
+		return History{}, fmt.Errorf("event %s/%s: %w", id.Type, id.Source, ErrNotFound)
+	}
+	var h History
+	for _, r := range recorded {
+		payload, err := event.Decode(r)
+		if err != nil {
+			return History{}, err
+		}
+		switch e := payload.(type) {
+		case event.UsageRecorded:
+			h.Original, h.Current, h.Position, h.RecordedAt = e, e.Usage, r.Position, r.RecordedAt
+		case event.UsageVoided:
+			h.Voided = true
+			h.Corrections = append(h.Corrections, Correction{Kind: "void", Reason: e.Reason, By: e.By, Position: r.Position, RecordedAt: r.RecordedAt})
+		case event.UsageAdjusted:
+			h.Current = e.After()
+			h.Corrections = append(h.Corrections, Correction{Kind: "adjust", Reason: e.Reason, By: e.By, Quantity: e.Quantity, Data: e.Data,
+				Position: r.Position, RecordedAt: r.RecordedAt})
+		default:
+			return History{}, fmt.Errorf("%w: %T in the stream of a fact", event.ErrMalformed, payload)
+		}
+	}
+	return h, nil
+}
+
+// Void takes a fact back. The same void again is a duplicate. Errors: ErrNotFound; ErrConflict when it was voided for
+// another reason; *invalid.Error.
+func (l *Ledger) Void(ctx context.Context, id event.Identity, reason string, by event.Actor) (Receipt, error) {
+	if err := checkReason(reason); err != nil {
+		return Receipt{}, err
+	}
+	return l.correct(ctx, id, func(h History) (eventstore.Append, *Correction, error) {
+		if h.Voided {
+			last := h.Corrections[len(h.Corrections)-1]
+			if last.Reason == reason {
+				return eventstore.Append{}, &last, nil
+			}
+			return eventstore.Append{}, nil, fmt.Errorf("%w: the event was voided already, for another reason: %q", ErrConflict, last.Reason)
+		}
+		e := event.UsageVoided{Usage: h.Current, Metadata: event.Metadata{Catalog: h.Original.Catalog}, Reason: reason, By: by}
+		return e.Append(h.revision()), nil, nil
+	})
+}
+
+// Adjustment is what a fact should have said. A nil Data leaves the data as it is.
+type Adjustment struct {
+	Quantity money.Decimal
+	Data     *event.Data
+	Reason   string
+}
+
+// Adjust gives a fact another quantity or other data. The same adjustment again is a duplicate, even after later ones:
+// a late retry must not bring an old value back. Errors: ErrNotFound; ErrConflict when the fact is voided; *invalid.Error.
+func (l *Ledger) Adjust(ctx context.Context, id event.Identity, a Adjustment, by event.Actor) (Receipt, error) {
+	if err := checkReason(a.Reason); err != nil {
+		return Receipt{}, err
+	}
+	if a.Quantity.Sign() <= 0 {
+		return Receipt{}, invalid.New("/quantity", "invalid_event", "quantity must be greater than 0; to take the event back, void it")
+	}
+	return l.correct(ctx, id, func(h History) (eventstore.Append, *Correction, error) {
+		data := h.Current.Data
+		if a.Data != nil {
+			data = *a.Data
+		}
+		for i := range h.Corrections {
+			c := &h.Corrections[i]
+			if c.Kind == "adjust" && c.Quantity.Equal(a.Quantity) && c.Reason == a.Reason && (a.Data == nil || c.Data == data) {
+				return eventstore.Append{}, c, nil
+			}
+		}
+		if h.Voided {
+			return eventstore.Append{}, nil, fmt.Errorf("%w: the event was voided", ErrConflict)
+		}
+		e := event.UsageAdjusted{Usage: h.Current, Metadata: event.Metadata{Catalog: h.Original.Catalog},
+			Quantity: a.Quantity, Data: data, Reason: a.Reason, By: by}
+		meters, err := l.metersAt(ctx, h.Original.Catalog, id.Type)
+		if err != nil {
+			return eventstore.Append{}, nil, err
+		}
+		if err := countable(e.After(), meters, func() []string { return nil }); err != nil {
+			return eventstore.Append{}, nil, err
+		}
+		return e.Append(h.revision()), nil, nil
+	})
+}
+
+// correct decides on the fact as it stands and appends at its revision; when somebody was faster, it decides again.
+func (l *Ledger) correct(ctx context.Context, id event.Identity, decide func(History) (eventstore.Append, *Correction, error)) (Receipt, error) {
+	for range maxAttempts {
+		h, err := l.Event(ctx, id)
+		if err != nil {
+			return Receipt{}, err
+		}
+		a, already, err := decide(h)
+		if err != nil {
+			return Receipt{}, err
+		}
+		if already != nil {
+			return Receipt{Status: Duplicate, Position: already.Position, RecordedAt: already.RecordedAt}, nil
+		}
+		if len(h.Corrections) >= maxCorrections {
+			return Receipt{}, invalid.New("", "invalid_event", fmt.Sprintf("the event has %d corrections already; no more are accepted", maxCorrections))
+		}
+		r, err := l.appendOne(ctx, a)
+		if err != nil {
+			return Receipt{}, err
+		}
+		switch r.Outcome {
+		case eventstore.Appended:
+			return Receipt{Status: Recorded, Position: r.Position, RecordedAt: r.RecordedAt}, nil
+		case eventstore.Duplicate:
+			return Receipt{Status: Duplicate, Position: r.Position, RecordedAt: r.RecordedAt}, nil
+		}
+	}
+	return Receipt{}, fmt.Errorf("%w: the event is being corrected by others at the same time", ErrConflict)
+}
+
+func checkReason(reason string) error {
+	if n := utf8.RuneCountInString(reason); n == 0 || n > maxReasonLength || !utf8.ValidString(reason) {
+		return invalid.New("/reason", "invalid_event", fmt.Sprintf("reason is required, with at most %d characters", maxReasonLength))
+	}
+	return nil
+}

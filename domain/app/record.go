@@ -1,0 +1,138 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/tollgate-io/tollgate/domain/catalog"
+	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/invalid"
+	"github.com/tollgate-io/tollgate/domain/money"
+	"github.com/tollgate-io/tollgate/domain/tenant"
+)
+
+// Submission is a usage event as somebody sent it.
+type Submission struct {
+	event.Usage
+	Emitter     string // CloudEvents source
+	TraceParent string
+}
+
+// Status of one submission.
+type Status string
+
+// The statuses, as the API shows them.
+const (
+	Recorded  Status = "recorded"
+	Duplicate Status = "duplicate"
+	Conflict  Status = "conflict"
+	Invalid   Status = "invalid"
+)
+
+// Receipt answers one submission.
+type Receipt struct {
+	Status     Status
+	Position   eventstore.Position // recorded, duplicate
+	RecordedAt time.Time           // recorded, duplicate
+	// Err says why: with Invalid an *invalid.Error, an *UnknownEventTypeError or tenant.ErrUnknown; with "" the store could
+	// not say (eventstore.ErrUnavailable, ErrOverloaded): send the same again.
+	Err error
+}
+
+// Record appends facts: each is new, a duplicate, a conflict or invalid on its own, and what is answered recorded is
+// durable. A fact is never refused because of a limit. The result has one receipt for each submission, in order.
+func (l *Ledger) Record(ctx context.Context, submissions []Submission) []Receipt {
+	receipts := make([]Receipt, len(submissions))
+	appends := make([]eventstore.Append, 0, len(submissions))
+	indexes := make([]int, 0, len(submissions))
+	config, err := l.directory.Catalog(ctx)
+	if err != nil {
+		for i := range receipts {
+			receipts[i].Err = fmt.Errorf("read the catalog: %w", err)
+		}
+		return receipts
+	}
+	now := l.now()
+	for i, s := range submissions {
+		if err := l.accept(ctx, s.Usage, config, now); err != nil {
+			receipts[i] = refusal(err)
+			continue
+		}
+		appends = append(appends, s.Append(event.Metadata{Catalog: config.Revision, Emitter: s.Emitter, TraceParent: s.TraceParent}))
+		indexes = append(indexes, i)
+	}
+	if len(appends) == 0 {
+		return receipts
+	}
+	var conflicts []eventstore.Append
+	for n, r := range l.store.Append(ctx, appends) {
+		receipt := &receipts[indexes[n]]
+		switch r.Outcome {
+		case eventstore.Appended:
+			*receipt = Receipt{Status: Recorded, Position: r.Position, RecordedAt: r.RecordedAt}
+		case eventstore.Duplicate:
+			*receipt = Receipt{Status: Duplicate, Position: r.Position, RecordedAt: r.RecordedAt}
+		case eventstore.Conflict:
+			*receipt = Receipt{Status: Conflict, Err: ErrConflict}
+			conflicts = append(conflicts, event.UsageConflicted{Usage: submissions[indexes[n]].Usage}.Append())
+		default:
+			receipt.Err = fmt.Errorf("append: %w", r.Err)
+		}
+	}
+	if len(conflicts) > 0 {
+		// A note for support; the refusal stands without it, and the sender's next try writes it.
+		l.store.Append(ctx, conflicts)
+	}
+	return receipts
+}
+
+// refusal tells input that is wrong from a directory that did not answer.
+func refusal(err error) Receipt {
+	var bad *invalid.Error
+	var unknown *UnknownEventTypeError
+	if errors.As(err, &bad) || errors.As(err, &unknown) || errors.Is(err, tenant.ErrUnknown) {
+		return Receipt{Status: Invalid, Err: err}
+	}
+	return Receipt{Err: err}
+}
+
+// accept checks one fact: well-formed, of a tenant that exists, of a type that a meter counts, and countable by it.
+func (l *Ledger) accept(ctx context.Context, u event.Usage, config Catalog, now time.Time) error {
+	if err := u.Check(now); err != nil {
+		return err
+	}
+	if _, err := l.directory.Tenant(ctx, u.Tenant); err != nil {
+		return fmt.Errorf("tenant %q: %w", u.Tenant, err)
+	}
+	return countable(u, config.MetersOf(string(u.Type)), config.EventTypes)
+}
+
+// countable makes sure that what a meter reads from the data can be added up: a projection must never meet an event that
+// it cannot fold.
+func countable(u event.Usage, meters []catalog.Meter, known func() []string) error {
+	if len(meters) == 0 {
+		return &UnknownEventTypeError{Type: u.Type, Known: slices.Clone(known())}
+	}
+	var l invalid.List
+	for _, m := range meters {
+		field, ok := m.Field()
+		if !ok {
+			continue
+		}
+		v := u.Data.Get(field)
+		if v.Kind == event.Absent || v.Kind == event.Null {
+			continue
+		}
+		n, isNumber := v.Decimal()
+		if !isNumber || n.Sign() < 0 {
+			l.Add("/data/"+invalid.Token(field), "invalid_event", fmt.Sprintf("%s must be a number >= 0: the meter %s adds it up", field, m.Key))
+		} else if _, err := money.ParseQuantity(n.String()); err != nil {
+			l.Add("/data/"+invalid.Token(field), "invalid_event", fmt.Sprintf("%s has %s", field, err))
+		}
+	}
+	return l.Err()
+}

@@ -1,0 +1,185 @@
+package catalog
+
+import (
+	"encoding/json"
+	"slices"
+	"time"
+
+	"github.com/tollgate-io/tollgate/domain/money"
+)
+
+// LimitKind names the rule by which a limit decides.
+type LimitKind string
+
+// The kinds of limits, with the fields that each takes.
+const (
+	// Rate: never more than Max checks of On in any Window.Length; at most Burst of them at one instant.
+	Rate LimitKind = "rate"
+	// Quota: the sum of Meter within each Window.Period is at most Max; a Soft one admits more and marks the overage.
+	Quota LimitKind = "quota"
+	// Concurrency: at most Max open holds of On, each of which ends by itself after HoldTTL.
+	Concurrency LimitKind = "concurrency"
+	// Max: the Field (or the quantity) of one check of On is at most Max.
+	Max LimitKind = "max"
+	// Access: the Field of a check of On is one of Values.
+	Access LimitKind = "access"
+	// RetryBudget: retries of On are at most Minimum + Ratio of the first attempts within Window.Length, and no source
+	// has more than MaxAttempts attempts.
+	RetryBudget LimitKind = "retry_budget"
+	// Budget: the money spent within each Window.Period is at most Max, in the plan's currency.
+	Budget LimitKind = "budget"
+	// AbuseGuard: Denials denials that are also Ratio of all checks within Window.Length start a Cooldown, which
+	// doubles up to MaxCooldown.
+	AbuseGuard LimitKind = "abuse_guard"
+)
+
+// Period is a window of the calendar, in the tenant's time zone or by its billing anchor.
+type Period string
+
+// The periods.
+const (
+	Minute       Period = "minute"
+	Hour         Period = "hour"
+	Day          Period = "day"
+	Month        Period = "month"
+	BillingCycle Period = "billing_cycle"
+)
+
+var periods = []Period{Minute, Hour, Day, Month, BillingCycle}
+
+// Window is the time that a limit looks at. Quotas and budgets have a Period; the sliding kinds have a Length. Exactly
+// one is set; the zero Window stands for a kind that has none.
+type Window struct {
+	Period Period
+	Length Duration
+}
+
+func (w Window) String() string {
+	if w.Period != "" {
+		return string(w.Period)
+	}
+	return w.Length.String()
+}
+
+// MarshalJSON writes the name of the period or the length.
+func (w Window) MarshalJSON() ([]byte, error) { return json.Marshal(w.String()) }
+
+// UnmarshalJSON reads what MarshalJSON writes. Errors: ErrDuration.
+func (w *Window) UnmarshalJSON(b []byte) error {
+	var period Period
+	if err := json.Unmarshal(b, &period); err == nil && slices.Contains(periods, period) {
+		*w = Window{Period: period}
+		return nil
+	}
+	*w = Window{}
+	return w.Length.UnmarshalJSON(b)
+}
+
+// OnError is what a limit answers while the log cannot be reached; "" is the default of its kind.
+type OnError string
+
+// The answers.
+const (
+	Deny  OnError = "deny"
+	Allow OnError = "allow"
+)
+
+// Limit is one limit of a plan. Which fields are set follows from the kind; all others are zero.
+type Limit struct {
+	Key         LimitKey      `json:"key"`
+	Kind        LimitKind     `json:"kind"`
+	On          []string      `json:"on,omitempty"` // event types of the checks that it applies to
+	Meter       MeterKey      `json:"meter,omitempty"`
+	Field       string        `json:"field,omitempty"` // a top-level data field; "" is the quantity where the kind allows it
+	Max         money.Decimal `json:"max,omitzero"`
+	Burst       int64         `json:"burst,omitempty"`
+	Values      []string      `json:"values,omitempty"`
+	Denials     int64         `json:"denials,omitempty"`
+	Ratio       money.Decimal `json:"ratio,omitzero"` // 0 < ratio <= 1
+	Minimum     int64         `json:"minimum,omitempty"`
+	Window      Window        `json:"window,omitzero"`
+	MaxAttempts int64         `json:"maxAttempts,omitempty"`
+	HoldTTL     Duration      `json:"holdTTL,omitzero"` // zero: the engine's default
+	Cooldown    Duration      `json:"cooldown,omitzero"`
+	MaxCooldown Duration      `json:"maxCooldown,omitzero"`
+	Soft        bool          `json:"soft,omitempty"`
+	OnError     OnError       `json:"onError,omitempty"`
+}
+
+// limitShapes is the one list of what each kind takes besides key and kind.
+var limitShapes = map[LimitKind]shape{
+	Rate:        {required: []string{"on", "max", "window"}, optional: []string{"burst"}},
+	Quota:       {required: []string{"meter", "max", "window"}, optional: []string{"holdTTL", "soft", "onError"}},
+	Concurrency: {required: []string{"on", "max", "holdTTL"}, optional: []string{"onError"}},
+	Max:         {required: []string{"on", "max"}, optional: []string{"field"}},
+	Access:      {required: []string{"on", "field", "values"}},
+	RetryBudget: {required: []string{"on", "ratio", "window", "maxAttempts"}, optional: []string{"minimum"}},
+	Budget:      {required: []string{"max", "window"}, optional: []string{"holdTTL", "onError"}},
+	AbuseGuard:  {required: []string{"denials", "ratio", "window", "cooldown", "maxCooldown"}},
+}
+
+const (
+	minWindow  = time.Millisecond
+	maxWindow  = 31 * day
+	minHoldTTL = time.Second
+	maxHoldTTL = 7 * day
+	maxCount   = 1_000_000_000
+)
+
+func (d *decoder) limit(n node, at string, seen unique) Limit {
+	o := d.object(n, at)
+	l := Limit{Key: LimitKey(o.key("key", seen)), Kind: LimitKind(o.text("kind"))}
+	s, known := limitShapes[l.Kind]
+	if !known {
+		o.need("key", "a limit")
+		o.choose("kind", "a limit", kindNames(limitShapes))
+		return l
+	}
+	o.only("a limit of kind "+string(l.Kind), s.with("key", "kind"))
+
+	l.On = o.meteredTypes("on")
+	l.Meter = o.meter("meter")
+	l.Field = o.dataField("field")
+	l.Max = o.positive("max")
+	l.Burst = o.count("burst", 1)
+	o.some("values")
+	l.Values = o.texts("values", "malformed", unreadable)
+	l.Denials = o.count("denials", 1)
+	l.Ratio = o.positive("ratio")
+	l.Minimum = o.count("minimum", 0)
+	l.MaxAttempts = o.count("maxAttempts", 1)
+	l.HoldTTL = o.duration("holdTTL", minHoldTTL, maxHoldTTL)
+	l.Cooldown = o.duration("cooldown", minWindow, maxWindow)
+	l.MaxCooldown = o.duration("maxCooldown", minWindow, maxWindow)
+	l.Soft = o.boolean("soft")
+	l.OnError = OnError(o.oneOf("onError", string(Deny), string(Allow)))
+	switch l.Kind {
+	case Quota, Budget:
+		l.Window.Period = o.period("window")
+	default:
+		l.Window.Length = o.duration("window", minWindow, maxWindow)
+	}
+
+	if _, scale, ok := l.Max.Coefficient(); (l.Kind == Rate || l.Kind == Concurrency) && (!ok || scale > 0) {
+		o.refuse("max", "out_of_range", "%s counts checks, so max is a whole number", l.Kind)
+	}
+	if l.Burst > 0 && money.Int(l.Burst).Cmp(l.Max) > 0 {
+		o.refuse("burst", "out_of_range", "burst is at most max, since all of a burst is within one window")
+	}
+	if l.Ratio.Cmp(money.Int(1)) > 0 {
+		o.refuse("ratio", "out_of_range", "ratio is a part of the whole: more than 0 and at most 1")
+	}
+	if o.has("maxCooldown") && l.MaxCooldown.value > 0 && l.Cooldown.value > l.MaxCooldown.value {
+		o.refuse("maxCooldown", "out_of_range", "maxCooldown is at least cooldown, which doubles up to it")
+	}
+	return l
+}
+
+// period reads one of the periods.
+func (o object) period(name string) Period {
+	names := make([]string, len(periods))
+	for i, p := range periods {
+		names[i] = string(p)
+	}
+	return Period(o.oneOf(name, names...))
+}

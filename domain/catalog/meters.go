@@ -1,0 +1,74 @@
+package catalog
+
+import "strings"
+
+// Aggregation is how the values of a meter's events become one number.
+type Aggregation string
+
+// The aggregations: those that a void can undo exactly, from the event and the total alone.
+const (
+	Sum   Aggregation = "sum"
+	Count Aggregation = "count"
+)
+
+// Meter is a named number derived from usage events.
+type Meter struct {
+	Key       MeterKey `json:"key"`
+	EventType string   `json:"eventType"`
+	// Value is what a sum adds up: "" or "quantity" for the event's quantity, "data.<field>" for a top-level data field.
+	Value       string      `json:"value,omitempty"`
+	Aggregation Aggregation `json:"aggregation"`
+	// Dimensions are the top-level data fields by which the number can be split and priced.
+	Dimensions []string `json:"dimensions,omitempty"`
+}
+
+const (
+	quantity  = "quantity"
+	dataField = "data."
+
+	maxDimensions = 16
+)
+
+// Field is the data field that the meter adds up; ok is false for a meter of quantities or of counts.
+func (m Meter) Field() (name string, ok bool) { return strings.CutPrefix(m.Value, dataField) }
+
+var meterShape = shape{
+	required: []string{"key", "eventType", "aggregation"},
+	optional: []string{"value", "dimensions"},
+}
+
+func (d *decoder) meter(n node, at string, seen unique) Meter {
+	o := d.object(n, at)
+	o.only("a meter", meterShape)
+	m := Meter{
+		Key:         MeterKey(o.key("key", seen)),
+		EventType:   o.readable("eventType"),
+		Value:       o.text("value"),
+		Aggregation: Aggregation(o.text("aggregation")),
+		Dimensions:  o.texts("dimensions", "malformed", malformedField),
+	}
+
+	if o.has("aggregation") && m.Aggregation != Sum && m.Aggregation != Count {
+		o.refuse("aggregation", "not_allowed",
+			"%s cannot be undone exactly when an event is voided; a meter aggregates by sum or count", quoted(string(m.Aggregation)))
+	}
+	field, isField := m.Field()
+	switch {
+	case !o.has("value"):
+	case m.Aggregation == Count:
+		o.refuse("value", "not_allowed", "a count looks at no value; leave it out or aggregate by sum")
+	case isField:
+		if problem := malformedField(field); problem != "" {
+			o.refuse("value", "malformed", "%s; only top-level fields of data can be metered", problem)
+		}
+	case m.Value != quantity:
+		o.refuse("value", "malformed", "a meter's value is quantity or data.<field>, not %s", quoted(m.Value))
+	}
+	if len(m.Dimensions) > maxDimensions {
+		o.refuse("dimensions", "out_of_range", "a meter has at most %d dimensions", maxDimensions)
+	}
+
+	d.eventTypes[m.EventType] = true
+	d.meters[m.Key] = m
+	return m
+}

@@ -1,0 +1,165 @@
+package event
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/invalid"
+	"github.com/tollgate-io/tollgate/domain/money"
+)
+
+// MaxAhead is how far occurredAt may be ahead of the server's clock.
+const MaxAhead = 5 * time.Minute
+
+// The name spaces of the derived ids (UUID version 5, RFC 9562). They are part of the log's format.
+var (
+	usageSpace    = uuid.MustParse("6f2d3f0c-5a0e-5d5b-9d53-1f0a6c1f7a01")
+	conflictSpace = uuid.MustParse("6f2d3f0c-5a0e-5d5b-9d53-1f0a6c1f7a02")
+	eventSpace    = uuid.MustParse("6f2d3f0c-5a0e-5d5b-9d53-1f0a6c1f7a03")
+)
+
+// Identity is what makes two usage events the same fact.
+type Identity struct {
+	Tenant TenantID
+	Type   Type
+	Source SourceID
+}
+
+// UUID hashes the tuple. Each part is preceded by its length, so that no two tuples give the same bytes.
+func (i Identity) UUID() uuid.UUID {
+	buf := make([]byte, 0, 96)
+	for _, part := range []string{string(i.Tenant), string(i.Type), string(i.Source)} {
+		buf = binary.AppendUvarint(buf, uint64(len(part)))
+		buf = append(buf, part...)
+	}
+	return uuid.NewSHA1(usageSpace, buf)
+}
+
+// Stream is the stream of the fact: its first event is the usage, corrections follow.
+func (i Identity) Stream() eventstore.StreamName {
+	return eventstore.StreamName("usage-" + i.UUID().String())
+}
+
+// Usage is a fact: so much of something was used by a tenant at an instant.
+type Usage struct {
+	Identity
+	Quantity   money.Decimal // > 0
+	OccurredAt time.Time     // UTC, microseconds
+	Data       Data
+}
+
+// Check reports every rule that the usage breaks, with pointers into the event as the API shows it.
+func (u Usage) Check(now time.Time) error {
+	var l invalid.List
+	checkID(&l, "tenantId", string(u.Tenant))
+	checkID(&l, "eventType", string(u.Type))
+	checkID(&l, "sourceId", string(u.Source))
+	if u.Quantity.Sign() <= 0 {
+		l.Add("/quantity", "invalid_event", "quantity must be greater than 0")
+	}
+	switch {
+	case u.OccurredAt.IsZero():
+		l.Add("/occurredAt", "invalid_event", "occurredAt is required, as an RFC 3339 time with offset")
+	case u.OccurredAt.After(now.Add(MaxAhead)):
+		l.Add("/occurredAt", "invalid_event", fmt.Sprintf("occurredAt is more than %d minutes ahead of the server's clock, which says %s",
+			int(MaxAhead.Minutes()), now.UTC().Format(time.RFC3339)))
+	case u.OccurredAt.Year() < 1 || u.OccurredAt.Year() > 9999:
+		l.Add("/occurredAt", "invalid_event", "occurredAt must be between the years 1 and 9999")
+	}
+	return l.Err()
+}
+
+// ID is derived from the identity and the business fields (quantity, occurredAt, data): a retry has the same ID, a changed
+// payload another one.
+func (u Usage) ID() uuid.UUID { return u.idWithin(u.UUID()) }
+
+func (u Usage) idWithin(stream uuid.UUID) uuid.UUID {
+	buf := make([]byte, 0, 512)
+	q := u.Quantity.String()
+	buf = binary.AppendUvarint(buf, uint64(len(q)))
+	buf = append(buf, q...)
+	buf = binary.AppendVarint(buf, u.OccurredAt.UnixMicro())
+	buf = u.Data.AppendJSON(buf)
+	fingerprint := sha256.Sum256(buf)
+	return uuid.NewSHA1(stream, fingerprint[:])
+}
+
+// Append is the log entry that records the usage: the first event of its stream, or nothing. The catalog revision says
+// which meters count it, for ever.
+func (u Usage) Append(m Metadata) eventstore.Append {
+	id := u.UUID()
+	return eventstore.Append{
+		Stream:   eventstore.StreamName("usage-" + id.String()),
+		Tenant:   string(u.Tenant),
+		Expected: eventstore.NoStream,
+		Events: []eventstore.NewEvent{{
+			ID:   u.idWithin(id),
+			Type: typeName(usageRecorded, u.Type),
+			Data: UsageRecorded{Usage: u, Metadata: m}.encode(),
+		}},
+	}
+}
+
+// Metadata of a usage event is kept but does not belong to its identity or payload.
+type Metadata struct {
+	Catalog     eventstore.Revision // of the catalog in force when the event was accepted
+	Emitter     string              // CloudEvents source, "" if none
+	TraceParent string              // W3C trace context, "" if none
+}
+
+// UsageRecorded: the fact is on the log.
+type UsageRecorded struct {
+	Usage
+	Metadata
+}
+
+// UsageVoided: the fact is taken back. It carries the fact as it stood before, so that a fold needs no look-up.
+type UsageVoided struct {
+	Usage
+	Metadata
+	Reason string
+	By     Actor
+}
+
+// UsageAdjusted: the fact has another quantity or other data. Usage is the fact as it stood before.
+type UsageAdjusted struct {
+	Usage
+	Metadata
+	Quantity money.Decimal // the new one
+	Data     Data          // the new one
+	Reason   string
+	By       Actor
+}
+
+// After is the fact as the adjustment leaves it.
+func (a UsageAdjusted) After() Usage {
+	u := a.Usage
+	u.Quantity, u.Data = a.Quantity, a.Data
+	return u
+}
+
+// UsageConflicted: somebody sent another payload for a recorded fact. Nothing changed; support sees it.
+type UsageConflicted struct {
+	Usage // as it was offered
+}
+
+// Append is the log entry for a conflict: once for each distinct payload that was refused.
+func (c UsageConflicted) Append() eventstore.Append {
+	offered := c.ID() // names the identity as well
+	id := uuid.NewSHA1(conflictSpace, offered[:])
+	return eventstore.Append{
+		Stream:   eventstore.StreamName("conflict-" + id.String()),
+		Tenant:   string(c.Tenant),
+		Expected: eventstore.NoStream,
+		Events: []eventstore.NewEvent{{
+			ID:   id,
+			Type: typeName(usageConflicted, c.Type),
+			Data: appendUsage(nil, c.Usage),
+		}},
+	}
+}

@@ -1,0 +1,193 @@
+package eventstoretest
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+
+	"pgregory.net/rapid"
+
+	"github.com/tollgate-io/tollgate/domain/eventstore"
+)
+
+// model is the port in a few lines without any technology: what every store must answer like.
+type model struct {
+	streams map[stream][]fact
+	heads   map[int]position // how far the tenants' partitions were read back
+	read    map[stream]int   // how many events of a stream were in them
+}
+
+var modelTenants = []string{"", "acme", "globex"}
+
+// fact is one event the model has, with where the store said it is when that is known.
+type fact struct {
+	tenant string
+	event  eventstore.NewEvent
+	at     result // where and when the store recorded it
+	known  bool   // at is known: an answer tells it of the last event of an append, a read of all
+}
+
+// judge says what must be answered, and takes the events of what is new.
+func (m *model) judge(a eventstore.Append) (outcome eventstore.Outcome, original *fact) {
+	if a.Check() != nil {
+		return eventstore.Unknown, nil
+	}
+	there := m.streams[a.Stream]
+	head := revision(len(there)) - 1
+	switch {
+	case a.Expected == head:
+		for _, ev := range a.Events {
+			there = append(there, fact{tenant: a.Tenant, event: ev})
+		}
+		m.streams[a.Stream] = there
+		return eventstore.Appended, nil
+	case a.Expected > head || int(a.Expected)+len(a.Events) >= len(there):
+		return eventstore.Conflict, nil
+	}
+	for i, ev := range a.Events {
+		if there[int(a.Expected)+1+i].event.ID != ev.ID {
+			return eventstore.Conflict, nil
+		}
+	}
+	return eventstore.Duplicate, &there[int(a.Expected)+len(a.Events)]
+}
+
+// modelRandomBatches sends random batches through changing handles and holds every answer and every read against the
+// model. All runs share the log, each with streams of its own: so the log also grows old under it.
+func modelRandomBatches(e *env) {
+	shared := []eventstore.Store{e.stores.Open(e.test), e.stores.Open(e.test), e.stores.Open(e.test)}
+	opened := len(shared)
+	run := 0
+	rapid.Check(e.TB, func(rt *rapid.T) {
+		run++
+		sub := &env{TB: rt, ctx: e.ctx, test: e.test, stores: e.stores, limits: e.limits}
+		handles := make([]*handle, len(shared))
+		for i, s := range shared {
+			handles[i] = &handle{Store: s, env: sub}
+		}
+		m := &model{streams: map[stream][]fact{}, heads: map[int]position{}, read: map[stream]int{}}
+		for _, tenant := range modelTenants {
+			p := eventstore.PartitionOf(tenant, handles[0].Partitions())
+			m.heads[p] = sub.head(handles[0], p)
+		}
+		for step := range rapid.IntRange(1, 8).Draw(rt, "batches") {
+			which := rapid.IntRange(0, len(handles)-1).Draw(rt, "handle")
+			// Reopening now and then is enough: the number is bounded because each handle stays open until the case ends.
+			if opened < 10 && rapid.IntRange(0, 9).Draw(rt, "reopen") == 0 {
+				opened++
+				shared[which] = e.stores.Open(e.test)
+				handles[which] = &handle{Store: shared[which], env: sub}
+			}
+			batch := m.draw(rt, run)
+			m.compare(sub, fmt.Sprintf("batch %d", step), batch, handles[which].Append(e.ctx, batch))
+			m.readBack(sub, handles[rapid.IntRange(0, len(handles)-1).Draw(rt, "reader")])
+		}
+		e.mu.Lock()
+		e.acknowledged = append(e.acknowledged, sub.acknowledged...)
+		e.mu.Unlock()
+	})
+}
+
+// draw makes a batch in which all kinds of answers are likely, also for several elements of one stream.
+func (m *model) draw(rt *rapid.T, run int) []eventstore.Append {
+	lengths := map[stream]int{} // what the streams will hold if the elements drawn so far are taken
+	for name, facts := range m.streams {
+		lengths[name] = len(facts)
+	}
+	batch := make([]eventstore.Append, rapid.IntRange(1, 10).Draw(rt, "elements"))
+	for i := range batch {
+		n := rapid.IntRange(0, 5).Draw(rt, "stream")
+		name := stream(fmt.Sprintf("quota-%d-%d", run, n))
+		if n%2 == 0 {
+			name = usage(run*10 + n)
+		}
+		a := addAs(modelTenants[n%len(modelTenants)], name, 0)
+		count := rapid.IntRange(1, 3).Draw(rt, "events")
+		switch rapid.IntRange(0, 9).Draw(rt, "kind") {
+		case 0, 1, 2, 3: // directly after the end
+			a.Expected = revision(lengths[name]) - 1
+			lengths[name] += count
+		case 4, 5, 6: // at a place that may be taken
+			a.Expected = revision(rapid.IntRange(-1, max(0, lengths[name]-1)).Draw(rt, "expected"))
+		case 7:
+			a.Expected = revision(rapid.SampledFrom([]int64{-2, 0, 3, 7, 1 << 33, math.MaxInt64}).Draw(rt, "odd expected"))
+		case 8:
+			a.Expected = noStream
+		case 9:
+			a.Expected = revision(lengths[name])
+		}
+		for j := range count {
+			// The usual event of a place has an id of its own there, so that repetitions are likely; the others differ.
+			variant := 0
+			if rapid.IntRange(0, 5).Draw(rt, "variant") == 0 {
+				variant = rapid.IntRange(1, 2).Draw(rt, "which")
+			}
+			ev := event(run, int64(a.Expected)+int64(j), variant)
+			ev.Type = "type." + strconv.Itoa(variant)
+			a.Events = append(a.Events, ev)
+		}
+		if rapid.IntRange(0, 19).Draw(rt, "empty") == 0 {
+			a.Events = nil
+		}
+		batch[i] = a
+	}
+	return batch
+}
+
+// compare holds the answers of a batch against the model's.
+func (m *model) compare(e *env, what string, batch []eventstore.Append, results []result) {
+	e.Helper()
+	for i, r := range results {
+		what := fmt.Sprintf("%s, element %d: %s after %d, %d events", what, i, batch[i].Stream, batch[i].Expected, len(batch[i].Events))
+		outcome, original := m.judge(batch[i])
+		e.outcome(what, r, outcome)
+		switch {
+		case outcome == eventstore.Unknown && !errors.Is(r.Err, eventstore.ErrInvalid):
+			e.Fatalf("%s: %v, want ErrInvalid", what, r.Err)
+		case outcome == eventstore.Appended:
+			facts := m.streams[batch[i].Stream]
+			facts[len(facts)-1].at, facts[len(facts)-1].known = r, true
+		case outcome == eventstore.Duplicate && original.known:
+			e.original(what, r, original.at)
+		}
+	}
+}
+
+// readBack reads all streams of the model and everything that is new in the log. From then on the model knows where each
+// event is, so that a duplicate of a part of an append can be judged as well.
+func (m *model) readBack(e *env, h *handle) {
+	e.Helper()
+	fresh := map[stream][]recorded{}
+	for p, head := range m.heads {
+		events := e.readFrom(h, head)
+		e.follows(head, events)
+		for _, r := range events {
+			fresh[r.Stream] = append(fresh[r.Stream], r)
+			m.heads[p] = r.Position
+		}
+	}
+	for name, facts := range m.streams {
+		want := make([]eventstore.NewEvent, len(facts))
+		for i, f := range facts {
+			want[i] = f.event
+		}
+		got := e.streamIs(h, name, want...)
+		for i, f := range facts {
+			if got[i].Tenant != f.tenant {
+				e.Fatalf("stream %s: tenant %q, want %q", name, got[i].Tenant, f.tenant)
+			}
+			now := result{Position: got[i].Position, RecordedAt: got[i].RecordedAt}
+			if f.known && (got[i].Position != f.at.Position || !got[i].RecordedAt.Equal(f.at.RecordedAt)) {
+				e.Fatalf("stream %s: %s, acknowledged at %s of %s", name, describe(got[i]), f.at.Position, f.at.RecordedAt)
+			}
+			facts[i].at, facts[i].known = now, true
+		}
+		e.same("new in the log of "+string(name), fresh[name], got[m.read[name]:])
+		m.read[name] = len(got)
+		delete(fresh, name)
+	}
+	for name := range fresh {
+		e.Fatalf("the log has new events of %s, where nothing was appended", name)
+	}
+}

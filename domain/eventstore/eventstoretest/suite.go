@@ -1,0 +1,140 @@
+// Package eventstoretest is the contract suite of the port eventstore.Store: every adapter runs it, and what it does not
+// check no caller may rely on. It owns the promise; it does not know how a store keeps it.
+//
+// Each case gets a fresh, empty log and may open several handles on it, as several processes would. After each case the
+// whole log is audited through a handle of its own: offsets, times, partitions and revisions must be in order, all ways
+// to read must agree, and every acknowledged append must be there, once, as it was sent.
+package eventstoretest
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/tollgate-io/tollgate/domain/eventstore"
+)
+
+// caseTime is for one case, all in all: a store that hangs ends in a failure that has a name.
+const caseTime = 2 * time.Minute
+
+// patience is how long a case waits for what must come. It is generous, so that a busy machine is no failure, and
+// finite, so that a lost wake-up is one.
+type patience struct {
+	wake time.Duration // from an acknowledged append to the return of a Wait for it, on any handle
+	end  time.Duration // from the end of a context to the return of the call it was given to
+}
+
+var promised = patience{wake: 2 * time.Second, end: 5 * time.Second}
+
+// Stores is one empty log.
+type Stores struct {
+	// Open gives another handle on the log, as another process would have one: nothing is shared but the log. What it
+	// holds is released by t.Cleanup; a handle that cannot be opened ends t.
+	Open func(t *testing.T) eventstore.Store
+	// Lacks is what the store cannot promise; the zero value promises everything.
+	Lacks Features
+}
+
+// Features are the promises a store may say it cannot keep. Each takes a sentence that tells why, which the run prints;
+// "" keeps the promise.
+type Features struct {
+	// DenseOffsets: the offsets of a partition are 1, 2, 3 ... Without it they only rise.
+	DenseOffsets string
+	// SteadyClock: RecordedAt never goes back within a partition.
+	SteadyClock string
+}
+
+// Run checks that what newStore makes is an event store. newStore is called once per case and gives a log of its own
+// each time; its t ends with the case.
+func Run(t *testing.T, newStore func(t *testing.T) Stores) {
+	t.Helper()
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			stores := newStore(t)
+			if why := stores.Lacks.DenseOffsets; why != "" {
+				t.Logf("not promised: dense offsets: %s", why)
+			}
+			if why := stores.Lacks.SteadyClock; why != "" {
+				t.Logf("not promised: a steady clock: %s", why)
+			}
+			c.check(t, t, stores, promised)
+		})
+	}
+}
+
+// TB is what a case reports to: a *testing.T, or what stands in for it when a broken store must be refused.
+type TB = rapid.TB
+
+type contractCase struct {
+	name string
+	run  func(e *env)
+}
+
+// check runs one case and the audit after it. The real test is only for opening handles.
+func (c contractCase) check(t *testing.T, tb TB, stores Stores, limits patience) {
+	ctx, cancel := context.WithTimeout(t.Context(), caseTime)
+	defer cancel()
+	e := &env{TB: tb, ctx: ctx, test: t, stores: stores, limits: limits}
+	c.run(e)
+	if !tb.Failed() {
+		e.audit()
+	}
+}
+
+// cases is the contract. Names are kept: adapters and the broken stores speak of them.
+var cases = []contractCase{
+	{"append/new", appendNew},
+	{"append/duplicate", appendDuplicate},
+	{"append/duplicate_long_after", appendDuplicateLongAfter},
+	{"append/duplicate_by_id_alone", appendDuplicateByIDAlone},
+	{"append/duplicate_of_a_part", appendDuplicateOfAPart},
+	{"append/same_id_elsewhere_is_new", appendSameIDElsewhere},
+	{"append/conflict", appendConflict},
+	{"append/conflict_on_partial_overlap", appendPartialOverlap},
+	{"append/conflict_on_wrong_revision", appendWrongRevision},
+	{"append/atomic_per_stream", appendAtomicPerStream},
+	{"append/offsets_in_commit_order", appendCommitOrder},
+	{"append/nothing", appendNothing},
+	{"append/invalid", appendInvalid},
+	{"append/too_large", appendTooLarge},
+	{"append/as_large_as_allowed", appendLargest},
+	{"append/leaves_the_callers_memory_alone", appendCallersMemory},
+	{"batch/one_stream_many_times", batchOneStream},
+	{"batch/elements_fail_alone", batchElementsFailAlone},
+	{"batch/results_in_order", batchResultsInOrder},
+	{"batch/all_partitions", batchAllPartitions},
+	{"batch/repeated", batchRepeated},
+	{"data/exact_bytes", dataExactBytes},
+	{"data/stream_names", dataStreamNames},
+	{"data/names_that_are_no_text", dataNoText},
+	{"data/tenants", dataTenants},
+	{"data/types", dataTypes},
+	{"data/recorded_at", dataRecordedAt},
+	{"read/empty_log", readEmptyLog},
+	{"read/stream_pages", readStreamPages},
+	{"read/log_pages", readLogPages},
+	{"read/log_after_head", readLogAfterHead},
+	{"read/at", readAt},
+	{"read/head", readHead},
+	{"read/bounds", readBounds},
+	{"read/other_handle_at_once", readOtherHandle},
+	{"read/new_handle", readNewHandle},
+	{"wait/already_there", waitAlreadyThere},
+	{"wait/this_handle", waitThisHandle},
+	{"wait/other_handle", waitOtherHandle},
+	{"wait/further_ahead", waitFurtherAhead},
+	{"wait/only_its_partition", waitOnlyItsPartition},
+	{"wait/not_for_refused_appends", waitNotForRefused},
+	{"wait/ping_pong", waitPingPong},
+	{"context/ended_before", contextEndedBefore},
+	{"context/ends_a_wait", contextEndsWait},
+	{"context/ends_during_append", contextEndsDuringAppend},
+	{"concurrent/same_identities", concurrentIdentities},
+	{"concurrent/same_batch_twice", concurrentSameBatch},
+	{"concurrent/one_stream", concurrentOneStream},
+	{"concurrent/crossing_batches", concurrentCrossingBatches},
+	{"concurrent/follower", concurrentFollower},
+	{"model/random_batches", modelRandomBatches},
+}

@@ -1,0 +1,55 @@
+// Package invalid owns the error for input that breaks a rule of the domain: which value, which rule, in words that
+// the sender can act on. It does not know HTTP.
+package invalid
+
+import "strings"
+
+// Field is one broken rule. Pointer is a JSON pointer (RFC 6901) into what was sent; "" is the whole.
+type Field struct {
+	Pointer string `json:"pointer"`
+	Code    string `json:"code"`
+	Detail  string `json:"detail"`
+}
+
+// Error lists every broken rule that was found. It has at least one field.
+type Error struct{ Fields []Field }
+
+// New is an error with one field.
+func New(pointer, code, detail string) *Error {
+	return &Error{Fields: []Field{{pointer, code, detail}}}
+}
+
+func (e *Error) Error() string {
+	var b strings.Builder
+	for i, f := range e.Fields {
+		if i > 0 {
+			b.WriteString("; ")
+		}
+		if f.Pointer != "" {
+			b.WriteString(f.Pointer + ": ")
+		}
+		b.WriteString(f.Detail)
+	}
+	return b.String()
+}
+
+// List collects broken rules; the zero List is ready.
+type List struct{ fields []Field }
+
+// Add notes one broken rule.
+func (l *List) Add(pointer, code, detail string) {
+	l.fields = append(l.fields, Field{pointer, code, detail})
+}
+
+// Err is nil while nothing was added.
+func (l *List) Err() error {
+	if len(l.fields) == 0 {
+		return nil
+	}
+	return &Error{Fields: l.fields}
+}
+
+// Token escapes one member name for a JSON pointer.
+func Token(name string) string {
+	return strings.NewReplacer("~", "~0", "/", "~1").Replace(name)
+}

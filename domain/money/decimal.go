@@ -1,0 +1,256 @@
+// Package money owns exact numbers: quantities of usage and amounts of money. It parses them from hostile text within
+// bounds, adds and compares them without loss, and is the one place that rounds. It knows no currency rates, no prices
+// and no binary floating point.
+package money
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/cockroachdb/apd/v3"
+)
+
+// Bounds of a number that comes from outside. They are checked on the text, before any arithmetic, so that a short
+// text such as 1e999999999 cannot make the process work for seconds.
+const (
+	MaxIntegerDigits  = 18
+	MaxFractionDigits = 9
+	maxTextLength     = 64
+	maxExponent       = 64
+)
+
+var (
+	// ErrSyntax: the text is not a decimal number in JSON's grammar (NaN and infinities are not).
+	ErrSyntax = errors.New("not a decimal number")
+	// ErrRange: the number has more digits than the ledger keeps.
+	ErrRange = fmt.Errorf("more than %d integer or %d fraction digits", MaxIntegerDigits, MaxFractionDigits)
+)
+
+// exact adds and multiplies without rounding: 18+9 digits leave room for 10^40 additions, far beyond any log.
+var exact = apd.BaseContext.WithPrecision(80)
+
+// Decimal is an exact decimal number and an immutable value; the zero Decimal is 0.
+type Decimal struct{ d apd.Decimal }
+
+// Int is the decimal of a whole number.
+func Int(n int64) Decimal {
+	var v Decimal
+	v.d.SetInt64(n)
+	return v.reduced()
+}
+
+// Scaled is coefficient / 10^scale.
+func Scaled(coefficient int64, scale int) Decimal {
+	var v Decimal
+	v.d.SetFinite(coefficient, -int32(scale)) //nolint:gosec // scale is at most maxTextLength
+	return v.reduced()
+}
+
+// ParseQuantity reads a JSON number or the same number as plain text, at most 18 integer and 9 fraction digits after
+// the exponent is applied. Errors: ErrSyntax, ErrRange.
+func ParseQuantity(text string) (Decimal, error) {
+	n, err := ParseNumber(text)
+	if err != nil {
+		return Decimal{}, err
+	}
+	integer, fraction := n.digits()
+	if integer > MaxIntegerDigits || fraction > MaxFractionDigits {
+		return Decimal{}, ErrRange
+	}
+	return n, nil
+}
+
+// ParseAmount reads an amount of money in major units; the bounds are those of a quantity.
+func ParseAmount(text string) (Decimal, error) { return ParseQuantity(text) }
+
+// ParseNumber reads any JSON number of at most 64 characters whose exponent is within ±64: the bounds for numbers that
+// are only kept, never billed. Errors: ErrSyntax, ErrRange.
+func ParseNumber(text string) (Decimal, error) {
+	exponent, err := scan(text)
+	if err != nil {
+		return Decimal{}, err
+	}
+	if exponent > maxExponent {
+		return Decimal{}, ErrRange
+	}
+	var v Decimal
+	if n, ok := small(text); ok {
+		v.d.SetInt64(n)
+		return v.reduced(), nil
+	}
+	if _, _, err := v.d.SetString(text); err != nil {
+		return Decimal{}, fmt.Errorf("%w: %q", ErrSyntax, text)
+	}
+	return v.reduced(), nil
+}
+
+// MustParse is for constants in code and tests.
+func MustParse(text string) Decimal {
+	v, err := ParseNumber(text)
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// small reads up to 18 plain digits, the form nearly every token count has.
+func small(text string) (int64, bool) {
+	if len(text) > 18 {
+		return 0, false
+	}
+	var n int64
+	for i := range len(text) {
+		c := text[i]
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = n*10 + int64(c-'0')
+	}
+	return n, true
+}
+
+// scan checks JSON's number grammar (RFC 8259, section 6) and returns the absolute value of the exponent, capped.
+func scan(s string) (exponent int, err error) {
+	if len(s) > maxTextLength {
+		return 0, ErrRange
+	}
+	rest := strings.TrimPrefix(s, "-")
+	whole := leadingDigits(rest)
+	if whole == 0 || (whole > 1 && rest[0] == '0') {
+		return 0, fmt.Errorf("%w: %q", ErrSyntax, s)
+	}
+	rest = rest[whole:]
+	if strings.HasPrefix(rest, ".") {
+		n := leadingDigits(rest[1:])
+		if n == 0 {
+			return 0, fmt.Errorf("%w: %q", ErrSyntax, s)
+		}
+		rest = rest[1+n:]
+	}
+	if rest != "" && (rest[0] == 'e' || rest[0] == 'E') {
+		rest = rest[1:]
+		if rest != "" && (rest[0] == '+' || rest[0] == '-') {
+			rest = rest[1:]
+		}
+		n := leadingDigits(rest)
+		if n == 0 {
+			return 0, fmt.Errorf("%w: %q", ErrSyntax, s)
+		}
+		for i := range n {
+			exponent = min(exponent*10+int(rest[i]-'0'), maxExponent+1)
+		}
+		rest = rest[n:]
+	}
+	if rest != "" {
+		return 0, fmt.Errorf("%w: %q", ErrSyntax, s)
+	}
+	return exponent, nil
+}
+
+func leadingDigits(s string) int {
+	n := 0
+	for n < len(s) && s[n] >= '0' && s[n] <= '9' {
+		n++
+	}
+	return n
+}
+
+// reduced drops trailing zeros of the fraction and writes whole numbers with exponent 0, so that equal numbers have
+// one form.
+func (v Decimal) reduced() Decimal {
+	if v.d.IsZero() {
+		return Decimal{}
+	}
+	if v.d.Exponent < 0 {
+		var r apd.Decimal
+		r.Reduce(&v.d)
+		v.d = r
+	}
+	if v.d.Exponent > 0 {
+		var r apd.Decimal
+		if _, err := exact.WithPrecision(2*maxTextLength+maxExponent).Quantize(&r, &v.d, 0); err == nil {
+			v.d = r
+		}
+	}
+	return v
+}
+
+// digits counts the digits before and after the point.
+func (v Decimal) digits() (integer, fraction int) {
+	n := int(v.d.NumDigits())
+	fraction = int(max(-v.d.Exponent, 0))
+	return max(n-fraction, 0), fraction
+}
+
+// Add is v + w.
+func (v Decimal) Add(w Decimal) Decimal {
+	var r Decimal
+	must(exact.Add(&r.d, &v.d, &w.d))
+	return r.reduced()
+}
+
+// Sub is v - w.
+func (v Decimal) Sub(w Decimal) Decimal {
+	var r Decimal
+	must(exact.Sub(&r.d, &v.d, &w.d))
+	return r.reduced()
+}
+
+// Neg is -v.
+func (v Decimal) Neg() Decimal { return Decimal{}.Sub(v) }
+
+// must turns a rounded result into a panic: with the bounds above it cannot occur, and a silently rounded bill would be
+// worse than a stopped one.
+func must(c apd.Condition, err error) {
+	if err != nil || c.Inexact() {
+		panic(fmt.Sprintf("money: inexact result (%s, %v)", c, err))
+	}
+}
+
+// Cmp is -1, 0 or 1.
+func (v Decimal) Cmp(w Decimal) int { return v.d.Cmp(&w.d) }
+
+// Equal reports whether both are the same number.
+func (v Decimal) Equal(w Decimal) bool { return v.Cmp(w) == 0 }
+
+// Sign is -1, 0 or 1.
+func (v Decimal) Sign() int { return v.d.Sign() }
+
+// Coefficient returns the number as coefficient / 10^scale where both fit, the compact form the log keeps.
+func (v Decimal) Coefficient() (coefficient int64, scale int, ok bool) {
+	if v.d.Exponent > 0 || !v.d.Coeff.IsInt64() {
+		return 0, 0, false
+	}
+	n := v.d.Coeff.Int64()
+	if v.d.Negative {
+		n = -n
+	}
+	return n, int(-v.d.Exponent), true
+}
+
+// String is the plain notation without exponent and without trailing zeros.
+func (v Decimal) String() string {
+	if v.d.Exponent == 0 && v.d.Coeff.IsInt64() && !v.d.Negative {
+		return strconv.FormatInt(v.d.Coeff.Int64(), 10)
+	}
+	return v.d.Text('f')
+}
+
+// MarshalJSON writes a JSON number, exact to the digit.
+func (v Decimal) MarshalJSON() ([]byte, error) { return []byte(v.String()), nil }
+
+// UnmarshalJSON accepts a JSON number or a decimal string within the bounds of a quantity.
+func (v *Decimal) UnmarshalJSON(b []byte) error {
+	text := string(b)
+	if len(text) >= 2 && text[0] == '"' && text[len(text)-1] == '"' {
+		text = text[1 : len(text)-1]
+	}
+	n, err := ParseQuantity(text)
+	if err != nil {
+		return err
+	}
+	*v = n
+	return nil
+}

@@ -1,0 +1,98 @@
+package money_test
+
+import (
+	"math/big"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/tollgate-io/tollgate/domain/money"
+)
+
+func TestParseQuantity(t *testing.T) {
+	for _, c := range []struct {
+		text, want string
+		err        error
+	}{
+		{"1", "1", nil},
+		{"0", "0", nil},
+		{"-0", "0", nil},
+		{"1.50", "1.5", nil},
+		{"0.000000001", "0.000000001", nil},
+		{"999999999999999999.999999999", "999999999999999999.999999999", nil},
+		{"1e3", "1000", nil},
+		{"12E-2", "0.12", nil},
+		{"1000000000000000000", "", money.ErrRange},
+		{"0.0000000001", "", money.ErrRange},
+		{"1e18", "", money.ErrRange},
+		{"1e10000000", "", money.ErrRange},
+		{"1e-10000000", "", money.ErrRange},
+		{"1e99999999999999999999", "", money.ErrRange},
+		{strings.Repeat("9", 65), "", money.ErrRange},
+		{"", "", money.ErrSyntax},
+		{"NaN", "", money.ErrSyntax},
+		{"Infinity", "", money.ErrSyntax},
+		{"+1", "", money.ErrSyntax},
+		{"01", "", money.ErrSyntax},
+		{".5", "", money.ErrSyntax},
+		{"1.", "", money.ErrSyntax},
+		{"1e", "", money.ErrSyntax},
+		{"0x10", "", money.ErrSyntax},
+		{"1_000", "", money.ErrSyntax},
+		{" 1", "", money.ErrSyntax},
+		{"١", "", money.ErrSyntax},
+	} {
+		t.Run(c.text, func(t *testing.T) {
+			got, err := money.ParseQuantity(c.text)
+			require.ErrorIs(t, err, c.err)
+			if c.err == nil {
+				require.Equal(t, c.want, got.String())
+			}
+		})
+	}
+}
+
+// Against big.Rat, which cannot round.
+func TestArithmeticIsExact(t *testing.T) {
+	number := rapid.StringMatching(`-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,9})?`)
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := number.Draw(t, "a"), number.Draw(t, "b")
+		x, y := money.MustParse(a), money.MustParse(b)
+		rx, _ := new(big.Rat).SetString(a)
+		ry, _ := new(big.Rat).SetString(b)
+
+		sum, ok := new(big.Rat).SetString(x.Add(y).String())
+		require.True(t, ok)
+		require.Zero(t, sum.Cmp(new(big.Rat).Add(rx, ry)))
+		require.Equal(t, rx.Cmp(ry), x.Cmp(y))
+		require.True(t, x.Add(y).Sub(y).Equal(x))
+		require.Equal(t, x.String(), money.MustParse(x.String()).String())
+		if c, s, ok := x.Coefficient(); ok {
+			require.True(t, money.Scaled(c, s).Equal(x))
+		}
+	})
+}
+
+func TestEqualNumbersHaveOneForm(t *testing.T) {
+	for _, text := range []string{"100", "100.0", "1e2", "1.00E+2", "1000e-1"} {
+		require.Equal(t, money.Int(100), money.MustParse(text), text)
+	}
+}
+
+func FuzzParseQuantity(f *testing.F) {
+	for _, s := range []string{"1", "1e5", "-0.1", "1e999999999", "00", "9.999999999"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		v, err := money.ParseQuantity(s)
+		if err != nil {
+			return
+		}
+		again, err := money.ParseQuantity(v.String())
+		if err != nil || again != v {
+			t.Fatalf("%q -> %s -> %s (%v)", s, v, again, err)
+		}
+	})
+}

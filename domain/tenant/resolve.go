@@ -1,0 +1,55 @@
+package tenant
+
+import (
+	"errors"
+
+	"github.com/tollgate-io/tollgate/domain/event"
+)
+
+var (
+	// ErrRequired: nothing in the request names a tenant.
+	ErrRequired = errors.New("the request names no tenant")
+	// ErrConflict: the request names more than one tenant.
+	ErrConflict = errors.New("the request names different tenants")
+	// ErrMismatch: a tenant's own key names another tenant.
+	ErrMismatch = errors.New("a tenant key can only name its own tenant")
+)
+
+// Signals are the places of a request that may name its tenant. "" means that the place says nothing.
+type Signals struct {
+	Credential event.TenantID // of a Scoped key; it decides, the others may only agree
+	Headers    []string       // every value of X-Tenant-Id
+	Body       event.TenantID // tenantId of an event, subject of a CloudEvent
+	Switch     event.TenantID // where an administrator acts
+}
+
+// Resolve is the one rule by which every route finds its tenant: all signals that are present must agree. Whether the
+// tenant exists, and whether the credential may act for it, is not asked here. Errors: ErrMismatch, ErrConflict,
+// ErrRequired.
+func Resolve(s Signals) (event.TenantID, error) {
+	named, disagree := s.Credential, false
+	name := func(t event.TenantID) {
+		switch {
+		case t == "":
+		case named == "":
+			named = t
+		case named != t:
+			disagree = true
+		}
+	}
+	for _, h := range s.Headers {
+		name(event.TenantID(h))
+	}
+	name(s.Body)
+	name(s.Switch)
+	switch {
+	case disagree && s.Credential != "":
+		return "", ErrMismatch
+	case disagree:
+		return "", ErrConflict
+	case named == "":
+		return "", ErrRequired
+	default:
+		return named, nil
+	}
+}

@@ -1,0 +1,42 @@
+// Package timeline owns the story of one tenant, newest first, in sentences that a support person can read out. It says
+// what an entry is; which events become entries, and how they are kept, is decided elsewhere.
+package timeline
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/money"
+)
+
+// Query asks for one page of a tenant's timeline.
+type Query struct {
+	Tenant event.TenantID
+	From   time.Time      // recorded at this instant or later; zero: from the beginning
+	To     time.Time      // recorded before this instant; zero: until now
+	Type   event.Type     // only entries about this event type; "" is all
+	Source event.SourceID // only entries about this sourceId; "" is all
+	Limit  int            // items of the page, > 0
+	Cursor string         // Page.NextCursor of the page before; "" is the first page
+}
+
+// Item is one entry.
+type Item struct {
+	Position   eventstore.Position
+	RecordedAt time.Time
+	OccurredAt time.Time // zero where the entry has no time of its own
+	Kind       string    // usage, void, adjust, conflict, switch, tenant ...
+	EventType  event.Type
+	SourceID   event.SourceID
+	Quantity   *money.Decimal  // nil where nothing was counted
+	Summary    string          // a sentence
+	Data       json.RawMessage // a JSON object, or nil
+}
+
+// Page is a part of the timeline, newest first. NextCursor is "" at the end.
+type Page struct {
+	Items      []Item
+	NextCursor string
+}

@@ -1,0 +1,97 @@
+// Package projections folds the log into read models: pure functions from a range of events to what changes. How a
+// change is stored, and how ranges arrive, is the adapters' business; this package owns the ports between them.
+package projections
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/eventstore"
+)
+
+// The read models. A name is part of the names of tables and checkpoints.
+const (
+	UsageModel     = "usage"     // how much each tenant used, per quarter of an hour
+	TimelineModel  = "timeline"  // where in the log each tenant's events are, by when they happened
+	DirectoryModel = "directory" // tenants, API keys and the catalog in force
+)
+
+// Names lists the read models, in the order in which reports name them.
+func Names() []string { return []string{DirectoryModel, TimelineModel, UsageModel} }
+
+// Event is one event of the log with its decoded payload (one of the structs of package event).
+type Event struct {
+	eventstore.Recorded
+	Payload any
+}
+
+// Decode decodes a range. An event that cannot be read ends it: what stands before it is returned with the error, so
+// that a projection gets as far as it can. It stops there and never skips. Errors wrap event.ErrMalformed.
+func Decode(recorded []eventstore.Recorded) ([]Event, error) {
+	events := make([]Event, len(recorded))
+	for i, r := range recorded {
+		payload, err := event.Decode(r)
+		if err != nil {
+			return events[:i], err
+		}
+		events[i] = Event{r, payload}
+	}
+	return events, nil
+}
+
+// CheckDense refuses a page that does not go on directly after a position, one offset at a time. Error: wraps
+// eventstore.ErrHole. A hole is never skipped: what is missing may be somebody's money.
+func CheckDense(after eventstore.Position, page []eventstore.Recorded) error {
+	for i := range page {
+		if want := after.Offset + 1 + int64(i); page[i].Position.Partition != after.Partition || page[i].Position.Offset != want {
+			return fmt.Errorf("%w: %s where %d-%d must be", eventstore.ErrHole, page[i].Position, after.Partition, want)
+		}
+	}
+	return nil
+}
+
+// Range is what one message carries: the events of one partition with offsets in (After, To], for one generation of one
+// read model.
+type Range struct {
+	ReadModel  string `json:"readModel"`
+	Generation int    `json:"generation"`
+	Partition  int    `json:"partition"`
+	After      int64  `json:"after"`
+	To         int64  `json:"to"`
+}
+
+// Check refuses a range that is none, and events that are not exactly those of the range: a checkpoint must never say
+// more than was applied.
+func (r Range) Check(events []Event) error {
+	if r.After < 0 || r.To <= r.After || int64(len(events)) != r.To-r.After {
+		return fmt.Errorf("range (%d, %d] of partition %d with %d events", r.After, r.To, r.Partition, len(events))
+	}
+	for i := range events {
+		if p := events[i].Position; p.Partition != r.Partition || p.Offset != r.After+1+int64(i) {
+			return fmt.Errorf("%w: %s as event %d of the range after %d-%d", eventstore.ErrHole, p, i, r.Partition, r.After)
+		}
+	}
+	return nil
+}
+
+// ErrStale: the read model is not at the range's start, because another replica was faster or another generation
+// serves now. Nothing was changed; start again from the checkpoint.
+var ErrStale = errors.New("range does not start at the checkpoint")
+
+// Target stores read models, each with its checkpoint, in one transaction per range.
+type Target interface {
+	// ReadModels lists what is kept.
+	ReadModels() []string
+	// Checkpoint tells the generation of the read model that serves, and how far it is.
+	Checkpoint(ctx context.Context, readModel string, partition int) (generation int, offset int64, err error)
+	// Apply moves the checkpoint from r.After to r.To and applies the events, both or neither. Errors: ErrStale;
+	// anything that wraps event.ErrMalformed will fail again; everything else may pass when tried again.
+	Apply(ctx context.Context, r Range, events []Event) error
+}
+
+// malformed is an error of an event that can be read but not folded; it will fail again.
+func malformed(e Event, err error) error {
+	return fmt.Errorf("%w at %s (%s): %w", event.ErrMalformed, e.Position, e.Type, err)
+}

@@ -1,0 +1,272 @@
+package projections
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/money"
+)
+
+// Kind groups what happened, in the words of the timeline.
+type Kind string
+
+// The kinds of timeline items.
+const (
+	KindUsage      Kind = "usage"
+	KindCorrection Kind = "correction"
+	KindConflict   Kind = "conflict"
+	KindTenant     Kind = "tenant"
+	KindKey        Kind = "key"
+	kindCatalog    Kind = "catalog" // of no tenant, so on no timeline
+)
+
+// kindNumbers are the kinds in the read model. Numbers are never reused.
+var kindNumbers = map[Kind]int16{KindUsage: 1, KindCorrection: 2, KindConflict: 3, KindTenant: 4, KindKey: 5}
+
+// Number is the kind in the read model; 0 for what is no kind.
+func (k Kind) Number() int16 { return kindNumbers[k] }
+
+// TimelineRow points to one event of a tenant in the log. It is an index, not a copy: what the event says is read from
+// the log when somebody looks at it.
+type TimelineRow struct {
+	Tenant event.TenantID
+	// OccurredAt is when the fact happened; when it was recorded for everything that is not a fact.
+	OccurredAt time.Time
+	Position   eventstore.Position
+	// Source and Type stand for texts of any length; a reader compares the texts once it has the event. They are 0 for
+	// an event without source or usage type.
+	Source int64
+	Type   int32
+	Kind   int16
+}
+
+// AppendTimeline appends one row for each event that has a tenant, in the order of the log.
+func AppendTimeline(rows []TimelineRow, events []Event) []TimelineRow {
+	for i := range events {
+		e := &events[i]
+		if e.Tenant == "" {
+			continue
+		}
+		row := TimelineRow{Tenant: event.TenantID(e.Tenant), OccurredAt: e.RecordedAt, Position: e.Position}
+		kind, usage := about(e.Payload)
+		row.Kind = kind.Number()
+		if usage != nil {
+			row.Source, row.Type = SourceHash(usage.Tenant, usage.Source), TypeHash(usage.Type)
+			if kind == KindUsage {
+				row.OccurredAt = usage.OccurredAt
+			}
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+// about tells the kind of an event and the fact that it is about, if any.
+func about(payload any) (Kind, *event.Usage) {
+	switch e := payload.(type) {
+	case event.UsageRecorded:
+		return KindUsage, &e.Usage
+	case event.UsageVoided:
+		return KindCorrection, &e.Usage
+	case event.UsageAdjusted:
+		return KindCorrection, &e.Usage
+	case event.UsageConflicted:
+		return KindConflict, &e.Usage
+	case event.TenantDefined:
+		return KindTenant, nil
+	case event.KeyCreated, event.KeyRevoked:
+		return KindKey, nil
+	default:
+		return kindCatalog, nil
+	}
+}
+
+// SourceHash is FNV-1a (64 bit) of tenant, NUL and source.
+func SourceHash(tenant event.TenantID, source event.SourceID) int64 {
+	const offset, prime = 14695981039346656037, 1099511628211
+	h := uint64(offset)
+	for i := range len(tenant) {
+		h = (h ^ uint64(tenant[i])) * prime
+	}
+	h *= prime
+	for i := range len(source) {
+		h = (h ^ uint64(source[i])) * prime
+	}
+	return int64(h) //nolint:gosec // all 64 bits are wanted
+}
+
+// TypeHash is FNV-1a (32 bit) of the usage event type.
+func TypeHash(t event.Type) int32 {
+	const offset, prime = 2166136261, 16777619
+	h := uint32(offset)
+	for i := range len(t) {
+		h = (h ^ uint32(t[i])) * prime
+	}
+	return int32(h) //nolint:gosec // all 32 bits are wanted
+}
+
+// Item is one event as a tenant's timeline shows it.
+type Item struct {
+	Position   eventstore.Position
+	RecordedAt time.Time
+	OccurredAt time.Time
+	Kind       Kind
+	EventType  event.Type     // "" when it is not about a fact
+	Source     event.SourceID // likewise
+	Quantity   *money.Decimal // likewise; of an adjustment the new one, of a void the one that is taken back
+	Summary    string         // a sentence that a support person can read out
+	Data       json.RawMessage
+}
+
+// Is reports whether the item passes the filters of a timeline query: typ is a usage event type or a kind, and "" is no
+// filter.
+func (i Item) Is(typ string, source event.SourceID) bool {
+	return (typ == "" || string(i.EventType) == typ || string(i.Kind) == typ) && (source == "" || i.Source == source)
+}
+
+// Describe puts an event into words.
+func Describe(e Event) Item {
+	kind, usage := about(e.Payload)
+	item := Item{Position: e.Position, RecordedAt: e.RecordedAt, OccurredAt: e.RecordedAt, Kind: kind}
+	if usage != nil {
+		item.EventType, item.Source, item.Quantity = usage.Type, usage.Source, &usage.Quantity
+	}
+	switch p := e.Payload.(type) {
+	case event.UsageRecorded:
+		item.OccurredAt = p.OccurredAt
+		item.Summary = fmt.Sprintf("%s %s reported for %s%s.", grouped(p.Quantity), p.Type, p.Source, details(p.Data))
+		item.Data = p.Data.AppendJSON(nil)
+	case event.UsageVoided:
+		item.Summary = fmt.Sprintf("%s %s reported for %s taken back by %s: %s",
+			grouped(p.Usage.Quantity), p.Type, p.Source, actor(p.By), sentence(p.Reason))
+		item.Data = object("reason", p.Reason, "by", p.By, "occurredAt", stamp(p.OccurredAt), "data", p.Data)
+	case event.UsageAdjusted:
+		item.Quantity = &p.Quantity
+		item.Summary = fmt.Sprintf("%s for %s changed from %s to %s by %s: %s",
+			p.Type, p.Source, grouped(p.Usage.Quantity), grouped(p.Quantity), actor(p.By), sentence(p.Reason))
+		if p.Usage.Quantity.Equal(p.Quantity) {
+			item.Summary = fmt.Sprintf("Details of %s %s for %s changed by %s: %s",
+				grouped(p.Quantity), p.Type, p.Source, actor(p.By), sentence(p.Reason))
+		}
+		item.Data = object("reason", p.Reason, "by", p.By, "occurredAt", stamp(p.OccurredAt), "data", p.Data,
+			"before", object("quantity", p.Usage.Quantity, "data", p.Usage.Data))
+	case event.UsageConflicted:
+		item.Summary = fmt.Sprintf("%s %s reported for %s again with other content%s; it was refused and nothing changed.",
+			grouped(p.Quantity), p.Type, p.Source, details(p.Data))
+		item.Data = object("occurredAt", stamp(p.OccurredAt), "data", p.Data)
+	case event.TenantDefined:
+		item.Summary = fmt.Sprintf("%s was set up by %s: time zone %s, currency %s%s.", p.Name, actor(p.By), p.TimeZone, p.Currency, hosts(p.Hosts))
+		item.Data = object("name", p.Name, "timeZone", p.TimeZone, "currency", p.Currency, "hosts", p.Hosts, "slug", p.Slug, "by", p.By)
+	case event.KeyCreated:
+		item.Summary = fmt.Sprintf("API key %q was created by %s.", p.Name, actor(p.By))
+		item.Data = object("id", p.ID, "kind", p.Kind, "name", p.Name, "by", p.By)
+	case event.KeyRevoked:
+		item.Summary = fmt.Sprintf("API key %s was revoked by %s.", p.ID, actor(p.By))
+		item.Data = object("id", p.ID, "by", p.By)
+	case event.CatalogApplied:
+		item.Summary = fmt.Sprintf("The catalog was changed by %s.", actor(p.By))
+		item.Data = object("by", p.By)
+	default:
+		item.Summary = e.Type + "."
+		item.Data = object()
+	}
+	return item
+}
+
+// object is a JSON object of names and values in turn, in this order.
+func object(members ...any) json.RawMessage {
+	b := []byte{'{'}
+	for i := 0; i < len(members); i += 2 {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		for j, m := range members[i : i+2] {
+			text, err := json.Marshal(m)
+			if err != nil {
+				panic(fmt.Sprintf("projections: %T cannot be written: %v", m, err)) // only plain values are given
+			}
+			b = append(b, text...)
+			if j == 0 {
+				b = append(b, ':')
+			}
+		}
+	}
+	return append(b, '}')
+}
+
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z07:00") }
+
+// details names what a person would ask about first.
+func details(d event.Data) string {
+	var parts []string
+	for _, f := range [...]struct{ name, word string }{{"model", "model"}, {"feature", "feature"}, {"status", "status"}} {
+		v := d.Get(f.name)
+		if v.Kind != event.Text || v.String() == "" || f.name == "status" && v.String() == "ok" {
+			continue
+		}
+		parts = append(parts, f.word+" "+v.String())
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(parts, ", ") + ")"
+}
+
+func hosts(h []string) string {
+	switch len(h) {
+	case 0:
+		return ""
+	case 1:
+		return ", host " + h[0]
+	default:
+		return ", hosts " + strings.Join(h, ", ")
+	}
+}
+
+func actor(a event.Actor) string {
+	if id, ok := strings.CutPrefix(string(a), "key:"); ok {
+		return "API key " + id
+	}
+	switch a {
+	case "cli":
+		return "an operator on the command line"
+	case "", "system":
+		return "the system"
+	}
+	return string(a)
+}
+
+// sentence closes a text that somebody wrote.
+func sentence(text string) string {
+	text = strings.TrimSpace(text)
+	if text == "" || strings.ContainsRune(".!?", rune(text[len(text)-1])) {
+		return text
+	}
+	return text + "."
+}
+
+// grouped writes a number with commas between the thousands.
+func grouped(d money.Decimal) string {
+	text := d.String()
+	sign := ""
+	if strings.HasPrefix(text, "-") {
+		sign, text = "-", text[1:]
+	}
+	whole, fraction, _ := strings.Cut(text, ".")
+	var b strings.Builder
+	b.WriteString(sign)
+	for i := range len(whole) {
+		if i > 0 && (len(whole)-i)%3 == 0 {
+			b.WriteByte(',')
+		}
+		b.WriteByte(whole[i])
+	}
+	if fraction != "" {
+		b.WriteString("." + fraction)
+	}
+	return b.String()
+}
