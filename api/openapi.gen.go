@@ -9,8 +9,6 @@ import (
 	"net/http"
 	"time"
 
-	"encoding/json"
-
 	"github.com/labstack/echo/v4"
 	"github.com/oapi-codegen/runtime"
 )

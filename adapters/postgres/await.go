@@ -15,7 +15,8 @@ import (
 // answers.
 const awaitPoll = 20 * time.Millisecond
 
-type progressKey struct {
+// shard is one partition of one read model.
+type shard struct {
 	readModel string
 	partition int
 }
@@ -23,19 +24,19 @@ type progressKey struct {
 // progress remembers how far the serving checkpoints are at least: they never go back.
 type progress struct {
 	mu      sync.Mutex
-	offsets map[progressKey]int64
+	offsets map[shard]int64
 	changed chan struct{} // closed and replaced when an offset grows
 	polled  time.Time     // when the database was asked last
 }
 
 func newProgress() *progress {
-	return &progress{offsets: map[progressKey]int64{}, changed: make(chan struct{})}
+	return &progress{offsets: map[shard]int64{}, changed: make(chan struct{})}
 }
 
 func (p *progress) reached(readModel string, partition int, offset int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if k := (progressKey{readModel, partition}); offset > p.offsets[k] {
+	if k := (shard{readModel, partition}); offset > p.offsets[k] {
 		p.offsets[k] = offset
 		close(p.changed)
 		p.changed = make(chan struct{})
@@ -47,7 +48,7 @@ func (p *progress) has(readModels []string, at eventstore.Position) (reached boo
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, name := range readModels {
-		if p.offsets[progressKey{name, at.Partition}] < at.Offset {
+		if p.offsets[shard{name, at.Partition}] < at.Offset {
 			return false, p.changed
 		}
 	}
@@ -102,7 +103,7 @@ func (r *ReadModels) poll(ctx context.Context) error {
 		return fmt.Errorf("read checkpoints: %w", err)
 	}
 	var (
-		k      progressKey
+		k      shard
 		offset int64
 	)
 	_, err = pgx.ForEachRow(rows, []any{&k.readModel, &k.partition, &offset}, func() error {

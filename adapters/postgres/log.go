@@ -140,11 +140,12 @@ func (l *Log) Append(ctx context.Context, batch []eventstore.Append) []eventstor
 		return eventstore.Refuse(len(batch), fmt.Errorf("%w: %w", eventstore.ErrUnavailable, err))
 	}
 	call := &call{done: make(chan struct{})}
+	var newTypes []string
 	perPartition := make([][]*entry, l.partitions)
 	entries := make([]entry, len(batch))
 	for i := range batch {
 		a := &batch[i]
-		if err := l.check(a); err != nil {
+		if err := a.Check(); err != nil {
 			results[i].Err = err
 			continue
 		}
@@ -152,11 +153,16 @@ func (l *Log) Append(ctx context.Context, batch []eventstore.Append) []eventstor
 		entries[i] = entry{Append: *a, packed: packStream(a.Stream), call: call}
 		perPartition[p] = append(perPartition[p], &entries[i])
 		call.pending++
+		for j := range a.Events {
+			if _, known := l.types.id(a.Events[j].Type); !known {
+				newTypes = append(newTypes, a.Events[j].Type)
+			}
+		}
 	}
 	if call.pending == 0 {
 		return results
 	}
-	if err := l.types.learn(ctx, batch); err != nil {
+	if err := l.types.learn(ctx, newTypes); err != nil {
 		return eventstore.Refuse(len(batch), fmt.Errorf("%w: %w", eventstore.ErrUnavailable, err))
 	}
 	expected := call.pending
@@ -177,21 +183,6 @@ func (l *Log) Append(ctx context.Context, batch []eventstore.Append) []eventstor
 		}
 	}
 	return results
-}
-
-func (l *Log) check(a *eventstore.Append) error {
-	if err := a.Check(); err != nil {
-		return err
-	}
-	if !isText(string(a.Stream)) || !isText(a.Tenant) {
-		return fmt.Errorf("%w: the stream's or tenant's name is not text", eventstore.ErrInvalid)
-	}
-	for _, e := range a.Events {
-		if !isText(e.Type) {
-			return fmt.Errorf("%w: the event's type is not text", eventstore.ErrInvalid)
-		}
-	}
-	return nil
 }
 
 // Head implements eventstore.LogReader.

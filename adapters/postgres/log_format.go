@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -55,9 +54,6 @@ func unpackStream(b []byte) (eventstore.StreamName, error) {
 		return "", fmt.Errorf("malformed stream name %x", b)
 	}
 }
-
-// isText: PostgreSQL can keep it as text.
-func isText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
 
 // collect reads rows of eventColumns. It decodes the binary format by hand: this is the hottest loop of a rebuild, and the
 // generic scan costs as much as the rest of it.
@@ -153,18 +149,8 @@ func (d *dictionary) name(id int16) (string, bool) {
 	return name, ok
 }
 
-// learn makes sure that all types of a batch have an id. A new type is a rare event and costs a round trip of its own.
-func (d *dictionary) learn(ctx context.Context, batch []eventstore.Append) error {
-	var missing []string
-	for i := range batch {
-		for j := range batch[i].Events {
-			if name := batch[i].Events[j].Type; isText(name) && name != "" {
-				if _, ok := d.id(name); !ok {
-					missing = append(missing, name)
-				}
-			}
-		}
-	}
+// learn gives ids to new types. It is a rare event and costs a round trip of its own.
+func (d *dictionary) learn(ctx context.Context, missing []string) error {
 	if len(missing) == 0 {
 		return nil
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/invalid"
+	"github.com/tollgate-io/tollgate/domain/timeline"
 	"github.com/tollgate-io/tollgate/projections"
 )
 
@@ -44,14 +45,7 @@ func (r *ReadModels) applyTimeline(ctx context.Context, g projections.Range, eve
 }
 
 // TimelineQuery asks what happened to a tenant, newest first.
-type TimelineQuery struct {
-	Tenant   event.TenantID
-	From, To time.Time // From inclusive, To exclusive; zero is unbounded
-	Type     string    // a usage event type or a kind of items; "" for all
-	Source   event.SourceID
-	Limit    int // 0 is 50, at most 500
-	Cursor   string
-}
+type TimelineQuery = timeline.Query
 
 // Bounds of a list.
 const (

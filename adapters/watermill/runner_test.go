@@ -1,6 +1,7 @@
 package watermill_test
 
 import (
+	"strconv"
 	"testing"
 	"time"
 
@@ -38,8 +39,7 @@ func TestEventsReachEveryReadModel(t *testing.T) {
 			events++
 		}
 	}
-	require.Equal(t, "3994", report.Total.String())
-	require.EqualValues(t, 3994, want)
+	require.Equal(t, strconv.FormatInt(want, 10), report.Total.String())
 	require.Len(t, report.Items, 3)
 	for _, row := range report.Items {
 		events -= row.Events

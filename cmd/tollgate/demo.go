@@ -67,7 +67,7 @@ func (c demoCommand) Run(ctx context.Context, log *slog.Logger) error {
 
 // prepare creates the tenants and a service key. Whoever may open the database may do that; no key has to be given.
 func (c demoCommand) prepare(ctx context.Context, log *slog.Logger) (tenant.Secret, error) {
-	h, err := c.open(ctx, log)
+	h, err := c.openReady(ctx, log)
 	if err != nil {
 		return "", err
 	}

@@ -8,8 +8,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/tollgate-io/tollgate/adapters/pgserver"
 	"github.com/tollgate-io/tollgate/adapters/postgres"
+	"github.com/tollgate-io/tollgate/adapters/watermill"
 	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/migrations"
 	"github.com/tollgate-io/tollgate/projections"
@@ -38,6 +41,8 @@ type house struct {
 	readModels *postgres.ReadModels
 	directory  *postgres.Directory
 	ledger     *app.Ledger
+	runner     *watermill.Runner    // nil while this process does not fold the log
+	metrics    *prometheus.Registry // nil for commands that end
 	closers    []func()
 }
 
@@ -98,6 +103,71 @@ func (h *house) use(server *pgserver.Server) {
 		defer cancel()
 		_ = server.Stop(ctx) // it reuses the folder next time, however it ended
 	})
+}
+
+// openReady opens the ledger with a directory that shows everything recorded so far. Where no server folds the log at the
+// moment, this process does.
+func (d database) openReady(ctx context.Context, log *slog.Logger) (*house, error) {
+	h, err := d.open(ctx, log)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.caughtUp(ctx, patience, projections.DirectoryModel); err == nil {
+		return h, nil
+	}
+	if err := h.fold(ctx, log); err != nil {
+		h.close()
+		return nil, err
+	}
+	if err := h.caughtUp(ctx, catchUpTimeout, projections.DirectoryModel); err != nil {
+		h.close()
+		return nil, err
+	}
+	return h, nil
+}
+
+const (
+	// patience is how long a running server gets to show that it folds the log.
+	patience       = time.Second
+	catchUpTimeout = 10 * time.Minute
+)
+
+// caughtUp waits until read models show all that is on the log now.
+func (h *house) caughtUp(ctx context.Context, atMost time.Duration, readModels ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, atMost)
+	defer cancel()
+	for p := range h.log.Partitions() {
+		head, err := h.log.Head(ctx, p)
+		if err != nil {
+			return err
+		}
+		if err := h.readModels.Await(ctx, readModels, head); err != nil {
+			return fmt.Errorf("wait until the read models reach %s: %w", head, err)
+		}
+	}
+	return nil
+}
+
+// fold runs the projections in this process until the house is closed.
+func (h *house) fold(ctx context.Context, log *slog.Logger) error {
+	runner, err := watermill.NewRunner(watermill.Config{Target: h.readModels, Log: h.log, Logger: log, Registerer: h.metrics})
+	if err != nil {
+		return err
+	}
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := runner.Run(running); err != nil {
+			log.Error("projections ended", "error", err)
+		}
+	}()
+	h.runner = runner
+	h.closers = append(h.closers, func() {
+		stop()
+		<-done
+	})
+	return nil
 }
 
 // close closes in the reverse order of opening.

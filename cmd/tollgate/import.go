@@ -63,20 +63,11 @@ func (c importCommand) Run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	h, err := c.open(ctx, log)
+	h, err := c.openReady(ctx, log)
 	if err != nil {
 		return err
 	}
 	defer h.close()
-	// The directory may be behind when no server runs: fold what is missing first.
-	stop, err := h.runProjections(ctx, log)
-	if err != nil {
-		return err
-	}
-	defer stop()
-	if err := h.caughtUp(ctx); err != nil {
-		return err
-	}
 	bar := progressbar.NewOptions64(max(info.Size(), 1),
 		progressbar.OptionSetDescription("import "+filepath.Base(c.File)), progressbar.OptionSetWriter(os.Stderr),
 		progressbar.OptionShowBytes(true), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 )
@@ -18,10 +19,13 @@ import (
 // Bounds of one call. A store refuses more with ErrTooLarge, before anything is written.
 const (
 	MaxAppends     = 10_000    // streams in one call
-	MaxStreamBatch = 1_000     // events for one stream in one call
+	MaxStreamBatch = 1_000     // events of one Append
 	MaxEventBytes  = 512 << 10 // payload of one event
 	MaxReadLimit   = 50_000    // events of one read
 	MaxNameLength  = 255       // bytes of a stream name
+
+	MaxTenantLength = 1_000 // bytes
+	MaxTypeLength   = 1_000 // bytes
 )
 
 var (
@@ -38,7 +42,7 @@ var (
 	ErrHole = errors.New("hole in the log")
 )
 
-// StreamName names one stream, "<category>-<id>".
+// StreamName names one stream, "<category>-<id>". A stream belongs to one tenant, whose id its name is derived from.
 type StreamName string
 
 // Revision counts the events of one stream: 0, 1, 2 ...
@@ -86,6 +90,9 @@ type Append struct {
 	Events   []NewEvent
 }
 
+// isText: stores keep names as text, which has neither NUL nor malformed UTF-8.
+func isText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
+
 // Outcome of one Append.
 type Outcome uint8
 
@@ -96,7 +103,8 @@ const (
 	Appended
 	// Duplicate: exactly these events (by ID) already stand at this place; nothing was written.
 	Duplicate
-	// Conflict: the stream is not at the expected revision and holds something else at this place; nothing was written.
+	// Conflict: the stream is not at the expected revision, because something else stands at this place or because it is
+	// not that long yet; nothing was written.
 	Conflict
 )
 
@@ -169,6 +177,8 @@ func (a Append) Check() error {
 	switch {
 	case a.Stream == "" || len(a.Stream) > MaxNameLength:
 		return fmt.Errorf("%w: stream name of %d bytes", ErrInvalid, len(a.Stream))
+	case len(a.Tenant) > MaxTenantLength || !isText(string(a.Stream)) || !isText(a.Tenant):
+		return fmt.Errorf("%w: the stream's or tenant's name is too long or no text", ErrInvalid)
 	case len(a.Events) == 0:
 		return fmt.Errorf("%w: no events for %s", ErrInvalid, a.Stream)
 	case a.Expected < NoStream:
@@ -177,8 +187,8 @@ func (a Append) Check() error {
 		return fmt.Errorf("%w: %d events for one stream", ErrTooLarge, len(a.Events))
 	}
 	for _, e := range a.Events {
-		if e.Type == "" || e.ID == uuid.Nil {
-			return fmt.Errorf("%w: event without type or id for %s", ErrInvalid, a.Stream)
+		if e.Type == "" || len(e.Type) > MaxTypeLength || !isText(e.Type) || e.ID == uuid.Nil {
+			return fmt.Errorf("%w: event without id, or with a bad type, for %s", ErrInvalid, a.Stream)
 		}
 		if len(e.Data) > MaxEventBytes {
 			return fmt.Errorf("%w: event of %d bytes", ErrTooLarge, len(e.Data))

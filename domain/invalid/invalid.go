@@ -49,7 +49,7 @@ func (l *List) Err() error {
 	return &Error{Fields: l.fields}
 }
 
+var escaper = strings.NewReplacer("~", "~0", "/", "~1")
+
 // Token escapes one member name for a JSON pointer.
-func Token(name string) string {
-	return strings.NewReplacer("~", "~0", "/", "~1").Replace(name)
-}
+func Token(name string) string { return escaper.Replace(name) }

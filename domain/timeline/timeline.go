@@ -14,11 +14,11 @@ import (
 // Query asks for one page of a tenant's timeline.
 type Query struct {
 	Tenant event.TenantID
-	From   time.Time      // recorded at this instant or later; zero: from the beginning
-	To     time.Time      // recorded before this instant; zero: until now
-	Type   event.Type     // only entries about this event type; "" is all
+	From   time.Time      // occurred at this instant or later; zero: from the beginning
+	To     time.Time      // occurred before this instant; zero: without end
+	Type   event.Type     // only entries about this event type, or of this kind; "" is all
 	Source event.SourceID // only entries about this sourceId; "" is all
-	Limit  int            // items of the page, > 0
+	Limit  int            // items of the page; 0 is 50, at most 500
 	Cursor string         // Page.NextCursor of the page before; "" is the first page
 }
 
@@ -26,8 +26,8 @@ type Query struct {
 type Item struct {
 	Position   eventstore.Position
 	RecordedAt time.Time
-	OccurredAt time.Time // zero where the entry has no time of its own
-	Kind       string    // usage, void, adjust, conflict, switch, tenant ...
+	OccurredAt time.Time // of the fact; everything else occurs when it is recorded
+	Kind       string    // usage, correction, conflict, tenant, key, admin_switch
 	EventType  event.Type
 	SourceID   event.SourceID
 	Quantity   *money.Decimal  // nil where nothing was counted

@@ -1,0 +1,240 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/tollgate-io/tollgate/domain/catalog"
+	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/invalid"
+	"github.com/tollgate-io/tollgate/domain/timeline"
+	"github.com/tollgate-io/tollgate/domain/usage"
+)
+
+const (
+	defaultLimit  = 50
+	maxLimit      = 500
+	maxCursor     = 1024
+	defaultWait   = 2 * time.Second
+	maxWait       = 30 * time.Second
+	defaultPeriod = 30 * 24 * time.Hour // of a usage report without from
+)
+
+// await makes a read wait until it reflects what its caller has written.
+func (s *Server) await(c echo.Context, minPosition *string, waitMs *int) error {
+	wait := defaultWait
+	if waitMs != nil {
+		if *waitMs < 0 || *waitMs > int(maxWait.Milliseconds()) {
+			return invalidParameter("waitMs", fmt.Sprintf("must be between 0 and %d", maxWait.Milliseconds()))
+		}
+		wait = time.Duration(*waitMs) * time.Millisecond
+	}
+	if minPosition == nil {
+		return nil
+	}
+	at, err := eventstore.ParsePosition(*minPosition)
+	if err != nil {
+		return invalidParameter("minPosition", "must be a position from an earlier answer")
+	}
+	ctx, cancel := context.WithTimeout(c.Request().Context(), wait)
+	defer cancel()
+	err = s.Positions.Await(ctx, at)
+	var bad *invalid.Error
+	if err != nil && ctx.Err() != nil && !errors.As(err, &bad) {
+		return &problem{status: http.StatusGatewayTimeout, code: codeUnavailable,
+			detail: fmt.Sprintf("The answer does not reflect position %s yet. It is recorded; read again.", at)}
+	}
+	if err != nil {
+		return fmt.Errorf("wait for position %s: %w", at, err)
+	}
+	return nil
+}
+
+// page reads limit and cursor.
+func page(limit *Limit, cursor *Cursor) (int, string, error) {
+	n, after := defaultLimit, ""
+	if limit != nil {
+		n = *limit
+	}
+	if n < 1 || n > maxLimit {
+		return 0, "", invalidParameter("limit", fmt.Sprintf("must be between 1 and %d", maxLimit))
+	}
+	if cursor != nil {
+		after = *cursor
+	}
+	if len(after) > maxCursor || !isPlain(after) {
+		return 0, "", invalidParameter("cursor", "must be the nextCursor of the page before")
+	}
+	return n, after, nil
+}
+
+// instantOf reads a time of the query; the zero time where it is absent.
+func instantOf(name string, value *string) (time.Time, error) {
+	if value == nil {
+		return time.Time{}, nil
+	}
+	t, ok := parseTime(*value)
+	if !ok {
+		return time.Time{}, invalidParameter(name, "must be an RFC 3339 time with offset, such as 2026-04-05T10:30:00.000Z; a plus sign is written %2B")
+	}
+	return t, nil
+}
+
+func textOf(value *string) string {
+	if value == nil {
+		return ""
+	}
+	return *value
+}
+
+// GetUsage is GET /v1/usage.
+func (s *Server) GetUsage(c echo.Context, params GetUsageParams) error {
+	q, err := s.usageQuery(inside(c), params)
+	if err != nil {
+		return err
+	}
+	if err := s.await(c, params.MinPosition, params.WaitMs); err != nil {
+		return err
+	}
+	ctx, cancel := work(c)
+	defer cancel()
+	report, at, err := s.Usage.Usage(ctx, q)
+	if err != nil {
+		return fmt.Errorf("read usage: %w", err)
+	}
+	showPosition(c, at)
+	b := []byte(`{"items":[`)
+	for i, row := range report.Items {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendRow(b, row)
+	}
+	b = appendOptional(append(b, `],"nextCursor":`...), report.NextCursor)
+	b = append(b, `,"total":`...)
+	if report.Total == nil {
+		return writeJSON(c, http.StatusOK, append(b, "null}"...))
+	}
+	return writeJSON(c, http.StatusOK, append(append(b, report.Total.String()...), '}'))
+}
+
+func (s *Server) usageQuery(in insider, params GetUsageParams) (usage.Query, error) {
+	limit, cursor, err := page(params.Limit, params.Cursor)
+	if err != nil {
+		return usage.Query{}, err
+	}
+	from, err := instantOf("from", params.From)
+	if err != nil {
+		return usage.Query{}, err
+	}
+	to, err := instantOf("to", params.To)
+	if err != nil {
+		return usage.Query{}, err
+	}
+	if to.IsZero() {
+		to = s.Now()
+	}
+	if from.IsZero() {
+		from = to.Add(-defaultPeriod)
+	}
+	zone, err := time.LoadLocation(in.tenant.TimeZone)
+	if err != nil {
+		return usage.Query{}, fmt.Errorf("time zone of tenant %s: %w", in.tenant.ID, err)
+	}
+	q := usage.Query{
+		Tenant: in.tenant.ID, From: from, To: to, Granularity: usage.Day, Meter: catalog.MeterKey(textOf(params.Meter)),
+		Location: zone, Limit: limit, Cursor: cursor,
+	}
+	if params.Granularity != nil {
+		q.Granularity = usage.Granularity(*params.Granularity)
+	}
+	if group := textOf(params.GroupBy); group != "" {
+		q.GroupBy = strings.Split(group, ",")
+	}
+	_, _, err = q.Plan()
+	return q, err
+}
+
+func appendRow(b []byte, row usage.Row) []byte {
+	b = appendTime(append(b, `{"windowStart":`...), row.WindowStart)
+	b = appendTime(append(b, `,"windowEnd":`...), row.WindowEnd)
+	b = appendString(append(b, `,"meter":`...), string(row.Meter))
+	b = append(append(b, `,"quantity":`...), row.Quantity.String()...)
+	b = strconv.AppendInt(append(b, `,"events":`...), row.Events, 10)
+	b = append(b, `,"dimensions":{`...)
+	for i, name := range slices.Sorted(maps.Keys(row.Dimensions)) {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendString(append(appendString(b, name), ':'), row.Dimensions[name])
+	}
+	return append(b, "}}"...)
+}
+
+// GetTimeline is GET /v1/timeline.
+func (s *Server) GetTimeline(c echo.Context, params GetTimelineParams) error {
+	limit, cursor, err := page(params.Limit, params.Cursor)
+	if err != nil {
+		return err
+	}
+	from, err := instantOf("from", params.From)
+	if err != nil {
+		return err
+	}
+	to, err := instantOf("to", params.To)
+	if err != nil {
+		return err
+	}
+	if err := s.await(c, params.MinPosition, params.WaitMs); err != nil {
+		return err
+	}
+	ctx, cancel := work(c)
+	defer cancel()
+	p, at, err := s.Timeline.Timeline(ctx, timeline.Query{
+		Tenant: inside(c).tenant.ID, From: from, To: to, Type: event.Type(textOf(params.Type)),
+		Source: event.SourceID(textOf(params.SourceId)), Limit: limit, Cursor: cursor,
+	})
+	if err != nil {
+		return fmt.Errorf("read the timeline: %w", err)
+	}
+	showPosition(c, at)
+	b := []byte(`{"items":[`)
+	for i, entry := range p.Items {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendEntry(b, entry)
+	}
+	return writeJSON(c, http.StatusOK, append(appendOptional(append(b, `],"nextCursor":`...), p.NextCursor), '}'))
+}
+
+func appendEntry(b []byte, entry timeline.Item) []byte {
+	b = appendPosition(append(b, `{"position":`...), entry.Position)
+	b = appendTime(append(b, `,"recordedAt":`...), entry.RecordedAt)
+	b = appendTime(append(b, `,"occurredAt":`...), entry.OccurredAt)
+	b = appendString(append(b, `,"kind":`...), entry.Kind)
+	b = appendOptional(append(b, `,"eventType":`...), string(entry.EventType))
+	b = appendOptional(append(b, `,"sourceId":`...), string(entry.SourceID))
+	b = append(b, `,"quantity":`...)
+	if entry.Quantity == nil {
+		b = append(b, "null"...)
+	} else {
+		b = append(b, entry.Quantity.String()...)
+	}
+	b = appendString(append(b, `,"summary":`...), entry.Summary)
+	b = append(b, `,"data":`...)
+	if len(entry.Data) == 0 {
+		return append(b, "null}"...)
+	}
+	return append(append(b, entry.Data...), '}')
+}

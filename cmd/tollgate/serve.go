@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/tollgate-io/tollgate/adapters/pgserver"
+	"github.com/tollgate-io/tollgate/api"
+	"github.com/tollgate-io/tollgate/domain/app"
+	"github.com/tollgate-io/tollgate/domain/tenant"
+)
+
+type serveCommand struct {
+	database
+	Addr        string        `env:"TOLLGATE_ADDR" default:"127.0.0.1:8080" help:"Address to listen on."`
+	AdminKey    string        `env:"TOLLGATE_ADMIN_KEY" placeholder:"KEY" help:"Bootstrap admin key; else one is made on first start and printed once."`
+	Catalog     string        `env:"TOLLGATE_CATALOG" placeholder:"FILE" help:"Catalog to apply at start."`
+	Projections bool          `env:"TOLLGATE_PROJECTIONS" default:"true" negatable:"" help:"Fold the log in this process."`
+	MaxLag      time.Duration `env:"TOLLGATE_MAX_LAG" default:"30s" help:"Age of the oldest event that is not folded yet at which /readyz says no."`
+}
+
+const (
+	startTimeout    = 5 * time.Minute
+	shutdownTimeout = 20 * time.Second
+	restartPause    = time.Second
+)
+
+func (c serveCommand) Run(ctx context.Context, log *slog.Logger) error {
+	listener, err := net.Listen("tcp", c.Addr) // first: a taken port is the commonest reason to fail
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	defer func() { _ = listener.Close() }()
+	h, key, err := c.start(ctx, log)
+	if err != nil {
+		return err
+	}
+	defer h.close()
+
+	surface := newSurface(h, c.MaxLag)
+	server := api.NewHTTPServer(c.Addr, api.New(api.Config{
+		Ledger: h.ledger, Directory: h.directory, Usage: h.readModels, Timeline: surface, Keys: surface, Positions: surface,
+		Readiness: surface, Registry: h.metrics, Log: log, Now: time.Now, Random: rand.Reader,
+	}))
+	server.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(listener) }()
+	c.greet(listener.Addr().String(), key)
+
+	select {
+	case err := <-ended:
+		return fmt.Errorf("serve: %w", err)
+	case <-ctx.Done():
+	}
+	log.Info("stopping")
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	defer cancel()
+	if err := server.Shutdown(closing); err != nil && !errors.Is(err, context.Canceled) {
+		log.Warn("requests were cut off", "error", err)
+	}
+	return nil
+}
+
+// start opens everything and does what the first start needs. The key is "" when it was there already.
+func (c serveCommand) start(ctx context.Context, log *slog.Logger) (_ *house, key tenant.Secret, err error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	d := c.database
+	var server *pgserver.Server
+	if d.DatabaseURL == "" {
+		if server, err = pgserver.Start(ctx, pgserver.Config{Dir: d.DataDir, Log: log, Fsync: true}); err != nil {
+			return nil, "", err
+		}
+		d.DatabaseURL = server.URL()
+	}
+	h, err := d.open(ctx, log)
+	if err != nil {
+		if server != nil {
+			err = errors.Join(err, server.Stop(ctx))
+		}
+		return nil, "", err
+	}
+	defer func() {
+		if err != nil {
+			h.close()
+		}
+	}()
+	if server != nil {
+		h.supervise(server, log)
+	}
+	h.metrics = prometheus.NewRegistry()
+	h.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newLagCollector(h))
+	if c.Projections {
+		if err := h.fold(ctx, log); err != nil {
+			return nil, "", err
+		}
+	}
+	if key, err = c.bootstrap(ctx, h); err != nil {
+		return nil, "", err
+	}
+	if c.Catalog == "" {
+		return h, key, nil
+	}
+	next, err := readCatalog(c.Catalog)
+	if err != nil {
+		return nil, "", err
+	}
+	change, err := h.ledger.ApplyCatalog(ctx, next, false, "system")
+	if err != nil {
+		return nil, "", fmt.Errorf("apply %s: %w", c.Catalog, err)
+	}
+	if change.Applied {
+		log.Info("catalog applied", "file", c.Catalog, "revision", change.Revision, "changes", len(change.Changes))
+	}
+	return h, key, nil
+}
+
+// bootstrap makes sure that there is an admin key: the operator's, or one that is made on the first start.
+func (c serveCommand) bootstrap(ctx context.Context, h *house) (tenant.Secret, error) {
+	if c.AdminKey != "" {
+		if _, err := h.ledger.RegisterAdminKey(ctx, tenant.Secret(c.AdminKey), "TOLLGATE_ADMIN_KEY"); err != nil {
+			return "", fmt.Errorf("TOLLGATE_ADMIN_KEY: %w", err)
+		}
+		return "", nil
+	}
+	for p := range h.log.Partitions() {
+		head, err := h.log.Head(ctx, p)
+		if err != nil {
+			return "", err
+		}
+		if head.Offset > 0 { // not the first start
+			return "", nil
+		}
+	}
+	_, secret, err := h.ledger.CreateKey(ctx, app.NewKey{Kind: tenant.Admin, Name: "made on first start"}, rand.Reader, "system")
+	return secret, err
+}
+
+// greet says where the ledger is and what to try first.
+func (c serveCommand) greet(addr string, key tenant.Secret) {
+	shown := string(key)
+	fmt.Printf("\nTollgate listens on http://%s\n", addr)
+	switch {
+	case key != "":
+		fmt.Printf("\n  admin key: %s\n  It is shown this once. Should it get lost: bin/tollgate key\n", key)
+	case c.AdminKey != "":
+		shown = "$TOLLGATE_ADMIN_KEY"
+	default:
+		shown = "$KEY"
+		fmt.Print("\n  The admin key was shown on the first start. Should it be lost: export KEY=... from bin/tollgate key\n")
+	}
+	fmt.Printf("\nTry it: create a tenant\n\n  curl -X PUT http://%s/v1/admin/tenants/tenant_123 -H \"Authorization: Bearer %s\" \\\n"+
+		"    -H 'Content-Type: application/json' -d '{\"name\":\"Acme\",\"timeZone\":\"Europe/Berlin\"}'\n\n", addr, shown)
+	_ = os.Stdout.Sync()
+}
+
+// supervise starts the private server again when it dies under us; the pools reconnect by themselves.
+func (h *house) supervise(server *pgserver.Server, log *slog.Logger) {
+	h.server = server
+	watching, stop := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-watching.Done():
+				return
+			case <-server.Done():
+			}
+			if watching.Err() != nil {
+				return
+			}
+			log.Error("the private Postgres ended; starting it again")
+			if err := server.Restart(watching); err != nil {
+				log.Error("the private Postgres does not start", "error", err)
+			}
+			select {
+			case <-time.After(restartPause):
+			case <-watching.Done():
+				return
+			}
+		}
+	}()
+	// Closed last, that is, first in the list: everything else needs the server until it is closed itself.
+	h.closers = append([]func(){func() {
+		stop()
+		<-done
+		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+		defer cancel()
+		if err := server.Stop(ctx); err != nil {
+			log.Warn("the private Postgres did not stop in order; its next start recovers", "error", err)
+		}
+	}}, h.closers...)
+}
