@@ -44,11 +44,7 @@ func (s *Server) PutTenant(c echo.Context, tenantID Id) error {
 		return err
 	}
 	showPosition(c, change.Position)
-	status := http.StatusOK
-	if change.Created {
-		status = http.StatusCreated
-	}
-	return writeJSON(c, status, appendTenant(nil, change.Tenant))
+	return writeJSON(c, http.StatusOK, appendTenant(nil, change.Tenant))
 }
 
 // strings reads an array of strings.

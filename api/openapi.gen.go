@@ -313,7 +313,7 @@ type BatchItem struct {
 	Code   *Code   `json:"code,omitempty"`
 	Detail *string `json:"detail,omitempty"`
 
-	// Index Place in the batch
+	// Index Place in the batch, from 0.
 	Index    int     `json:"index"`
 	Position *string `json:"position,omitempty"`
 
@@ -570,7 +570,7 @@ type ReadinessStatus string
 
 // Receipt defines model for Receipt.
 type Receipt struct {
-	// Position Of the event; of a duplicate
+	// Position Of the event; of a duplicate, that of the first.
 	Position string `json:"position"`
 
 	// RecordedAt UTC with milliseconds.
@@ -598,7 +598,7 @@ type TenantDefinition struct {
 	Currency *string   `json:"currency,omitempty"`
 	Hosts    *[]string `json:"hosts,omitempty"`
 
-	// Name Without it
+	// Name Without it, the id.
 	Name *string `json:"name,omitempty"`
 	Slug *string `json:"slug,omitempty"`
 

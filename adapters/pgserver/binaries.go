@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -237,8 +238,8 @@ func fetch(ctx context.Context, log *slog.Logger, folder string, major int) erro
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(folder), 0o711); err != nil {
-		return fmt.Errorf("pgserver: fetch PostgreSQL: %w", err)
+	if err := makeFolder(filepath.Dir(folder)); err != nil {
+		return err
 	}
 	work, err := os.MkdirTemp(filepath.Dir(folder), filepath.Base(folder)+newSuffix)
 	if err != nil {
@@ -268,10 +269,27 @@ func fetch(ctx context.Context, log *slog.Logger, folder string, major int) erro
 	if _, missing := os.Stat(filepath.Join(unpacked, "bin", "postgres")); missing != nil {
 		return fmt.Errorf("pgserver: fetch PostgreSQL %s: %w", version, err)
 	}
-	// The account must be able to run them whatever our umask is. The rename
-	// comes last: programs under the final name are complete.
-	if err := errors.Join(os.Chmod(unpacked, 0o755), os.Rename(unpacked, folder)); err != nil {
+	// The rename comes last: programs under the final name are complete. Those
+	// that another process put there meanwhile are as good as ours.
+	err = errors.Join(shareAll(unpacked), os.Rename(unpacked, folder))
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("pgserver: put the programs in place: %w", err)
 	}
 	return nil
+}
+
+// shareAll gives everybody the owner's right to read, search and run, which our
+// umask may have kept from the account.
+func shareAll(root string) error {
+	return filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.Type()&fs.ModeSymlink != 0 {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		own := info.Mode().Perm() & 0o500
+		return os.Chmod(path, info.Mode().Perm()|own>>3|own>>6)
+	})
 }

@@ -123,8 +123,8 @@ func (c *cluster) ensureInitialised(ctx context.Context, log *slog.Logger, fsync
 	} else if !entered {
 		sum := sha256.Sum256([]byte(c.dir))
 		target = filepath.Join(elsewhere, hex.EncodeToString(sum[:])[:12])
-		if err := os.MkdirAll(elsewhere, 0o711); err != nil {
-			return "", fmt.Errorf("pgserver: place for the cluster: %w", err)
+		if err := makeFolder(elsewhere); err != nil {
+			return "", err
 		}
 		log.Info("the server's user cannot get into the data folder; its cluster lives elsewhere", "user", c.account.name, "folder", c.dir, "cluster", target)
 		if err := setAside(ctx, log, target); err != nil {
@@ -174,6 +174,19 @@ func (c *cluster) ensureInitialised(ctx context.Context, log *slog.Logger, fsync
 		return "", err
 	}
 	return password, nil
+}
+
+// makeFolder makes a folder that is not there yet. Search permission for all,
+// whatever our umask is, lets the server's user through to its own folder;
+// nothing can be listed, and each file in it has its own narrow mode.
+func makeFolder(dir string) error {
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := errors.Join(os.MkdirAll(dir, 0o711), os.Chmod(dir, 0o711)); err != nil {
+		return fmt.Errorf("pgserver: create a folder: %w", err)
+	}
+	return nil
 }
 
 // removeUnfinished deletes what interrupted attempts to create the cluster left.

@@ -95,10 +95,8 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("pgserver: data folder: %w", err)
 	}
-	// Search permission for all lets the server's user through to its own
-	// folder; nothing can be listed, and each file has its own narrow mode.
-	if err := os.MkdirAll(dir, 0o711); err != nil {
-		return nil, fmt.Errorf("pgserver: create the data folder: %w", err)
+	if err := makeFolder(dir); err != nil {
+		return nil, err
 	}
 	lock, err := lockOwner(dir)
 	if err != nil {

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+
+	"github.com/tollgate-io/tollgate/adapters/postgres"
+)
+
+type replayCommand struct {
+	database
+	ReadModels []string `arg:"" optional:"" help:"Read models to rebuild (directory, timeline, usage); all where none is named."`
+	Accept     bool     `name:"accept-differences" help:"Switch although the rebuilt read model differs from the live one: after a fold was corrected."`
+}
+
+// Help is kong's long help of the command.
+func (replayCommand) Help() string {
+	return `The live read models go on serving and following the log. The new ones are built beside them, compared at the same
+position, and take over in one transaction; when they differ, nothing is switched and the first difference is named.`
+}
+
+func (c replayCommand) Run(ctx context.Context, log *slog.Logger) error {
+	var options []postgres.RebuildOption
+	if c.Accept {
+		options = append(options, postgres.AcceptDifferences(func(d *postgres.Difference) { fmt.Println("accepted:", d) }))
+	}
+	return c.rebuild(ctx, log, "rebuilt and switched", func(h *house, progress func(done, total int64)) (postgres.RebuildReport, error) {
+		return h.readModels.Rebuild(ctx, h.log, c.ReadModels, progress, options...)
+	})
+}
+
+type verifyCommand struct {
+	database
+	ReadModels []string `arg:"" optional:"" help:"Read models to verify (directory, timeline, usage); all where none is named."`
+}
+
+func (c verifyCommand) Run(ctx context.Context, log *slog.Logger) error {
+	return c.rebuild(ctx, log, "equal to the log", func(h *house, progress func(done, total int64)) (postgres.RebuildReport, error) {
+		return h.readModels.Verify(ctx, h.log, c.ReadModels, progress)
+	})
+}
+
+// rebuild shows the progress of a rebuild or a verification, and its report.
+func (d database) rebuild(ctx context.Context, log *slog.Logger, done string, run func(*house, func(done, total int64)) (postgres.RebuildReport, error)) error {
+	h, err := d.open(ctx, log)
+	if err != nil {
+		return err
+	}
+	defer h.close()
+	bar := progressbar.NewOptions64(1, progressbar.OptionSetDescription("events"), progressbar.OptionSetWriter(os.Stderr),
+		progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
+	report, err := run(h, func(done, total int64) {
+		bar.ChangeMax64(max(total, 1))
+		_ = bar.Set64(min(done, total))
+	})
+	_ = bar.Finish()
+	var difference *postgres.Difference
+	if err != nil && !errors.As(err, &difference) {
+		return err
+	}
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	for _, t := range report.Tables {
+		_, _ = fmt.Fprintf(w, "%s\t%s\tgeneration %d\t%d rows\n", t.ReadModel, t.Table, t.Generation, t.Rows)
+	}
+	_ = w.Flush()
+	fmt.Printf("%d events folded in %.1f s (%.0f/s), %.1f s in all\n", report.Events, report.Folded.Seconds(),
+		float64(report.Events)/max(report.Folded.Seconds(), 0.001), report.Took.Seconds())
+	if err != nil {
+		return err
+	}
+	fmt.Println(done)
+	return nil
+}
