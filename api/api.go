@@ -123,6 +123,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.echo.ServeHTTP(w, r)
 }
 
+// Routes lists what is served, for the tests that compare it with the specification.
+func (s *Server) Routes() []*echo.Route { return s.echo.Routes() }
+
 // guarded registers routes with the policy of their path. A path without a policy does not start, so that a new route
 // cannot be open by mistake.
 type guarded struct{ s *Server }

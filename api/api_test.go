@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -186,19 +187,23 @@ type house struct {
 	service string
 	acme    string // a key of the tenant acme
 	spec    routers.Router
+
+	registry *prometheus.Registry
 }
 
 // faultyStore fails appends where a test says so.
 type faultyStore struct {
 	*memory.Store
-	mu   sync.Mutex
-	fail func(eventstore.Append) error
-	done chan struct{} // where set, gets a value after each append
+	mu       sync.Mutex
+	fail     func(eventstore.Append) error
+	after    func() // each call
+	forgets  bool   // answers without keeping anything
+	answered int64
 }
 
 func (f *faultyStore) Append(ctx context.Context, batch []eventstore.Append) []eventstore.Result {
 	f.mu.Lock()
-	fail, done := f.fail, f.done
+	fail, after, forgets := f.fail, f.after, f.forgets
 	f.mu.Unlock()
 	results := make([]eventstore.Result, len(batch))
 	var good []eventstore.Append
@@ -211,11 +216,18 @@ func (f *faultyStore) Append(ctx context.Context, batch []eventstore.Append) []e
 		}
 		good, at = append(good, a), append(at, i)
 	}
-	for i, r := range f.Store.Append(ctx, good) {
-		results[at[i]] = r
+	if forgets {
+		for _, i := range at {
+			f.answered++
+			results[i] = eventstore.Result{Outcome: eventstore.Appended, Position: eventstore.Position{Offset: f.answered}, RecordedAt: clock}
+		}
+	} else {
+		for i, r := range f.Store.Append(ctx, good) {
+			results[at[i]] = r
+		}
 	}
-	if done != nil {
-		done <- struct{}{}
+	if after != nil {
+		after()
 	}
 	return results
 }
@@ -224,6 +236,18 @@ func (f *faultyStore) failWith(fail func(eventstore.Append) error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.fail = fail
+}
+
+func (f *faultyStore) onAppend(after func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.after = after
+}
+
+func (f *faultyStore) forget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.forgets = true
 }
 
 func newHouse(t testing.TB, change ...func(*api.Config)) *house {
@@ -258,6 +282,11 @@ func newHouse(t testing.TB, change ...func(*api.Config)) *house {
 	for _, f := range change {
 		f(&config)
 	}
+	if _, ok := config.Directory.(*cached); ok {
+		h.ledger = app.New(faults, config.Directory, func() time.Time { return clock })
+		config.Ledger = h.ledger
+	}
+	h.registry = config.Registry
 	h.server = api.New(config)
 	h.spec = router(t)
 	return h
@@ -335,7 +364,7 @@ func (h *house) conforms(req *http.Request, status int, header http.Header, body
 	h.t.Helper()
 	plain := req.Clone(context.Background())
 	plain.Body = http.NoBody
-	plain.URL.RawPath = ""
+	plain.URL = &url.URL{Path: req.URL.EscapedPath()} // an encoded slash is no separator for this router either
 	route, params, err := h.spec.FindRoute(plain)
 	if err != nil {
 		require.Contains(h.t, []int{http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNoContent}, status, "%s: %v", req.URL, err)
@@ -344,7 +373,7 @@ func (h *house) conforms(req *http.Request, status int, header http.Header, body
 	input := &openapi3filter.ResponseValidationInput{
 		RequestValidationInput: &openapi3filter.RequestValidationInput{Request: plain, Route: route, PathParams: params},
 		Status:                 status, Header: header, Body: io.NopCloser(bytes.NewReader(body)),
-		Options: &openapi3filter.Options{IncludeResponseStatus: true, ExcludeResponseBody: strings.HasPrefix(header.Get("Content-Type"), "text/") || status == http.StatusNoContent},
+		Options: &openapi3filter.Options{IncludeResponseStatus: true, ExcludeResponseBody: !strings.Contains(header.Get("Content-Type"), "json")},
 	}
 	require.NoError(h.t, openapi3filter.ValidateResponse(context.Background(), input), "%s %s: %d %s", req.Method, req.URL, status, body)
 }

@@ -72,6 +72,13 @@ func (s *Server) call(ctx context.Context, c echo.Context) (caller, error) {
 	return who, nil
 }
 
+// caller is call with its own time.
+func (s *Server) caller(c echo.Context) (caller, error) {
+	ctx, cancel := work(c)
+	defer cancel()
+	return s.call(ctx, c)
+}
+
 // tenantOf resolves the tenant for an event that names it like this; "" where it does not.
 func (c caller) tenantOf(body event.TenantID) (event.TenantID, error) {
 	return tenant.Resolve(tenant.Signals{Credential: c.key.Tenant, Headers: c.headers, Body: body, Switch: c.to})
@@ -83,6 +90,13 @@ func (s *Server) noteSwitch(ctx context.Context, c caller) error {
 		return nil
 	}
 	return s.Ledger.SwitchTenant(ctx, c.to, c.reason, c.key.Actor())
+}
+
+// enterOnce is noteSwitch for a whole batch, with its own time.
+func (s *Server) enterOnce(c echo.Context, who caller) error {
+	ctx, cancel := work(c)
+	defer cancel()
+	return s.noteSwitch(ctx, who)
 }
 
 // forAdmins guards a route that belongs to no tenant.

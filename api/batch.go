@@ -123,7 +123,8 @@ func (r *recorder) add(i *item, receipt app.Receipt) {
 		b = append(append(append(b, `,"code":"`...), p.code...), '"')
 		b = appendString(append(b, `,"detail":`...), p.detail)
 	}
-	r.line = append(b, '}')
+	b = append(b, '}')
+	r.line = b
 	r.list.add(r.line, receipt.Status != app.Recorded && receipt.Status != app.Duplicate)
 }
 

@@ -42,9 +42,7 @@ func (s *Server) RecordEvents(c echo.Context, _ RecordEventsParams) error { retu
 
 // recordEvents is POST /v1/events.
 func (s *Server) recordEvents(c echo.Context) error {
-	ctx, cancel := work(c)
-	defer cancel()
-	who, err := s.call(ctx, c)
+	who, err := s.caller(c)
 	if err != nil {
 		return err
 	}
@@ -65,17 +63,17 @@ func (s *Server) recordEvents(c echo.Context) error {
 	case f == jsonLines:
 		return s.recordLines(c, who, onlyRejected)
 	case f == cloudEventBatch:
-		return s.recordMany(ctx, c, who, f, onlyRejected)
+		return s.recordMany(c, who, f, onlyRejected)
 	case f == cloudEvent:
-		return s.recordOne(ctx, c, who, func(d *decoder, body []byte, into *app.Submission) error {
+		return s.recordOne(c, who, func(d *decoder, body []byte, into *app.Submission) error {
 			return d.cloudEvent(body, "", s.Now(), into)
 		}, true)
 	case f == plainJSON && binary:
-		return s.recordOne(ctx, c, who, func(d *decoder, body []byte, into *app.Submission) error {
+		return s.recordOne(c, who, func(d *decoder, body []byte, into *app.Submission) error {
 			return d.binaryEvent(r.Header, body, s.Now(), into)
 		}, true)
 	case f == plainJSON:
-		return s.recordMany(ctx, c, who, f, onlyRejected)
+		return s.recordMany(c, who, f, onlyRejected)
 	default:
 		return refuse(codeUnsupported, "Events are sent as application/json, application/x-ndjson, application/cloudevents+json, "+
 			"application/cloudevents-batch+json, or as a CloudEvent in binary mode with application/json.")
@@ -107,7 +105,7 @@ func onlyRejectedItems(u *url.URL) (bool, error) {
 type decodeFunc func(d *decoder, body []byte, into *app.Submission) error
 
 // recordOne records a body that is a single event.
-func (s *Server) recordOne(ctx context.Context, c echo.Context, who caller, decode decodeFunc, cloud bool) error {
+func (s *Server) recordOne(c echo.Context, who caller, decode decodeFunc, cloud bool) error {
 	sc := scratches.Get().(*scratch)
 	defer sc.release()
 	var err error
@@ -120,16 +118,18 @@ func (s *Server) recordOne(ctx context.Context, c echo.Context, who caller, deco
 	if err != nil {
 		return err
 	}
-	return s.submit(ctx, c, who, sc, cloud)
+	return s.submit(c, who, sc, cloud)
 }
 
 // submit records the one decoded event and answers.
-func (s *Server) submit(ctx context.Context, c echo.Context, who caller, sc *scratch, cloud bool) error {
+func (s *Server) submit(c echo.Context, who caller, sc *scratch, cloud bool) error {
 	e := &sc.one[0]
 	var err error
 	if e.Tenant, err = who.tenantOf(e.Tenant); err != nil {
 		return err
 	}
+	ctx, cancel := work(c) // from here on: the body may have taken its time
+	defer cancel()
 	if err := s.noteSwitch(ctx, who); err != nil {
 		return err
 	}
@@ -168,7 +168,7 @@ func appendReceipt(b []byte, r app.Receipt, source string) []byte {
 }
 
 // recordMany records a body that is an array, or, in our own form, perhaps a single event.
-func (s *Server) recordMany(ctx context.Context, c echo.Context, who caller, f format, onlyRejected bool) error {
+func (s *Server) recordMany(c echo.Context, who caller, f format, onlyRejected bool) error {
 	sc := scratches.Get().(*scratch)
 	defer sc.release()
 	body, free, err := s.readMany(c.Request(), sc.body, func(head []byte) bool { return f == cloudEventBatch || startsArray(head) })
@@ -183,13 +183,13 @@ func (s *Server) recordMany(ctx context.Context, c echo.Context, who caller, f f
 		if err := d.event(body, "", s.Now(), &sc.one[0]); err != nil {
 			return err
 		}
-		return s.submit(ctx, c, who, sc, false)
+		return s.submit(c, who, sc, false)
 	}
 	elements, err := splitArray(body, maxBatchEvents)
 	if err != nil {
 		return err
 	}
-	if err := s.noteSwitch(ctx, who); err != nil {
+	if err := s.enterOnce(c, who); err != nil {
 		return err
 	}
 	rec := s.newRecorder(onlyRejected)
@@ -227,7 +227,7 @@ func (s *Server) decodeItem(d *decoder, text []byte, f format, who caller, i *it
 // read before they have written everything.
 func (s *Server) recordLines(c echo.Context, who caller, onlyRejected bool) error {
 	ctx := c.Request().Context()
-	if err := s.noteSwitch(ctx, who); err != nil {
+	if err := s.enterOnce(c, who); err != nil {
 		return err
 	}
 	control := http.NewResponseController(c.Response())

@@ -26,7 +26,7 @@ const (
 	codeTenantConflict   = "tenant_conflict"
 	codeTenantMismatch   = "tenant_mismatch"
 	codeUnknownTenant    = "unknown_tenant"
-	codeUnauthorized     = "unauthorized"
+	codeUnauthorized     = "unauthorized" //nolint:misspell // the contract spells it so
 	codeForbidden        = "forbidden"
 	codeNotFound         = "not_found"
 	codeTooLarge         = "too_large"
@@ -108,7 +108,7 @@ func problemOf(err error) *problem {
 	case errors.Is(err, tenant.ErrMismatch):
 		return refuse(codeTenantMismatch, "A tenant key can only name its own tenant.")
 	case errors.Is(err, tenant.ErrUnknown):
-		return refuse(codeUnknownTenant, err.Error())
+		return refuse(codeUnknownTenant, "The tenant that the request names does not exist.")
 	case errors.Is(err, tenant.ErrUnknownKey):
 		return refuse(codeUnauthorized, "The API key is unknown or revoked.")
 	case errors.Is(err, app.ErrNotFound):
@@ -180,9 +180,10 @@ func clip(text string, most int) string {
 // fail answers an error. It is the only place where errors of requests are logged.
 func (s *Server) fail(c echo.Context, err error) {
 	p := problemOf(err)
-	if p.status == http.StatusInternalServerError {
+	switch p.status {
+	case http.StatusInternalServerError:
 		s.Log.Error("a request failed", "request", c.Response().Header().Get(headerRequestID), "route", c.Path(), "error", err)
-	} else if p.status == http.StatusServiceUnavailable {
+	case http.StatusServiceUnavailable:
 		s.Log.Warn("a request could not be served", "request", c.Response().Header().Get(headerRequestID), "route", c.Path(), "error", err)
 	}
 	if c.Response().Committed {

@@ -54,6 +54,9 @@ func (s *Server) await(c echo.Context, minPosition *string, waitMs *int) error {
 		return &problem{status: http.StatusGatewayTimeout, code: codeUnavailable,
 			detail: fmt.Sprintf("The answer does not reflect position %s yet. It is recorded; read again.", at)}
 	}
+	if errors.Is(err, eventstore.ErrInvalid) {
+		return invalidParameter("minPosition", "names a partition that this log does not have")
+	}
 	if err != nil {
 		return fmt.Errorf("wait for position %s: %w", at, err)
 	}

@@ -103,6 +103,7 @@ type build struct {
 	names       []string
 	accept      func(*Difference)
 	rows        int // see rebuildRows
+	page        int // see rebuildPage
 
 	generations map[string]int  // that are built
 	offsets     map[shard]int64 // up to which they are built
@@ -124,7 +125,7 @@ func (r *ReadModels) build(ctx context.Context, log eventstore.LogReader, names 
 	defer pool.Close()
 	b := &build{
 		ReadModels: &ReadModels{pool: pool, reads: pool, catalogs: r.catalogs, progress: newProgress()},
-		log:        log, names: names, rows: rebuildRows, generations: map[string]int{}, offsets: map[shard]int64{}, progress: progress,
+		log:        log, names: names, rows: rebuildRows, page: rebuildPage, generations: map[string]int{}, offsets: map[shard]int64{}, progress: progress,
 	}
 	for _, option := range options {
 		option(b)
@@ -450,7 +451,7 @@ func (p *part) run(ctx context.Context) error {
 
 func (p *part) read(ctx context.Context, yield func([]projections.Event) error) error {
 	for after := int64(0); after < p.to; {
-		events, err := readPage(ctx, p.log, eventstore.Position{Partition: p.partition, Offset: after}, p.to)
+		events, err := p.readPage(ctx, eventstore.Position{Partition: p.partition, Offset: after}, p.to)
 		if err != nil {
 			return err
 		}
@@ -463,8 +464,8 @@ func (p *part) read(ctx context.Context, yield func([]projections.Event) error) 
 }
 
 // readPage reads and decodes the events after a position, up to and including offset to.
-func readPage(ctx context.Context, log eventstore.LogReader, after eventstore.Position, to int64) ([]projections.Event, error) {
-	recorded, err := log.ReadLog(ctx, after, int(min(rebuildPage, to-after.Offset)))
+func (b *build) readPage(ctx context.Context, after eventstore.Position, to int64) ([]projections.Event, error) {
+	recorded, err := b.log.ReadLog(ctx, after, int(min(int64(b.page), to-after.Offset)))
 	if err != nil {
 		return nil, fmt.Errorf("read events after %s: %w", after, err)
 	}
@@ -555,7 +556,7 @@ func (b *build) catchUp(ctx context.Context, targets map[shard]int64) error {
 			if from < 0 {
 				break
 			}
-			events, err := readPage(ctx, b.log, eventstore.Position{Partition: p, Offset: from}, to)
+			events, err := b.readPage(ctx, eventstore.Position{Partition: p, Offset: from}, to)
 			if err != nil {
 				return err
 			}

@@ -31,6 +31,8 @@ type importCommand struct {
 	Quantity  string   `default:"1" help:"Sum of columns and numbers, such as ContextTokens+GeneratedTokens."`
 	ZoneName  string   `name:"time-zone" default:"UTC" help:"Zone of times without offset."`
 	Rejects   int      `default:"10" help:"How many rejected rows to print."`
+
+	Wait time.Duration `default:"30s" help:"How long to wait for a database that does not answer before giving up."`
 }
 
 // Help is kong's long help of the command.
@@ -44,10 +46,6 @@ func (importCommand) Help() string {
 
 // importBatch is how many rows are recorded together: large enough for full speed, small enough to show progress.
 const importBatch = 2000
-
-// importRetry is how long a store that does not answer is waited for before the import gives up; running it again
-// resumes.
-const importRetry = 30 * time.Second
 
 func (c importCommand) Run(ctx context.Context, log *slog.Logger) error {
 	f, err := os.Open(c.File)
@@ -86,7 +84,7 @@ func (c importCommand) record(ctx context.Context, ledger *app.Ledger, rows *row
 	batch := make([]app.Submission, 0, importBatch)
 	lines := make([]int, 0, importBatch)
 	flush := func() error {
-		receipts, err := recordAll(ctx, ledger, batch)
+		receipts, err := recordAll(ctx, ledger, batch, c.Wait)
 		if err != nil {
 			return err
 		}
@@ -119,8 +117,8 @@ func (c importCommand) record(ctx context.Context, ledger *app.Ledger, rows *row
 }
 
 // recordAll records a batch, and waits for a store that is away for a moment: sending the same again is safe.
-func recordAll(ctx context.Context, ledger *app.Ledger, batch []app.Submission) ([]app.Receipt, error) {
-	deadline := time.Now().Add(importRetry)
+func recordAll(ctx context.Context, ledger *app.Ledger, batch []app.Submission, atMost time.Duration) ([]app.Receipt, error) {
+	deadline := time.Now().Add(atMost)
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
 		receipts := ledger.Record(ctx, batch)
 		var failed error

@@ -3,6 +3,7 @@ package event
 import (
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -95,6 +96,7 @@ func (e UsageAdjusted) encode() []byte {
 type usageMessage struct {
 	UsageAdjusted
 	quantity, newQuantity decimalFields
+	dated                 bool
 }
 
 type decimalFields struct {
@@ -104,30 +106,60 @@ type decimalFields struct {
 	set         bool
 }
 
-func (f decimalFields) decimal() (money.Decimal, error) {
+// decimal is a quantity as Usage.Check demands it: what is not can neither be folded nor billed.
+func (f *decimalFields) decimal() (d money.Decimal, err error) {
 	switch {
-	case f.text != "":
-		return money.ParseQuantity(f.text)
-	case !f.set || f.scale > money.MaxFractionDigits:
-		return money.Decimal{}, errors.New("bad quantity")
+	case f.text != "" && !f.set && f.scale == 0:
+		d, err = money.ParseQuantity(f.text)
+	case f.text != "" || !f.set || f.scale > money.MaxFractionDigits:
+		return d, errQuantity
 	default:
-		return money.Scaled(f.coefficient, int(f.scale)), nil //nolint:gosec // at most 9
+		d = money.Scaled(f.coefficient, int(f.scale)) //nolint:gosec // at most 9
+	}
+	if err != nil || d.Sign() <= 0 || !isQuantity(d) {
+		return d, errQuantity
+	}
+	return d, nil
+}
+
+var (
+	errQuantity = errors.New("the quantity is missing or out of bounds")
+	errIdentity = errors.New("no event type or no sourceId")
+	errTime     = errors.New("occurredAt is missing or out of bounds")
+	errText     = errors.New("a text is not valid UTF-8 or has a NUL")
+	errOrder    = errors.New("the fields are not in order")
+	errCut      = errors.New("the payload is cut off or has a broken field")
+)
+
+// lastField is the highest field of each kind: a field of another kind in it was not written by us.
+func lastField(k kind) protowire.Number {
+	switch k {
+	case usageConflicted:
+		return fieldData
+	case usageRecorded:
+		return fieldTraceParent
+	case usageVoided:
+		return fieldBy
+	default:
+		return fieldNewData
 	}
 }
 
 func decodeUsageEvent(k kind, id Identity, payload []byte) (any, error) {
 	m := usageMessage{}
 	m.Identity, m.Catalog = id, eventstore.NoStream
-	if err := m.unmarshal(payload); err != nil {
+	if err := m.unmarshal(string(payload), lastField(k)); err != nil {
 		return nil, err
 	}
-	quantity, err := m.quantity.decimal()
-	if err != nil {
-		return nil, err
-	}
-	m.Usage.Quantity = quantity
 	if m.Source == "" || m.Type == "" {
-		return nil, errors.New("no identity")
+		return nil, errIdentity
+	}
+	if !m.dated || !isInstant(m.OccurredAt) {
+		return nil, errTime
+	}
+	var err error
+	if m.Usage.Quantity, err = m.quantity.decimal(); err != nil {
+		return nil, err
 	}
 	if err := m.Usage.Data.check(); err != nil {
 		return nil, err
@@ -139,43 +171,50 @@ func decodeUsageEvent(k kind, id Identity, payload []byte) (any, error) {
 		return UsageVoided{Usage: m.Usage, Metadata: m.Metadata, Reason: m.Reason, By: m.By}, nil
 	case usageConflicted:
 		return UsageConflicted{Usage: m.Usage}, nil
-	default:
-		if m.UsageAdjusted.Quantity, err = m.newQuantity.decimal(); err != nil {
-			return nil, err
-		}
-		return m.UsageAdjusted, m.UsageAdjusted.Data.check()
 	}
+	if m.UsageAdjusted.Quantity, err = m.newQuantity.decimal(); err != nil {
+		return nil, err
+	}
+	if err := m.UsageAdjusted.Data.check(); err != nil {
+		return nil, err
+	}
+	return m.UsageAdjusted, nil
 }
 
 // unmarshal reads the fields; strings share the payload's one copy. An unknown field is an error: it was written by a
-// newer version, and to count an event that is only half understood would be wrong.
-func (m *usageMessage) unmarshal(b []byte) error {
-	s := string(b)
-	for at := 0; at < len(b); {
-		n, t, size := protowire.ConsumeTag(b[at:])
-		if size < 0 {
-			return protowire.ParseError(size)
+// newer version, and to count an event that is only half understood would be wrong. So is a repeated one: it would have
+// two meanings.
+func (m *usageMessage) unmarshal(w string, highest protowire.Number) error {
+	last := protowire.Number(0)
+	for w != "" {
+		tag, rest, ok := checkVarint(w)
+		if !ok || tag>>3 > uint64(highest) { //nolint:gosec // a small constant
+			return errCut
 		}
-		at += size
-		switch t {
+		n := protowire.Number(tag >> 3) //nolint:gosec // at most highest
+		if n <= last {
+			return errOrder
+		}
+		last = n
+		switch protowire.Type(tag & 7) { //nolint:gosec // three bits
 		case protowire.VarintType:
-			u, size := protowire.ConsumeVarint(b[at:])
-			if size < 0 {
-				return protowire.ParseError(size)
+			u, after, ok := checkVarint(rest)
+			if !ok {
+				return errCut
 			}
-			at += size
 			if err := m.setVarint(n, u); err != nil {
 				return err
 			}
+			w = after
 		case protowire.BytesType:
-			body, size := protowire.ConsumeBytes(b[at:])
-			if size < 0 {
-				return protowire.ParseError(size)
+			body, after, ok := checkBytes(rest)
+			if !ok || body == "" { // empty fields are left out
+				return errCut
 			}
-			at += size
-			if err := m.setText(n, s[at-len(body):at]); err != nil {
+			if err := m.setText(n, body); err != nil {
 				return err
 			}
+			w = after
 		default:
 			return fmt.Errorf("field %d has an unknown type", n)
 		}
@@ -190,9 +229,12 @@ func (m *usageMessage) setVarint(n protowire.Number, u uint64) error {
 	case fieldQuantity + 1:
 		m.quantity.scale = u
 	case fieldOccurredAt:
-		m.OccurredAt = time.UnixMicro(protowire.DecodeZigZag(u)).UTC()
+		m.OccurredAt, m.dated = time.UnixMicro(protowire.DecodeZigZag(u)).UTC(), true
 	case fieldCatalog:
-		m.Catalog = eventstore.Revision(u) - 1 //nolint:gosec // written by appendMetadata
+		if u < 1 || u > math.MaxInt64 {
+			return errors.New("no revision of the catalog")
+		}
+		m.Catalog = eventstore.Revision(u) - 1
 	case fieldNewQuantity:
 		m.newQuantity.coefficient, m.newQuantity.set = protowire.DecodeZigZag(u), true
 	case fieldNewQuantity + 1:
@@ -204,13 +246,22 @@ func (m *usageMessage) setVarint(n protowire.Number, u uint64) error {
 }
 
 func (m *usageMessage) setText(n protowire.Number, s string) error {
+	switch n { // not texts
+	case fieldData:
+		m.Usage.Data = Data{s}
+		return nil
+	case fieldNewData:
+		m.UsageAdjusted.Data = Data{s}
+		return nil
+	}
+	if !isText(s) {
+		return errText
+	}
 	switch n {
 	case fieldSource:
 		m.Source = SourceID(s)
 	case fieldQuantity + 2:
 		m.quantity.text = s
-	case fieldData:
-		m.Usage.Data = Data{s}
 	case fieldEmitter:
 		m.Emitter = s
 	case fieldTraceParent:
@@ -221,8 +272,6 @@ func (m *usageMessage) setText(n protowire.Number, s string) error {
 		m.By = Actor(s)
 	case fieldNewQuantity + 2:
 		m.newQuantity.text = s
-	case fieldNewData:
-		m.UsageAdjusted.Data = Data{s}
 	default:
 		return fmt.Errorf("unknown field %d", n)
 	}

@@ -1,12 +1,15 @@
 package event
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
 
+	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/google/uuid"
 
 	"github.com/tollgate-io/tollgate/domain/eventstore"
@@ -103,7 +106,7 @@ func KeyStream(k KeyID) eventstore.StreamName {
 
 // Decode reads an event of the log into the struct of its kind: UsageRecorded, UsageVoided ... Errors wrap ErrMalformed.
 func Decode(r eventstore.Recorded) (any, error) {
-	name, usageType, _ := strings.Cut(r.Type, ":")
+	name, usageType, named := strings.Cut(r.Type, ":")
 	var (
 		e   any
 		err error
@@ -112,15 +115,15 @@ func Decode(r eventstore.Recorded) (any, error) {
 	case usageRecorded, usageVoided, usageAdjusted, usageConflicted:
 		e, err = decodeUsageEvent(kind(name), Identity{Tenant: TenantID(r.Tenant), Type: Type(usageType)}, r.Data)
 	case tenantDefined:
-		e, err = decodeJSON[TenantDefined](r.Data)
+		e, err = decodeConfiguration[TenantDefined](r, named)
 	case catalogApplied:
-		e, err = decodeJSON[CatalogApplied](r.Data)
+		e, err = decodeConfiguration[CatalogApplied](r, named)
 	case keyCreated:
-		e, err = decodeJSON[KeyCreated](r.Data)
+		e, err = decodeConfiguration[KeyCreated](r, named)
 	case keyRevoked:
-		e, err = decodeJSON[KeyRevoked](r.Data)
+		e, err = decodeConfiguration[KeyRevoked](r, named)
 	case adminSwitched:
-		e, err = decodeJSON[AdminSwitched](r.Data)
+		e, err = decodeConfiguration[AdminSwitched](r, named)
 	default:
 		err = errors.New("unknown kind")
 	}
@@ -136,17 +139,49 @@ func IsUsage(logType string) bool {
 	return kind(name) == usageRecorded || kind(name) == usageVoided || kind(name) == usageAdjusted
 }
 
-func decodeJSON[T any](data []byte) (e T, err error) {
-	err = json.Unmarshal(data, &e)
-	return e, err
+// configuration is an event that is kept as JSON; missing tells what it must say and does not.
+type configuration interface {
+	of() TenantID
+	missing() bool
 }
 
+func (e TenantDefined) of() TenantID  { return e.Tenant }
+func (e CatalogApplied) of() TenantID { return "" }
+func (e KeyCreated) of() TenantID     { return e.Tenant }
+func (e KeyRevoked) of() TenantID     { return e.Tenant }
+func (e AdminSwitched) of() TenantID  { return e.Tenant }
+
+func (e TenantDefined) missing() bool  { return e.Tenant == "" }
+func (e CatalogApplied) missing() bool { return len(e.Catalog) == 0 || e.Catalog[0] != '{' }
+func (e KeyCreated) missing() bool     { return e.ID == "" || e.Kind == "" || len(e.Hash) != sha256.Size }
+func (e KeyRevoked) missing() bool     { return e.ID == "" }
+func (e AdminSwitched) missing() bool  { return e.Tenant == "" }
+
+// decodeConfiguration is as strict as the form of the facts: no unknown, repeated or missing member, and the same tenant
+// inside as outside.
+func decodeConfiguration[T configuration](r eventstore.Recorded, suffix bool) (any, error) {
+	var e T
+	if suffix {
+		return nil, errors.New("a usage type on an event about no fact")
+	}
+	if err := jsonv2.Unmarshal(r.Data, &e, jsonv2.RejectUnknownMembers(true)); err != nil {
+		return nil, err
+	}
+	if e.missing() || string(e.of()) != r.Tenant {
+		return nil, errors.New("what it is about is missing or not the stream's")
+	}
+	return e, nil
+}
+
+// encodeJSON does not escape <, > and & as json.Marshal does: a catalog must stay the bytes that it was.
 func encodeJSON(e any) []byte {
-	b, err := json.Marshal(e)
-	if err != nil {
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(e); err != nil {
 		panic(fmt.Sprintf("event: %T cannot be encoded: %v", e, err)) // only plain fields are marshalled here
 	}
-	return b
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
 
 // command is an event that something decided: it is appended at an expected revision, and its ID comes from the stream,

@@ -1,6 +1,7 @@
 package event
 
 import (
+	"crypto/sha1" //nolint:gosec // see derive
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
@@ -32,12 +33,22 @@ type Identity struct {
 
 // UUID hashes the tuple. Each part is preceded by its length, so that no two tuples give the same bytes.
 func (i Identity) UUID() uuid.UUID {
-	buf := make([]byte, 0, 96)
+	buf := append(make([]byte, 0, 160), usageSpace[:]...)
 	for _, part := range []string{string(i.Tenant), string(i.Type), string(i.Source)} {
 		buf = binary.AppendUvarint(buf, uint64(len(part)))
 		buf = append(buf, part...)
 	}
-	return uuid.NewSHA1(usageSpace, buf)
+	return derive(buf)
+}
+
+// derive is the UUID of version 5 (RFC 9562, section 5.5) for a name space followed by a name: uuid.NewSHA1 without its
+// allocations, since every event needs two.
+func derive(spaceAndName []byte) uuid.UUID {
+	sum := sha1.Sum(spaceAndName) //nolint:gosec // the standard says SHA-1, and nothing secret rests on it
+	id := uuid.UUID(sum[:16])
+	id[6] = id[6]&0x0f | 0x50
+	id[8] = id[8]&0x3f | 0x80
+	return id
 }
 
 // Stream is the stream of the fact: its first event is the usage, corrections follow.
@@ -61,6 +72,8 @@ func (u Usage) Check(now time.Time) error {
 	checkID(&l, "sourceId", string(u.Source))
 	if u.Quantity.Sign() <= 0 {
 		l.Add("/quantity", "invalid_event", "quantity must be greater than 0")
+	} else if !isQuantity(u.Quantity) {
+		l.Add("/quantity", "invalid_event", "quantity has "+money.ErrRange.Error())
 	}
 	switch {
 	case u.OccurredAt.IsZero():
@@ -68,10 +81,26 @@ func (u Usage) Check(now time.Time) error {
 	case u.OccurredAt.After(now.Add(MaxAhead)):
 		l.Add("/occurredAt", "invalid_event", fmt.Sprintf("occurredAt is more than %d minutes ahead of the server's clock, which says %s",
 			int(MaxAhead.Minutes()), now.UTC().Format(time.RFC3339)))
-	case u.OccurredAt.Year() < 1 || u.OccurredAt.Year() > 9999:
+	case !isInstant(u.OccurredAt):
 		l.Add("/occurredAt", "invalid_event", "occurredAt must be between the years 1 and 9999")
 	}
 	return l.Err()
+}
+
+// isInstant reports whether the time is within the years 1 to 9999 in UTC, those that RFC 3339 can write.
+func isInstant(t time.Time) bool {
+	const first, last = -62135596800, 253402300799
+	return first <= t.Unix() && t.Unix() <= last
+}
+
+// isQuantity reports whether a decimal has at most as many digits as a quantity; arithmetic can make longer ones.
+func isQuantity(d money.Decimal) bool {
+	const bound = 1e18 // money.MaxIntegerDigits
+	if c, scale, ok := d.Coefficient(); ok && scale <= money.MaxFractionDigits && -bound < c && c < bound {
+		return true
+	}
+	_, err := money.ParseQuantity(d.String())
+	return err == nil
 }
 
 // ID is derived from the identity and the business fields (quantity, occurredAt, data): a retry has the same ID, a changed
@@ -86,7 +115,7 @@ func (u Usage) idWithin(stream uuid.UUID) uuid.UUID {
 	buf = binary.AppendVarint(buf, u.OccurredAt.UnixMicro())
 	buf = u.Data.AppendJSON(buf)
 	fingerprint := sha256.Sum256(buf)
-	return uuid.NewSHA1(stream, fingerprint[:])
+	return derive(append(append(buf[:0], stream[:]...), fingerprint[:]...))
 }
 
 // Append is the log entry that records the usage: the first event of its stream, or nothing. The catalog revision says

@@ -4,14 +4,17 @@ package tenant
 import (
 	"errors"
 	"fmt"
-	"net/netip"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
-	_ "time/tzdata" // a tenant's zone must mean the same on every machine
+	_ "time/tzdata" // a machine without zones knows them too
+	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 
+	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/invalid"
 )
@@ -35,7 +38,7 @@ type Tenant struct {
 }
 
 // New checks a definition and puts it into canonical form: an empty zone is UTC, an empty currency USD, an empty name the
-// id; hosts are lower case ASCII without port and trailing dot. The error is an *invalid.Error.
+// id; hosts are lower case ASCII without port and trailing dot, each once. The error is an *invalid.Error.
 func New(t Tenant) (Tenant, error) {
 	var l invalid.List
 	if err := event.CheckID(string(t.ID)); err != nil {
@@ -44,20 +47,20 @@ func New(t Tenant) (Tenant, error) {
 	if t.Name == "" {
 		t.Name = string(t.ID)
 	}
-	if n := utf8.RuneCountInString(t.Name); n > maxNameLength || strings.ContainsFunc(t.Name, isControl) {
+	if n := utf8.RuneCountInString(t.Name); n > maxNameLength || !utf8.ValidString(t.Name) || strings.ContainsFunc(t.Name, unicode.IsControl) {
 		l.Add("/name", "invalid_event", fmt.Sprintf("name must have at most %d printable characters", maxNameLength))
 	}
 	if t.TimeZone == "" {
 		t.TimeZone = "UTC"
 	}
-	if _, err := time.LoadLocation(t.TimeZone); err != nil || t.TimeZone == "Local" {
-		l.Add("/timeZone", "invalid_event", fmt.Sprintf("timeZone %q is not an IANA time zone such as Europe/Berlin", t.TimeZone))
+	if !isZone(t.TimeZone) {
+		l.Add("/timeZone", "invalid_event", fmt.Sprintf("timeZone %q is not an IANA time zone such as Europe/Berlin", shorten(t.TimeZone)))
 	}
 	if t.Currency == "" {
 		t.Currency = "USD"
 	}
-	if len(t.Currency) != 3 || strings.Trim(t.Currency, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
-		l.Add("/currency", "invalid_event", fmt.Sprintf("currency %q is not an ISO 4217 code such as USD", t.Currency))
+	if !catalog.Currency(t.Currency).Active() {
+		l.Add("/currency", "invalid_event", fmt.Sprintf("currency %q is not an ISO 4217 code in circulation, such as USD", shorten(t.Currency)))
 	}
 	if t.Slug != "" && !isLabel(t.Slug) {
 		l.Add("/slug", "invalid_event", "slug must have 1-63 characters a-z, 0-9 and -, not at the ends")
@@ -71,33 +74,78 @@ func New(t Tenant) (Tenant, error) {
 		host, err := CanonicalHost(h)
 		if err != nil {
 			l.Add(fmt.Sprintf("/hosts/%d", i), "invalid_event", err.Error())
+		} else if !slices.Contains(hosts, host) {
+			hosts = append(hosts, host)
 		}
-		hosts = append(hosts, host)
 	}
 	t.Hosts = hosts
 	return t, l.Err()
 }
 
-func isControl(r rune) bool { return r < ' ' || r == 0x7f }
+// isZone accepts the zones that mean the same everywhere. Many machines have more names in the same folder: their own
+// zone, copies that count leap seconds, a placeholder.
+func isZone(name string) bool {
+	switch folder, _, _ := strings.Cut(name, "/"); folder {
+	case "Local", "localtime", "posixrules", "Factory", "posix", "right":
+		return false
+	}
+	_, err := time.LoadLocation(name)
+	return err == nil
+}
 
 func isLabel(s string) bool {
 	return len(s) <= 63 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == "" && s[0] != '-' && s[len(s)-1] != '-'
 }
 
+// hostNames is the look-up profile of UTS 46 with the lengths of the DNS, which idna.Lookup does not check. It maps
+// capitals by itself: strings.ToLower would make a plain i of the Turkish capital, which is another name.
+var hostNames = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.StrictDomainName(true), idna.CheckHyphens(true),
+	idna.CheckJoiners(true), idna.BidiRule(), idna.VerifyDNSLength(true))
+
 // CanonicalHost is the one form in which host names are compared: lower case, without port and trailing dot,
 // internationalised names in their ASCII form (UTS 46 look-up profile).
 func CanonicalHost(host string) (string, error) {
+	const most = 1000 // bytes; more cannot become 253 and is not worth the work
 	h := strings.TrimSpace(host)
-	if name, port, ok := strings.Cut(h, ":"); ok && strings.Trim(port, "0123456789") == "" {
+	if len(h) > most {
+		return "", fmt.Errorf("a host name of %d bytes is too long", len(h))
+	}
+	if name, port, ok := strings.Cut(h, ":"); ok && isPort(port) {
 		h = name
 	}
-	h = strings.TrimSuffix(h, ".")
-	ascii, err := idna.Lookup.ToASCII(strings.ToLower(h))
-	if err != nil || ascii == "" || len(ascii) > 253 || !strings.Contains(ascii, ".") {
-		return "", fmt.Errorf("%q is not a host name", host)
-	}
-	if _, err := netip.ParseAddr(ascii); err == nil {
-		return "", fmt.Errorf("%q is an address, not a host name", host)
+	ascii, err := hostNames.ToASCII(h)
+	ascii = strings.TrimSuffix(ascii, ".") // after the mapping: there are other full stops than ours
+	last := ascii[strings.LastIndexByte(ascii, '.')+1:]
+	switch {
+	case err != nil || len(last) == len(ascii):
+		return "", fmt.Errorf("%q is not a host name", shorten(host))
+	case isNumber(last):
+		return "", fmt.Errorf("%q is an address, not a host name", shorten(host))
 	}
 	return ascii, nil
+}
+
+func isPort(s string) bool {
+	if s == "" {
+		return true
+	}
+	_, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && len(s) <= 5
+}
+
+// isNumber: a name with such a last label is an IPv4 address to browsers (WHATWG URL, "ends in a number"), also when it has
+// fewer than four parts or is written in another base.
+func isNumber(label string) bool {
+	if hex, ok := strings.CutPrefix(label, "0x"); ok {
+		return strings.Trim(hex, "0123456789abcdef") == ""
+	}
+	return strings.Trim(label, "0123456789") == ""
+}
+
+// shorten keeps an answer from repeating all that was sent.
+func shorten(s string) string {
+	if runes := []rune(s); len(runes) > 100 {
+		return string(runes[:100]) + "..."
+	}
+	return s
 }

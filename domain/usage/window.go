@@ -73,7 +73,7 @@ func first(label time.Time, zone *time.Location) time.Time {
 	at := label.Add(-farthest)
 	for {
 		_, offset := at.In(zone).Zone()
-		_, end := at.In(zone).ZoneBounds()
+		_, end := span(at, zone)
 		reads := label.Add(-time.Duration(offset) * time.Second)
 		if reads.Before(at) {
 			reads = at
@@ -85,16 +85,26 @@ func first(label time.Time, zone *time.Location) time.Time {
 	}
 }
 
+// span is a time around t in which the zone's clock runs evenly: began is at or before t and ends after it, zero where
+// there is no such change. On the last day of a leap year after 2037, time.Time.ZoneBounds gives an end that is over
+// already; the year's end takes its place there, so that whoever walks from span to span always gets on.
+func span(t time.Time, zone *time.Location) (began, ends time.Time) {
+	began, ends = t.In(zone).ZoneBounds()
+	if !ends.IsZero() && !ends.After(t) {
+		ends = time.Date(t.UTC().Year()+1, 1, 1, 0, 0, 0, 0, time.UTC)
+	}
+	return began, ends
+}
+
 const hour = 3600
 
 // hourStart looks back from t within the spans in which the zone's clock runs evenly.
 func hourStart(t time.Time, zone *time.Location) time.Time {
 	at := t.Unix()
 	for {
-		local := time.Unix(at, 0).In(zone)
-		_, offset := local.Zone()
-		began, _ := local.ZoneBounds()
-		start := floor(at+int64(offset), hour) - int64(offset)
+		offset := offsetAt(at, zone)
+		began, _ := span(time.Unix(at, 0), zone)
+		start := floor(at+offset, hour) - offset
 		if began.IsZero() || start >= began.Unix() {
 			return time.Unix(start, 0).UTC()
 		}
@@ -109,10 +119,9 @@ func hourStart(t time.Time, zone *time.Location) time.Time {
 func hourEnd(t time.Time, zone *time.Location) time.Time {
 	at := t.Unix()
 	for {
-		local := time.Unix(at, 0).In(zone)
-		_, offset := local.Zone()
-		_, ends := local.ZoneBounds()
-		end := floor(at+int64(offset), hour) - int64(offset) + hour
+		offset := offsetAt(at, zone)
+		_, ends := span(time.Unix(at, 0), zone)
+		end := floor(at+offset, hour) - offset + hour
 		if ends.IsZero() || end < ends.Unix() {
 			return time.Unix(end, 0).UTC()
 		}

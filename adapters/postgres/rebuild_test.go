@@ -1,0 +1,196 @@
+package postgres_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tollgate-io/tollgate/adapters/pgserver/pgtest"
+	"github.com/tollgate-io/tollgate/adapters/postgres"
+	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/money"
+	"github.com/tollgate-io/tollgate/domain/timeline"
+	"github.com/tollgate-io/tollgate/projections"
+)
+
+var postgresConfig = postgres.LogConfig{Partitions: testPartitions}
+
+// everyKind puts one of everything on the log.
+func (l *ledger) everyKind() {
+	l.Helper()
+	l.append(applyTestCatalog(l))
+	for p := range testPartitions {
+		acme := tenantOf(p)
+		l.append(event.TenantDefined{Tenant: acme, Name: "Acme", TimeZone: "UTC", Currency: "USD", By: "cli"}.Append(eventstore.NoStream))
+		l.append(event.KeyCreated{ID: event.KeyID("key_" + acme), Kind: "tenant", Tenant: acme, Name: "backend", Hash: make([]byte, 32), By: "cli"}.Append())
+		l.append(event.KeyRevoked{ID: event.KeyID("key_" + acme), Tenant: acme, By: "cli"}.Append(0))
+		l.append(recordTokens(acme, 0, 500)...)
+		l.append(event.UsageVoided{Usage: tokens(acme, 1), Metadata: counted, Reason: "test", By: "cli"}.Append(0),
+			event.UsageAdjusted{Usage: tokens(acme, 2), Metadata: counted, Quantity: money.MustParse("0.25"), Reason: "test", By: "cli"}.Append(0),
+			event.UsageConflicted{Usage: tokens(acme, 3)}.Append())
+	}
+}
+
+func TestRebuildEqualsLiveWhileEventsKeepComing(t *testing.T) {
+	url := pgtest.Database(t)
+	l, follower, writer := openLedger(t, url), openLedger(t, url), openLedger(t, url)
+	l.everyKind()
+	l.project()
+	ctx, stop := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	group.Go(func() { // facts keep coming
+		for n := 500; ctx.Err() == nil; n += 20 {
+			for p := range testPartitions {
+				writer.append(recordTokens(tenantOf(p), n, n+20)...)
+			}
+		}
+	})
+	for _, name := range projections.Names() { // and are projected
+		for p := range testPartitions {
+			group.Go(func() {
+				for ctx.Err() == nil {
+					_, err := follower.step(t.Context(), name, p, 1000)
+					if err != nil {
+						require.ErrorIs(t, err, projections.ErrStale)
+					}
+				}
+			})
+		}
+	}
+	for i := range 3 {
+		last := int64(0)
+		report, err := l.Rebuild(t.Context(), l.log, nil, func(done, total int64) {
+			require.Greater(t, done, last)
+			require.LessOrEqual(t, done, total)
+			last = done
+		})
+		require.NoError(t, err)
+		require.Equal(t, report.Events, last)
+		require.Len(t, report.Tables, 5)
+		require.Equal(t, i+2, report.Tables[0].Generation)
+	}
+	stop()
+	group.Wait()
+	follower.project()
+	_, err := l.Verify(t.Context(), l.log, nil, nil)
+	require.NoError(t, err)
+	require.EqualValues(t, 3, l.number(`select count(*) from read_models`), "old generations are gone")
+	require.EqualValues(t, 3, l.number(`select count(*) from pg_namespace where nspname like 'rm_%'`))
+	// The queries of a process that did not rebuild follow as well.
+	positions, _, _, err := follower.Timeline(t.Context(), timeline.Query{Tenant: tenantOf(0), Limit: 5})
+	require.NoError(t, err)
+	require.Len(t, positions, 5)
+	require.Positive(t, follower.number(`select count(*) from timeline`))
+}
+
+func TestATamperedRowIsFound(t *testing.T) {
+	for name, c := range map[string]struct{ tamper, readModel, table, serving, rebuilt string }{
+		"changed":  {`update rm_usage_1.usage_rollups set quantity = quantity + 0.000000001 where meter = 'tokens' and bucket = (select min(bucket) from rm_usage_1.usage_rollups)`, "usage", "usage_rollups", `"quantity":`, `"quantity":`},
+		"removed":  {`delete from rm_timeline_1.timeline where position = (select max(position) from rm_timeline_1.timeline)`, "timeline", "timeline", "", `"kind":`},
+		"invented": {`insert into rm_directory_1.tenants select 'zz', revision, name, time_zone, currency, hosts, slug, defined_at, defined_by from rm_directory_1.tenants limit 1`, "directory", "tenants", `"tenant_id":"zz"`, ""},
+		"revived":  {`update rm_directory_1.api_keys set revoked_at = null`, "directory", "api_keys", `"revoked_at":null`, `"revoked_at":"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLedger(t)
+			l.everyKind()
+			l.project()
+			_, err := l.Verify(t.Context(), l.log, nil, nil)
+			require.NoError(t, err)
+			l.exec(c.tamper)
+			check := func(err error) {
+				t.Helper()
+				var d *postgres.Difference
+				require.ErrorAs(t, err, &d)
+				require.Equal(t, c.readModel, d.ReadModel)
+				require.Equal(t, c.table, d.Table)
+				require.Positive(t, d.Rows)
+				require.NotEmpty(t, d.Key)
+				require.Contains(t, d.Serving, c.serving)
+				require.Contains(t, d.Rebuilt, c.rebuilt)
+				require.Equal(t, c.serving == "", d.Serving == "")
+				require.Equal(t, c.rebuilt == "", d.Rebuilt == "")
+			}
+			_, err = l.Verify(t.Context(), l.log, []string{c.readModel}, nil)
+			check(err)
+			require.EqualValues(t, 3, l.number(`select count(*) from read_models`), "a verification leaves nothing behind")
+			_, err = l.Rebuild(t.Context(), l.log, nil, nil)
+			check(err)
+			generation, _, err := l.Checkpoint(t.Context(), c.readModel, 0)
+			require.NoError(t, err)
+			require.Equal(t, 1, generation, "nothing was switched")
+			require.EqualValues(t, 3, l.number(`select count(*) from read_models where state = 'building'`), "the build stays for inspection")
+			l.append(recordTokens(tenantOf(0), 1000, 1010)...)
+			l.project()
+
+			accepted := 0
+			_, err = l.Rebuild(t.Context(), l.log, nil, nil, postgres.AcceptDifferences(func(d *postgres.Difference) {
+				check(d)
+				accepted++
+			}))
+			require.NoError(t, err)
+			require.Equal(t, 1, accepted)
+			_, err = l.Verify(t.Context(), l.log, nil, nil)
+			require.NoError(t, err)
+			require.EqualValues(t, 3, l.number(`select count(*) from read_models`))
+		})
+	}
+}
+
+func TestUsageFoldedInPartsIsAddedUp(t *testing.T) {
+	l := newLedger(t)
+	l.everyKind()
+	l.project()
+	report, err := l.Rebuild(t.Context(), l.log, nil, nil, postgres.RebuildMemory(7, 100))
+	require.NoError(t, err)
+	require.EqualValues(t, l.number(`select count(*) from log_events`), report.Events)
+	_, err = l.Verify(t.Context(), l.log, nil, nil)
+	require.NoError(t, err)
+}
+
+func TestOneRebuildAtATime(t *testing.T) {
+	l := newLedger(t)
+	l.everyKind()
+	l.project()
+	var second error
+	var once sync.Once
+	_, err := l.Rebuild(t.Context(), l.log, nil, func(int64, int64) {
+		once.Do(func() { _, second = l.Verify(t.Context(), l.log, nil, nil) })
+	})
+	require.NoError(t, err)
+	require.ErrorIs(t, second, postgres.ErrRebuilding)
+}
+
+func TestAnInterruptedRebuildLeavesNothing(t *testing.T) {
+	l := newLedger(t)
+	l.everyKind()
+	l.project()
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := l.Rebuild(ctx, l.log, nil, func(int64, int64) { cancel() })
+	require.ErrorIs(t, err, context.Canceled)
+	require.EqualValues(t, 3, l.number(`select count(*) from read_models`))
+	// A process that was killed could not clean up.
+	l.exec(`insert into read_models (name, generation, state) values ('usage', 2, 'building')`)
+	l.exec(`create schema rm_usage_2`)
+	l.exec(`create table rm_usage_2.half (done int)`)
+	_, err = l.Rebuild(t.Context(), l.log, []string{"usage"}, nil)
+	require.NoError(t, err)
+	require.EqualValues(t, 3, l.number(`select count(*) from pg_namespace where nspname like 'rm_%'`))
+	_, err = l.Rebuild(t.Context(), l.log, []string{"usages"}, nil)
+	require.ErrorContains(t, err, "usages")
+}
+
+func TestARebuildStopsAtAHole(t *testing.T) {
+	l := newLedger(t)
+	l.everyKind()
+	l.project()
+	l.exec(`alter table log_events disable trigger all`)
+	var leaf string
+	require.NoError(t, l.pool.QueryRow(t.Context(), `select tableoid::regclass::text from log_events where position & ((1::bigint << 48) - 1) = 100 limit 1`).Scan(&leaf))
+	l.exec(`alter table ` + leaf + ` disable trigger all`)
+	l.exec(`delete from ` + leaf + ` where position & ((1::bigint << 48) - 1) = 100`)
+	_, err := l.Rebuild(t.Context(), l.log, nil, nil)
+	require.ErrorIs(t, err, eventstore.ErrHole)
+}

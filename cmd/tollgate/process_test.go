@@ -1,0 +1,209 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tollgate-io/tollgate/adapters/pgserver"
+	"github.com/tollgate-io/tollgate/domain/tenant"
+)
+
+// binary is the program under test: these tests run it as its users do.
+var binary string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "tollgate-test-")
+	if err != nil {
+		panic(err)
+	}
+	binary = filepath.Join(dir, "tollgate")
+	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
+		os.Exit(1)
+	}
+	code := m.Run()
+	_ = os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// adminKey is the operator's own in all tests.
+const adminKey = tenant.Secret("tg_admin_for_tests_only_0123456789")
+
+// dataFolder is a new data folder, whose server is stopped and removed in the end.
+func dataFolder(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "tollgate-data-")
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		require.NoError(t, pgserver.Remove(ctx, dir))
+		_ = os.RemoveAll(dir)
+	})
+	return dir
+}
+
+// process is a running tollgate.
+type process struct {
+	t    *testing.T
+	cmd  *exec.Cmd
+	url  string
+	out  *strings.Builder
+	done chan struct{} // closed when it has ended, with err
+	err  error
+}
+
+func environment(dir string, more ...string) []string {
+	env := append(os.Environ(), "TOLLGATE_DATA_DIR="+dir, "TOLLGATE_ADMIN_KEY="+string(adminKey), "TOLLGATE_LOG_LEVEL=warn")
+	return append(env, more...)
+}
+
+var listens = regexp.MustCompile(`listens on (http://\S+)`)
+
+// serve starts a server and waits until it says where it listens.
+func serve(t *testing.T, dir string, more ...string) *process {
+	t.Helper()
+	p := &process{t: t, out: &strings.Builder{}, done: make(chan struct{})}
+	p.cmd = exec.Command(binary, "serve", "--addr", "127.0.0.1:0", "--catalog", "../../scripts/sample/catalog.yaml")
+	p.cmd.Env = environment(dir, more...)
+	p.cmd.Stderr = os.Stderr
+	stdout, err := p.cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, p.cmd.Start())
+	t.Cleanup(p.kill)
+	found := make(chan string, 1)
+	go func() {
+		lines := bufio.NewScanner(stdout)
+		for lines.Scan() {
+			_, _ = fmt.Fprintln(p.out, lines.Text())
+			if m := listens.FindStringSubmatch(lines.Text()); m != nil {
+				found <- m[1]
+			}
+		}
+		p.err = p.cmd.Wait()
+		close(p.done)
+	}()
+	select {
+	case p.url = <-found:
+	case <-p.done:
+		t.Fatalf("tollgate serve ended: %v\n%s", p.err, p.out)
+	case <-time.After(2 * time.Minute):
+		t.Fatal("tollgate serve does not start")
+	}
+	return p
+}
+
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill()
+	<-p.done
+}
+
+// killAll kills the server and its Postgres at once, as a power cut does.
+func (p *process) killAll(dir string) {
+	_ = p.cmd.Process.Kill()
+	if pid := postmasterPID(dir); pid > 0 {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	<-p.done
+}
+
+func postmasterPID(dir string) int {
+	text, err := os.ReadFile(filepath.Join(dir, "postgres", "postmaster.pid"))
+	if err != nil {
+		return 0
+	}
+	first, _, _ := strings.Cut(string(text), "\n")
+	pid, _ := strconv.Atoi(strings.TrimSpace(first))
+	return pid
+}
+
+// interrupt is Ctrl-C; the server must end by itself and without an error.
+func (p *process) interrupt() {
+	p.t.Helper()
+	require.NoError(p.t, p.cmd.Process.Signal(os.Interrupt))
+	select {
+	case <-p.done:
+		require.NoError(p.t, p.err)
+	case <-time.After(time.Minute):
+		p.t.Fatal("tollgate serve does not stop")
+	}
+}
+
+// run runs a command to its end and returns what it printed.
+func run(t *testing.T, dir string, args ...string) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary, args...)
+	cmd.Env = environment(dir)
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, io.Discard
+	err := cmd.Run()
+	return out.String(), err
+}
+
+func (p *process) putTenant(id string) {
+	p.t.Helper()
+	require.NoError(p.t, call(p.t.Context(), http.MethodPut, p.url+"/v1/admin/tenants/"+id, adminKey, map[string]any{}, nil))
+}
+
+func (p *process) serviceKey() tenant.Secret {
+	p.t.Helper()
+	var made struct{ Key tenant.Secret }
+	require.NoError(p.t, call(p.t.Context(), http.MethodPost, p.url+"/v1/admin/keys", adminKey, map[string]any{"kind": "service", "name": "test"}, &made))
+	return made.Key
+}
+
+// usageTotal is what a meter says for a tenant over all time, once the reads show the position.
+func (p *process) usageTotal(key tenant.Secret, of, meter, position string) (total string, events int) {
+	p.t.Helper()
+	var answer struct {
+		Items []struct {
+			Events int `json:"events"`
+		} `json:"items"`
+		Total json64 `json:"total"`
+	}
+	q := url.Values{"meter": {meter}, "from": {"2023-01-01T00:00:00Z"}, "to": {"2027-01-01T00:00:00Z"}, "granularity": {"month"}}
+	if position != "" {
+		q.Set("minPosition", position)
+		q.Set("waitMs", "30000")
+	}
+	require.NoError(p.t, callAs(p.t.Context(), http.MethodGet, p.url+"/v1/usage?"+q.Encode(), key, of, nil, &answer))
+	for _, i := range answer.Items {
+		events += i.Events
+	}
+	return string(answer.Total), events
+}
+
+// json64 keeps a JSON number as it was written.
+type json64 string
+
+func (j *json64) UnmarshalJSON(b []byte) error {
+	*j = json64(b)
+	return nil
+}
+
+// pgserverURL is the address of the folder's Postgres, for a second server on the same database.
+func pgserverURL(t *testing.T, dir string) (string, error) {
+	t.Helper()
+	server, err := pgserver.Attach(t.Context(), dir)
+	if err != nil {
+		return "", err
+	}
+	return server.URL(), nil
+}

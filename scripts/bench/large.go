@@ -1,0 +1,339 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tollgate-io/tollgate/projections"
+)
+
+// largeLog is the log that size, history and rebuild look at. It is loaded once and then only grows.
+type largeLog struct {
+	template
+	url    string
+	probe  *lagProbe
+	g      *generator
+	events int // usage events
+}
+
+// largeLog returns the log with at least n usage events, all of them folded into the read models.
+func (b *bench) largeLog(ctx context.Context, n int) (*largeLog, error) {
+	if b.large == nil {
+		url, key, err := b.ledgerDatabase(ctx)
+		if err != nil {
+			return nil, err
+		}
+		probe, err := b.probe(ctx, url)
+		if err != nil {
+			return nil, err
+		}
+		b.large = &largeLog{template: template{key: key}, url: url, probe: probe, g: newGenerator(7, time.Now().Add(-48*time.Hour))}
+	}
+	if err := b.large.load(ctx, b, n); err != nil {
+		return nil, err
+	}
+	return b.large, b.large.foldAll(ctx)
+}
+
+// load records events in batches of 1000, with the projections paused. The connections are closed at the end: then the
+// server has counted everything.
+func (l *largeLog) load(ctx context.Context, b *bench, n int) error {
+	const batch = 1000
+	if l.events >= n {
+		return nil
+	}
+	ledger, err := openLedger(ctx, l.url, 0)
+	if err != nil {
+		return err
+	}
+	defer ledger.close()
+	started, before, told := time.Now(), l.events, time.Now()
+	group, loading := errgroup.WithContext(ctx)
+	group.SetLimit(3)
+	for l.events < n && loading.Err() == nil {
+		// Made here, so that the same seed gives the same events, whoever records them.
+		part := l.g.submissions(min(batch, n-l.events))
+		l.events += len(part)
+		group.Go(func() error { return ledger.record(loading, part) })
+		if time.Since(told) > 5*time.Second {
+			told = time.Now()
+			b.say("loading: %d of %d events", l.events, n)
+		}
+	}
+	if err := group.Wait(); err != nil {
+		return fmt.Errorf("load events: %w", err)
+	}
+	b.say("loaded %d events in %.1f s", l.events-before, time.Since(started).Seconds())
+	return nil
+}
+
+// foldAll brings the read models up to date.
+func (l *largeLog) foldAll(ctx context.Context) error {
+	if _, missing, err := l.probe.lag(ctx); err != nil || missing == 0 {
+		return err
+	}
+	ledger, err := openLedger(ctx, l.url, 0)
+	if err != nil {
+		return err
+	}
+	defer ledger.close()
+	if _, err := ledger.fold(ctx); err != nil {
+		return err
+	}
+	return l.probe.settle(ctx)
+}
+
+const (
+	quickSize    = 100_000
+	quickHistory = 150_000
+	quickRebuild = 300_000
+)
+
+// eventsOr is how many events the large log is to have: what was asked for, or the benchmark's own number of a quick run.
+func (b *bench) eventsOr(quick int) int {
+	if b.events > 0 {
+		return b.events
+	}
+	return quick
+}
+
+// size: bytes on disk and in the write-ahead log, rows and index entries per event.
+func size(ctx context.Context, b *bench, _ []string) error {
+	const target = 350
+	wal := func(since string) (at string, bytes float64, err error) {
+		conn, err := pgx.Connect(ctx, b.server.URL())
+		if err != nil {
+			return "", 0, err
+		}
+		defer func() { _ = conn.Close(ctx) }()
+		err = conn.QueryRow(ctx, `select pg_current_wal_insert_lsn()::text, coalesce(pg_current_wal_insert_lsn() - nullif($1, '')::pg_lsn, 0)::float8`, since).Scan(&at, &bytes)
+		return at, bytes, err
+	}
+	if _, err := b.largeLog(ctx, 0); err != nil { // creates it, so that this is not counted
+		return err
+	}
+	before, err := b.costs(ctx)
+	if err != nil {
+		return err
+	}
+	start, _, err := wal("")
+	if err != nil {
+		return err
+	}
+	from := b.large.events
+	if err := b.large.load(ctx, b, b.eventsOr(quickSize)); err != nil {
+		return err
+	}
+	loaded, logWAL, err := wal(start)
+	if err != nil {
+		return err
+	}
+	if err := b.large.foldAll(ctx); err != nil {
+		return err
+	}
+	_, foldWAL, err := wal(loaded)
+	if err != nil {
+		return err
+	}
+	n := float64(b.large.events - from)
+	if n == 0 {
+		return fmt.Errorf("the large log has %d events already", from)
+	}
+	after, err := b.costs(ctx)
+	if err != nil {
+		return err
+	}
+	var identity float64
+	one := func(v float64) spread { return spread{v, v, v} }
+	for i, a := range after {
+		a = a.since(before[i], n)
+		b.report.Amplification = append(b.report.Amplification, a)
+		if a.Table == "log_events" || a.Table == "log_streams" {
+			identity += a.HeapBytes + a.IndexBytes
+		}
+	}
+	ok := identity <= target
+	b.report.add(row{Name: "size of log + identity", Unit: "bytes/event", Ours: one(identity), Target: "<= 350", OK: &ok})
+	b.report.add(row{Name: "WAL of an append", Unit: "bytes/event", Ours: one(logWAL / n)},
+		row{Name: "WAL of the read models", Unit: "bytes/event", Ours: one(foldWAL / n)})
+	b.report.note("size: %.0f events in batches of 1000, folded afterwards in the largest ranges: live ranges are smaller and update more rows", n)
+	return nil
+}
+
+// selectCosts adds up all tables that go by one name: the ranges of log_events, the tables of a read model's generations.
+const selectCosts = `select * from (select case when c.relname like 'log\_events%' then 'log_events' else c.relname end as name,
+		sum(coalesce(s.n_tup_ins, 0))::float8, sum(coalesce(s.n_tup_upd, 0))::float8,
+		sum((coalesce(s.n_tup_ins, 0) + coalesce(s.n_tup_upd, 0) - coalesce(s.n_tup_hot_upd, 0)) * (select count(*) from pg_index i where i.indrelid = c.oid))::float8,
+		sum(pg_table_size(c.oid))::float8, sum(pg_indexes_size(c.oid))::float8
+	from pg_class c left join pg_stat_user_tables s on s.relid = c.oid
+	where c.relkind = 'r' and (c.relname like 'log\_events%' or c.relname in ('log_streams', 'log_commits', 'timeline', 'usage_rollups', 'checkpoints'))
+	group by 1) costs order by array_position(array['log_events', 'log_streams', 'log_commits', 'timeline', 'usage_rollups', 'checkpoints'], name::text)`
+
+// costs reads what the server counted for the large log's tables since they exist.
+func (b *bench) costs(ctx context.Context) ([]amplification, error) {
+	rows, err := b.large.probe.pool.Query(ctx, selectCosts)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (a amplification, err error) {
+		return a, row.Scan(&a.Table, &a.Inserts, &a.Updates, &a.IndexEntries, &a.HeapBytes, &a.IndexBytes)
+	})
+}
+
+func (a amplification) since(before amplification, events float64) amplification {
+	return amplification{Table: a.Table, Inserts: (a.Inserts - before.Inserts) / events, Updates: (a.Updates - before.Updates) / events,
+		IndexEntries: (a.IndexEntries - before.IndexEntries) / events, HeapBytes: (a.HeapBytes - before.HeapBytes) / events,
+		IndexBytes: (a.IndexBytes - before.IndexBytes) / events}
+}
+
+// history: a log must not get slower with what it remembers. The short log is a fresh copy in each round, or it would be a
+// long one soon.
+func history(ctx context.Context, b *bench, _ []string) error {
+	shortEvents := min(50_000, b.eventsOr(quickHistory)/3)
+	long, err := b.largeLog(ctx, b.eventsOr(quickHistory)) // outlives this benchmark
+	if err != nil {
+		return err
+	}
+	defer b.scope()()
+	inLong := long.events
+	shortURL, key, err := b.ledgerDatabase(ctx)
+	if err != nil {
+		return err
+	}
+	origin := &largeLog{url: shortURL, g: newGenerator(8, time.Now().Add(-48*time.Hour))}
+	if err := origin.load(ctx, b, shortEvents); err != nil {
+		return err
+	}
+	originName, err := databaseName(shortURL)
+	if err != nil {
+		return err
+	}
+	longAddr, err := b.child(ctx, childConfig{Kind: childLedger, URL: long.url}, "history-long")
+	if err != nil {
+		return err
+	}
+	kinds := []struct {
+		name, unit          string
+		connections, events int
+		onLong, onShort     series
+	}{{name: "history batch/1000", unit: "events/s", connections: 4, events: 1000}, {name: "history single/32", unit: "req/s", connections: 32, events: 1}}
+	d := time.Duration(b.seconds * float64(time.Second))
+	measure := func(l load) (measurement, error) {
+		// What a process fills its caches with, and what a checkpoint makes the next write of each page cost, does not count.
+		if m, err := l.run(ctx, d/2); err != nil {
+			return m, err
+		}
+		return l.run(ctx, d)
+	}
+	// The copies are dropped at the end: that makes a checkpoint, which would slow down the next measurement.
+	copied := func() (addr string, stop func(), err error) {
+		url, err := b.database(ctx, originName)
+		if err != nil {
+			return "", nil, err
+		}
+		stop = b.scope()
+		addr, err = b.child(ctx, childConfig{Kind: childLedger, URL: url}, "history-short")
+		return addr, stop, err
+	}
+	for round := range b.roundCount {
+		addr, stop, err := copied()
+		if err != nil {
+			return err
+		}
+		for i := range kinds {
+			k := &kinds[i]
+			m, err := measure(newLoad(addr, key, k.connections, k.events))
+			if err != nil {
+				return err
+			}
+			k.onShort = append(k.onShort, m)
+			if m, err = measure(newLoad(longAddr, long.key, k.connections, k.events)); err != nil {
+				return err
+			}
+			k.onLong = append(k.onLong, m)
+			b.say("%s round %d/%d: %.0f/s after %d events, %.0f/s after %d", k.name, round+1, b.roundCount,
+				k.onShort[round].rate(), shortEvents, m.rate(), inLong)
+		}
+		stop()
+	}
+	for _, k := range kinds {
+		b.report.add(compared(k.name, k.unit, k.onLong, k.onShort).atLeast(0.9))
+	}
+	if _, err := long.count(ctx); err != nil {
+		return err
+	}
+	b.report.note("history: ours is a log of %d events, growing to %d in the end, the baseline one of %d", inLong, long.events, shortEvents)
+	return nil
+}
+
+// count finds out how many events there are after others than load have recorded some.
+func (l *largeLog) count(ctx context.Context) (int, error) {
+	err := l.probe.pool.QueryRow(ctx, `select count(*) - $1 from log_streams where revision = 0`, tenants+2).Scan(&l.events)
+	return l.events, err
+}
+
+func databaseName(url string) (string, error) {
+	config, err := pgx.ParseConfig(url)
+	if err != nil {
+		return "", err
+	}
+	return config.Database, nil
+}
+
+// rebuild: all read models together, from the first event on.
+func rebuild(ctx context.Context, b *bench, _ []string) error {
+	const target = 200_000
+	long, err := b.largeLog(ctx, b.eventsOr(quickRebuild)) // outlives this benchmark
+	if err != nil {
+		return err
+	}
+	defer b.scope()()
+	l, err := openLedger(ctx, long.url, 0)
+	if err != nil {
+		return err
+	}
+	b.onClose(l.close)
+	typed, err := b.typedTable(ctx, int64(long.events))
+	if err != nil {
+		return err
+	}
+	if err := b.admin(ctx, "checkpoint"); err != nil {
+		return err
+	}
+	var all [2]series
+	var whole []float64
+	for round := range min(b.roundCount, 3) {
+		m, err := typed.read(ctx)
+		if err != nil {
+			return err
+		}
+		all[0] = append(all[0], m)
+		b.say("rebuild round %d typed read: %.0f/s", round+1, m.rate())
+		stop := b.profile("rebuild")
+		r, err := l.readModels.Rebuild(ctx, l.log, projections.Names(), nil)
+		stop()
+		if err != nil {
+			return err
+		}
+		all[1] = append(all[1], measurement{events: int(r.Events), took: r.Folded})
+		whole = append(whole, float64(r.Events)/r.Took.Seconds())
+		b.say("rebuild round %d: %d events folded in %.1f s, compared and switched after %.1f s", round+1, r.Events, r.Folded.Seconds(), r.Took.Seconds())
+	}
+	r := compared("rebuild", "events/s", all[1], all[0])
+	ok := r.Ours.Median >= target
+	r.Target, r.OK, r.OursLatency, r.BaselineLatency = ">= 200k/s", &ok, nil, nil
+	b.report.add(r)
+	b.report.note("rebuild: until all rows are in tables with indexes; with the comparison to the serving tables and the switch %s events/s", short(spreadOf(whole).Median))
+	return nil
+}
+
+// sorted orders the latencies.
+func (m measurement) sorted() measurement {
+	slices.Sort(m.latencies)
+	return m
+}
