@@ -52,11 +52,8 @@ func NewDirectory(r *ReadModels) *Directory {
 	}, tenant.ErrUnknownKey)
 	d.catalogs = newCache(1, func(ctx context.Context, _ struct{}) (app.Catalog, error) {
 		revision, text, _, err := r.Catalog(ctx)
-		if errors.Is(err, app.ErrNotFound) {
-			return app.Catalog{Revision: eventstore.NoStream}, nil
-		}
-		if err != nil {
-			return app.Catalog{}, err
+		if err != nil || revision == eventstore.NoStream {
+			return app.Catalog{Revision: revision}, err
 		}
 		c, err := catalog.Parse(text)
 		if err != nil {

@@ -150,12 +150,6 @@ func (c *committer) enqueue(entries []*entry) bool {
 	return true
 }
 
-// place is where a single event wants to stand.
-type place struct {
-	stream   eventstore.StreamName
-	expected eventstore.Revision
-}
-
 // take removes the next commit's entries from the queue, in order. A stream is in a commit once: an entry for the same
 // place becomes a follower of the first, anything else for the stream waits for the next commit.
 func (c *committer) take() []*entry {

@@ -239,7 +239,7 @@ const selectCheckpoint = `select m.generation, c."offset" from read_models m
 func (r *ReadModels) Checkpoint(ctx context.Context, readModel string, partition int) (generation int, offset int64, err error) {
 	err = r.pool.QueryRow(ctx, selectCheckpoint, readModel, partition).Scan(&generation, &offset)
 	if err != nil {
-		return 0, 0, fmt.Errorf("checkpoint of %s on partition %d: %w", readModel, partition, err)
+		return 0, 0, unavailable(fmt.Sprintf("read the checkpoint of %s on partition %d", readModel, partition), err)
 	}
 	r.progress.reached(readModel, partition, offset)
 	return generation, offset, nil
@@ -336,11 +336,11 @@ func (r *ReadModels) read(ctx context.Context, readModel string, tenant event.Te
 			r.progress.reached(readModel, at.Partition, at.Offset)
 			return at, nil
 		case err != nil && state != undefinedTable && state != undefinedSchema:
-			return at, fmt.Errorf("read %s: %w", readModel, err)
+			return at, unavailable("read "+readModel, err)
 		}
 		// Another generation serves now.
 		if err := r.reads.QueryRow(ctx, selectCheckpoint, readModel, at.Partition).Scan(&generation, &at.Offset); err != nil {
-			return at, fmt.Errorf("read %s: serving generation: %w", readModel, err)
+			return at, unavailable("read the serving generation of "+readModel, err)
 		}
 		r.generations[number].Store(int32(generation)) //nolint:gosec // counts rebuilds
 	}

@@ -21,6 +21,8 @@ import (
 const (
 	// rebuildPage is how many events are read, decoded and copied at a time, for all read models together.
 	rebuildPage = 20_000
+	// rebuildPageBytes is from how many bytes of events on the next page gets smaller.
+	rebuildPageBytes = 32 << 20
 	// rebuildRows bounds the usage rows that a partition keeps in memory before it writes them out.
 	rebuildRows = 200_000
 	// closeEnough is how many events a build may be behind when the serving read models are made to wait for it.
@@ -450,10 +452,21 @@ func (p *part) run(ctx context.Context) error {
 }
 
 func (p *part) read(ctx context.Context, yield func([]projections.Event) error) error {
+	page := p.page
 	for after := int64(0); after < p.to; {
-		events, err := p.readPage(ctx, eventstore.Position{Partition: p.partition, Offset: after}, p.to)
+		events, err := p.readPage(ctx, eventstore.Position{Partition: p.partition, Offset: after}, min(p.to, after+int64(page)))
 		if err != nil {
 			return err
+		}
+		size := 0
+		for i := range events {
+			size += len(events[i].Data)
+		}
+		switch {
+		case size > rebuildPageBytes:
+			page = max(page/2, 1)
+		case size < rebuildPageBytes/2:
+			page = min(page*2, p.page)
 		}
 		if err := yield(events); err != nil {
 			return err

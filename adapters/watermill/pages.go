@@ -7,8 +7,11 @@ import (
 	"github.com/tollgate-io/tollgate/projections"
 )
 
-// maxRecent bounds the decoded events that are kept for the other read models of a partition.
-const maxRecent = 10_000
+// Bounds of what is kept for the other read models of a partition.
+const (
+	maxRecent      = 10_000 // decoded events
+	maxRecentBytes = 16 << 20
+)
 
 // pages reads and decodes the log once for all read models that are about as far as each other. Those that are far
 // behind read for themselves, so that they do not displace what the others share.
@@ -21,6 +24,7 @@ type pages struct {
 type recent struct {
 	turn   chan struct{} // holds one token: a lock that a context can give up waiting for
 	events []projections.Event
+	bytes  int
 }
 
 func newPages(log eventstore.LogReader) *pages {
@@ -55,12 +59,20 @@ func (p *pages) read(ctx context.Context, after eventstore.Position, limit int) 
 	if len(events) == 0 {
 		return events, err
 	}
-	if n := len(r.events); n == 0 || r.events[n-1].Position.Offset != after.Offset || n+len(events) > maxRecent {
-		r.events = events[:len(events):len(events)] // pages in flight keep their own part
+	size := sizeOf(events)
+	if n := len(r.events); n == 0 || r.events[n-1].Position.Offset != after.Offset || n+len(events) > maxRecent || r.bytes+size > maxRecentBytes {
+		r.events, r.bytes = events[:len(events):len(events)], size // pages in flight keep their own part
 	} else {
-		r.events = append(r.events, events...)
+		r.events, r.bytes = append(r.events, events...), r.bytes+size
 	}
 	return events, err
+}
+
+func sizeOf(events []projections.Event) (bytes int) {
+	for i := range events {
+		bytes += len(events[i].Data)
+	}
+	return bytes
 }
 
 func (p *pages) load(ctx context.Context, after eventstore.Position, limit int) ([]projections.Event, error) {

@@ -27,6 +27,9 @@ import (
 const (
 	firstPage = 256
 	maxEvents = 5000
+	// largePage is from how many bytes of events the next pages get smaller: what is in memory must not depend on how
+	// much data events carry.
+	largePage = 8 << 20
 	// slowRange is how long a range may take to handle before the next ones get smaller: a transaction holds locks.
 	slowRange = 200 * time.Millisecond
 
@@ -279,7 +282,7 @@ func (l *loop) follow(ctx context.Context) error {
 		if next.err == nil {
 			l.status.set(Running)
 		}
-		l.adapt(len(events), took)
+		l.adapt(events, took)
 		if !reading && next.err == nil {
 			next = l.read(ctx, offset)
 		}
@@ -287,11 +290,12 @@ func (l *loop) follow(ctx context.Context) error {
 }
 
 // adapt finds the page that takes about as long as a transaction may.
-func (l *loop) adapt(n int, took time.Duration) {
+func (l *loop) adapt(events []projections.Event, took time.Duration) {
+	size := sizeOf(events)
 	switch {
-	case took > slowRange:
+	case took > slowRange || size > largePage:
 		l.page = max(l.page/2, 1)
-	case n >= l.page:
+	case len(events) >= l.page && size < largePage/2:
 		l.page = min(l.page*2, maxEvents)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/invalid"
 )
 
 // CatalogAt reads the catalog of one revision from the log. A revision never changes, so callers may keep it for ever.
@@ -46,24 +47,30 @@ type CatalogChange struct {
 }
 
 // ApplyCatalog makes the catalog the one in force. A catalog equal to the current one writes nothing; so does a dry run.
-// Errors: ErrConflict when somebody else changes it at the same time.
+// Errors: ErrConflict when somebody else changes it at the same time; *invalid.Error.
 func (l *Ledger) ApplyCatalog(ctx context.Context, next catalog.Catalog, dryRun bool, by event.Actor) (CatalogChange, error) {
 	text := next.Canonical()
+	applied := event.CatalogApplied{Catalog: text, By: by}
+	if n := len(applied.Append(eventstore.NoStream).Events[0].Data); n > eventstore.MaxEventBytes {
+		return CatalogChange{}, invalid.New("", "too_large", fmt.Sprintf("the catalog has %d bytes as JSON; at most %d are kept", n, eventstore.MaxEventBytes))
+	}
 	for range maxAttempts {
-		recorded, err := l.readStream(ctx, event.CatalogStream)
+		revision, unseen, err := l.catalogHead(ctx)
 		if err != nil {
 			return CatalogChange{}, err
 		}
-		revision := eventstore.Revision(len(recorded)) - 1
 		current, err := CatalogAt(ctx, l.store, revision)
 		if err != nil {
 			return CatalogChange{}, err
 		}
 		change := CatalogChange{Changes: catalog.Diff(current, next), Revision: revision}
-		if dryRun || (revision >= 0 && bytes.Equal(current.Canonical(), text)) {
+		switch same := revision >= 0 && bytes.Equal(current.Canonical(), text); {
+		case same && !dryRun && unseen != (eventstore.Position{}):
+			return change, l.reached(ctx, unseen)
+		case same || dryRun:
 			return change, nil
 		}
-		r, err := l.appendOne(ctx, event.CatalogApplied{Catalog: text, By: by}.Append(revision))
+		r, err := l.appendOne(ctx, applied.Append(revision))
 		if err != nil {
 			return CatalogChange{}, err
 		}
@@ -74,6 +81,28 @@ func (l *Ledger) ApplyCatalog(ctx context.Context, next catalog.Catalog, dryRun 
 		return change, l.reached(ctx, r.Position)
 	}
 	return CatalogChange{}, fmt.Errorf("%w: the catalog is being changed by others at the same time", ErrConflict)
+}
+
+// catalogHead is the newest revision on the log. The directory knows nearly all of it, so that not every catalog that ever
+// was is read again; unseen is where the head stands when the directory does not show it yet.
+func (l *Ledger) catalogHead(ctx context.Context) (head eventstore.Revision, unseen eventstore.Position, err error) {
+	known, err := l.directory.Catalog(ctx)
+	if err != nil {
+		return 0, unseen, fmt.Errorf("read the catalog: %w", err)
+	}
+	const page = 10
+	for next := known.Revision + 1; ; next += page {
+		newer, err := l.store.ReadStream(ctx, event.CatalogStream, next, page)
+		if err != nil {
+			return 0, unseen, fmt.Errorf("read %s: %w", event.CatalogStream, err)
+		}
+		if n := len(newer); n > 0 {
+			unseen = newer[n-1].Position
+		}
+		if len(newer) < page {
+			return next + eventstore.Revision(len(newer)) - 1, unseen, nil
+		}
+	}
 }
 
 // reached waits until this process sees its own change.

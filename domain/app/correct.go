@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"time"
-	"unicode/utf8"
 
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
@@ -15,7 +14,7 @@ import (
 const (
 	maxReasonLength = 500
 	maxCorrections  = 1000 // of one fact: more is a fault of the sender
-	maxAttempts     = 10   // at an optimistic append
+	maxAttempts     = 100  // at an optimistic append; each lost one is somebody else's success
 )
 
 // Correction is one later event of a fact.
@@ -108,16 +107,28 @@ func (l *Ledger) Adjust(ctx context.Context, id event.Identity, a Adjustment, by
 	if a.Quantity.Sign() <= 0 {
 		return Receipt{}, invalid.New("/quantity", "invalid_event", "quantity must be greater than 0; to take the event back, void it")
 	}
+	if _, err := money.ParseQuantity(a.Quantity.String()); err != nil {
+		return Receipt{}, invalid.New("/quantity", "invalid_event", "quantity has "+err.Error())
+	}
 	return l.correct(ctx, id, func(h History) (eventstore.Append, *Correction, error) {
 		data := h.Current.Data
 		if a.Data != nil {
 			data = *a.Data
 		}
+		before := h.Original.Data
 		for i := range h.Corrections {
 			c := &h.Corrections[i]
-			if c.Kind == "adjust" && c.Quantity.Equal(a.Quantity) && c.Reason == a.Reason && (a.Data == nil || c.Data == data) {
+			if c.Kind != "adjust" {
+				continue
+			}
+			said := before // what this adjustment would have said of the data at that place
+			if a.Data != nil {
+				said = data
+			}
+			if c.Quantity.Equal(a.Quantity) && c.Reason == a.Reason && c.Data.Equal(said) {
 				return eventstore.Append{}, c, nil
 			}
+			before = c.Data
 		}
 		if h.Voided {
 			return eventstore.Append{}, nil, fmt.Errorf("%w: the event was voided", ErrConflict)
@@ -167,8 +178,8 @@ func (l *Ledger) correct(ctx context.Context, id event.Identity, decide func(His
 }
 
 func checkReason(reason string) error {
-	if n := utf8.RuneCountInString(reason); n == 0 || n > maxReasonLength || !utf8.ValidString(reason) {
-		return invalid.New("/reason", "invalid_event", fmt.Sprintf("reason is required, with at most %d characters", maxReasonLength))
+	if reason == "" || !isText(reason, maxReasonLength, "\n\r\t") {
+		return invalid.New("/reason", "invalid_event", fmt.Sprintf("reason is required, with at most %d printable characters", maxReasonLength))
 	}
 	return nil
 }

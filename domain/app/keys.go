@@ -1,10 +1,10 @@
 package app
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
-	"unicode/utf8"
 
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
@@ -39,8 +39,8 @@ func (l *Ledger) checkKey(ctx context.Context, k NewKey) error {
 	if !k.Kind.Valid() {
 		bad.Add("/kind", "invalid_event", "kind must be admin, service or tenant")
 	}
-	if n := utf8.RuneCountInString(k.Name); n == 0 || n > maxKeyName {
-		bad.Add("/name", "invalid_event", fmt.Sprintf("name is required, with at most %d characters", maxKeyName))
+	if k.Name == "" || !isText(k.Name, maxKeyName, "") {
+		bad.Add("/name", "invalid_event", fmt.Sprintf("name is required, with at most %d printable characters", maxKeyName))
 	}
 	if (k.Kind == tenant.Scoped) != (k.Tenant != "") {
 		bad.Add("/tenantId", "invalid_event", "a tenant key needs a tenantId; other keys must not have one")
@@ -55,10 +55,13 @@ func (l *Ledger) checkKey(ctx context.Context, k NewKey) error {
 }
 
 // RegisterAdminKey makes a secret that the operator chose a valid admin key. Registering it again changes nothing, also
-// not when it was revoked since.
+// not when it was revoked since. Errors: *invalid.Error; ErrConflict when it is a key of another kind.
 func (l *Ledger) RegisterAdminKey(ctx context.Context, secret tenant.Secret, name string) (event.KeyID, error) {
 	if err := secret.Check(); err != nil {
-		return "", err
+		return "", invalid.New("", "invalid_event", err.Error())
+	}
+	if !isText(name, maxKeyName, "") {
+		return "", invalid.New("/name", "invalid_event", fmt.Sprintf("name must have at most %d printable characters", maxKeyName))
 	}
 	return l.registerKey(ctx, NewKey{Kind: tenant.Admin, Name: name}, secret, "system")
 }
@@ -71,10 +74,27 @@ func (l *Ledger) registerKey(ctx context.Context, k NewKey, secret tenant.Secret
 	if err != nil {
 		return "", err
 	}
-	if r.Outcome == eventstore.Conflict { // the same secret under another name
-		return e.ID, nil
+	if r.Outcome != eventstore.Conflict {
+		return e.ID, l.reached(ctx, r.Position)
 	}
-	return e.ID, l.reached(ctx, r.Position)
+	// The same secret was registered under another name, which changes nothing, or it is another key altogether: to
+	// answer that it is valid would be wrong.
+	first, err := l.store.ReadStream(ctx, event.KeyStream(e.ID), 0, 1)
+	if err != nil {
+		return "", fmt.Errorf("read key %s: %w", e.ID, err)
+	}
+	if len(first) == 0 {
+		return "", fmt.Errorf("key %s: %w", e.ID, ErrNotFound)
+	}
+	payload, err := event.Decode(first[0])
+	if err != nil {
+		return "", err
+	}
+	there, ok := payload.(event.KeyCreated)
+	if !ok || !bytes.Equal(there.Hash, e.Hash) || there.Kind != e.Kind || there.Tenant != e.Tenant {
+		return "", fmt.Errorf("%w: this secret is a key of another kind already", ErrConflict)
+	}
+	return e.ID, l.reached(ctx, first[0].Position)
 }
 
 // RevokeKey refuses the key from now on; again is no error. Error: ErrNotFound.
@@ -92,7 +112,7 @@ func (l *Ledger) RevokeKey(ctx context.Context, id event.KeyID, by event.Actor) 
 			return err
 		}
 		if _, revoked := last.(event.KeyRevoked); revoked {
-			return nil
+			return l.reached(ctx, recorded[len(recorded)-1].Position) // the caller may rely on it as after the first time
 		}
 		revoke := event.KeyRevoked{ID: id, Tenant: event.TenantID(recorded[0].Tenant), By: by}
 		r, err := l.appendOne(ctx, revoke.Append(eventstore.Revision(len(recorded))-1))

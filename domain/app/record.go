@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
@@ -58,7 +61,7 @@ func (l *Ledger) Record(ctx context.Context, submissions []Submission) []Receipt
 	}
 	now := l.now()
 	for i, s := range submissions {
-		if err := l.accept(ctx, s.Usage, config, now); err != nil {
+		if err := l.accept(ctx, s, config, now); err != nil {
 			receipts[i] = refusal(err)
 			continue
 		}
@@ -101,14 +104,42 @@ func refusal(err error) Receipt {
 }
 
 // accept checks one fact: well-formed, of a tenant that exists, of a type that a meter counts, and countable by it.
-func (l *Ledger) accept(ctx context.Context, u event.Usage, config Catalog, now time.Time) error {
+func (l *Ledger) accept(ctx context.Context, s Submission, config Catalog, now time.Time) error {
+	u := s.Usage
 	if err := u.Check(now); err != nil {
+		return err
+	}
+	if err := checkOrigin(s); err != nil {
 		return err
 	}
 	if _, err := l.directory.Tenant(ctx, u.Tenant); err != nil {
 		return fmt.Errorf("tenant %q: %w", u.Tenant, err)
 	}
 	return countable(u, config.MetersOf(string(u.Type)), config.EventTypes)
+}
+
+const (
+	maxEmitter     = 1000 // characters
+	maxTraceParent = 200
+)
+
+// checkOrigin: what is kept beside a fact must not be what no store takes, or the fact could never be recorded.
+func checkOrigin(s Submission) error {
+	var l invalid.List
+	if !isText(s.Emitter, maxEmitter, "") {
+		l.Add("/source", "invalid_event", fmt.Sprintf("the emitter must have at most %d printable characters", maxEmitter))
+	}
+	if !isText(s.TraceParent, maxTraceParent, "") {
+		l.Add("/traceparent", "invalid_event", fmt.Sprintf("traceparent must have at most %d printable characters", maxTraceParent))
+	}
+	return l.Err()
+}
+
+// isText reports whether a text has at most so many characters and is valid UTF-8 without control characters, except
+// those that are allowed. Stores of texts take no NUL, and a line break does not belong into a name.
+func isText(s string, most int, allowed string) bool {
+	return utf8.ValidString(s) && utf8.RuneCountInString(s) <= most &&
+		!strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) && !strings.ContainsRune(allowed, r) })
 }
 
 // countable makes sure that what a meter reads from the data can be added up: a projection must never meet an event that

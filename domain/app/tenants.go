@@ -36,7 +36,8 @@ func (l *Ledger) DefineTenant(ctx context.Context, definition tenant.Tenant, by 
 				return TenantChange{}, err
 			}
 			if last, ok := payload.(event.TenantDefined); ok && sameDefinition(last, next) {
-				return TenantChange{Tenant: t, Position: recorded[n-1].Position}, nil
+				at := recorded[n-1].Position
+				return TenantChange{Tenant: t, Position: at}, l.reached(ctx, at)
 			}
 		}
 		r, err := l.appendOne(ctx, next.Append(eventstore.Revision(len(recorded))-1))
@@ -46,7 +47,7 @@ func (l *Ledger) DefineTenant(ctx context.Context, definition tenant.Tenant, by 
 		if r.Outcome == eventstore.Conflict {
 			continue
 		}
-		return TenantChange{Tenant: t, Created: len(recorded) == 0, Position: r.Position}, l.reached(ctx, r.Position)
+		return TenantChange{Tenant: t, Created: len(recorded) == 0 && r.Outcome == eventstore.Appended, Position: r.Position}, l.reached(ctx, r.Position)
 	}
 	return TenantChange{}, fmt.Errorf("%w: the tenant is being changed by others at the same time", ErrConflict)
 }

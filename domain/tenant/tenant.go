@@ -117,7 +117,7 @@ func CanonicalHost(host string) (string, error) {
 	ascii = strings.TrimSuffix(ascii, ".") // after the mapping: there are other full stops than ours
 	last := ascii[strings.LastIndexByte(ascii, '.')+1:]
 	switch {
-	case err != nil || len(last) == len(ascii):
+	case err != nil || !utf8.ValidString(host) || len(last) == len(ascii):
 		return "", fmt.Errorf("%q is not a host name", shorten(host))
 	case isNumber(last):
 		return "", fmt.Errorf("%q is an address, not a host name", shorten(host))
