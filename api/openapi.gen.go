@@ -860,13 +860,13 @@ type VoidEventParams struct {
 
 // GetTimelineParams defines parameters for GetTimeline.
 type GetTimelineParams struct {
-	// From Recorded at this instant or later.
+	// From Occurred at this instant or later.
 	From *string `form:"from,omitempty" json:"from,omitempty"`
 
-	// To Recorded before this instant.
+	// To Occurred before this instant.
 	To *string `form:"to,omitempty" json:"to,omitempty"`
 
-	// Type Only entries about this event type.
+	// Type Only entries about this event type, or of this kind: usage, correction, conflict, tenant, key, admin_switch.
 	Type *string `form:"type,omitempty" json:"type,omitempty"`
 
 	// SourceId Only entries about this sourceId.

@@ -21,11 +21,12 @@ const (
 	KindConflict   Kind = "conflict"
 	KindTenant     Kind = "tenant"
 	KindKey        Kind = "key"
+	KindSwitch     Kind = "admin_switch"
 	kindCatalog    Kind = "catalog" // of no tenant, so on no timeline
 )
 
 // kindNumbers are the kinds in the read model. Numbers are never reused.
-var kindNumbers = map[Kind]int16{KindUsage: 1, KindCorrection: 2, KindConflict: 3, KindTenant: 4, KindKey: 5}
+var kindNumbers = map[Kind]int16{KindUsage: 1, KindCorrection: 2, KindConflict: 3, KindTenant: 4, KindKey: 5, KindSwitch: 6}
 
 // Number is the kind in the read model; 0 for what is no kind.
 func (k Kind) Number() int16 { return kindNumbers[k] }
@@ -80,6 +81,8 @@ func about(payload any) (Kind, *event.Usage) {
 		return KindTenant, nil
 	case event.KeyCreated, event.KeyRevoked:
 		return KindKey, nil
+	case event.AdminSwitched:
+		return KindSwitch, nil
 	default:
 		return kindCatalog, nil
 	}
@@ -167,6 +170,9 @@ func Describe(e Event) Item {
 	case event.KeyRevoked:
 		item.Summary = fmt.Sprintf("API key %s was revoked by %s.", p.ID, actor(p.By))
 		item.Data = object("id", p.ID, "by", p.By)
+	case event.AdminSwitched:
+		item.Summary = fmt.Sprintf("An administrator (%s) acted in this workspace: %s", actor(p.By), sentence(p.Reason))
+		item.Data = object("reason", p.Reason, "by", p.By)
 	case event.CatalogApplied:
 		item.Summary = fmt.Sprintf("The catalog was changed by %s.", actor(p.By))
 		item.Data = object("by", p.By)

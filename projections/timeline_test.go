@@ -1,6 +1,10 @@
 package projections_test
 
 import (
+	"encoding/hex"
+	"encoding/json"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -81,6 +85,8 @@ func TestDescribe(t *testing.T) {
 			`API key "backend" was created by API key key_1.`, `{"id":"key_2","kind":"tenant","name":"backend","by":"key:key_1"}`},
 		{"revocation", event.KeyRevoked{ID: "key_2", Tenant: "acme", By: "cli"}, projections.KindKey,
 			"API key key_2 was revoked by an operator on the command line.", `{"id":"key_2","by":"cli"}`},
+		{"switch", event.AdminSwitched{Tenant: "acme", Reason: "ticket 7", Day: "2026-04-05", By: "key:key_1"}, projections.KindSwitch,
+			"An administrator (API key key_1) acted in this workspace: ticket 7.", `{"reason":"ticket 7","by":"key:key_1"}`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			e := projections.Event{Recorded: eventstore.Recorded{Position: eventstore.Position{Partition: 1, Offset: 2}, Tenant: "acme", RecordedAt: noon}, Payload: c.payload}
@@ -94,7 +100,8 @@ func TestDescribe(t *testing.T) {
 				want = noon.Add(-time.Hour)
 			}
 			require.Equal(t, want, item.OccurredAt)
-			require.Equal(t, c.kind <= projections.KindUsage && c.kind != projections.KindTenant && c.kind != projections.KindKey, item.Quantity != nil)
+			about := c.kind == projections.KindUsage || c.kind == projections.KindCorrection || c.kind == projections.KindConflict
+			require.Equal(t, about, item.Quantity != nil)
 		})
 	}
 }
@@ -106,4 +113,31 @@ func TestItemIs(t *testing.T) {
 	require.True(t, item.Is("correction", ""))
 	require.False(t, item.Is("usage", ""))
 	require.False(t, item.Is("", "call_2"))
+}
+
+// Every kind of event that the log can hold has a place on the timeline, and words: a kind that is forgotten here would
+// stop the timeline of everybody.
+func TestEveryKindOfEventIsDescribed(t *testing.T) {
+	for _, kind := range event.Kinds() {
+		t.Run(kind, func(t *testing.T) {
+			text, err := os.ReadFile(filepath.Join("..", "domain", "event", "testdata", "v1", kind+".json"))
+			require.NoError(t, err)
+			var recording struct{ Type, Tenant, Stream, Payload string }
+			require.NoError(t, json.Unmarshal(text, &recording))
+			data, err := hex.DecodeString(recording.Payload)
+			require.NoError(t, err)
+			events, err := projections.Decode([]eventstore.Recorded{{
+				Position: eventstore.Position{Offset: 1}, Stream: eventstore.StreamName(recording.Stream), Type: recording.Type,
+				Tenant: recording.Tenant, RecordedAt: noon, Data: data,
+			}})
+			require.NoError(t, err)
+			item := projections.Describe(events[0])
+			require.NotContains(t, item.Summary, recording.Type)
+			require.True(t, json.Valid(item.Data))
+			for _, row := range projections.AppendTimeline(nil, events) {
+				require.Positive(t, row.Kind)
+				require.Equal(t, item.Kind.Number(), row.Kind)
+			}
+		})
+	}
 }

@@ -30,7 +30,8 @@ func (l *ledger) everyKind() {
 		l.append(recordTokens(acme, 0, 500)...)
 		l.append(event.UsageVoided{Usage: tokens(acme, 1), Metadata: counted, Reason: "test", By: "cli"}.Append(0),
 			event.UsageAdjusted{Usage: tokens(acme, 2), Metadata: counted, Quantity: money.MustParse("0.25"), Reason: "test", By: "cli"}.Append(0),
-			event.UsageConflicted{Usage: tokens(acme, 3)}.Append())
+			event.UsageConflicted{Usage: tokens(acme, 3)}.Append(),
+			event.AdminSwitched{Tenant: acme, Reason: "test", Day: "2026-04-05", By: "cli"}.Append())
 	}
 }
 

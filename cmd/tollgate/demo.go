@@ -92,10 +92,10 @@ type demoEvent struct {
 }
 
 // demoDay makes the 24 hours before now: most interviews in the tenant's office hours, each with a few model calls, some
-// of which fail and are tried again. The same day and seed give the same events.
+// of which fail and are tried again. The same hour and seed give the same events.
 func demoDay(now time.Time, seed uint64) []demoEvent {
 	end := now.Truncate(time.Hour)
-	random := mathrand.New(mathrand.NewPCG(seed, uint64(end.Truncate(24*time.Hour).Unix()))) //nolint:gosec // a demo, and after 1970
+	random := mathrand.New(mathrand.NewPCG(seed, uint64(end.Unix()))) //nolint:gosec // a demo, and after 1970
 	var events []demoEvent
 	for _, t := range demoTenants {
 		zone, err := time.LoadLocation(t.TimeZone)
@@ -104,7 +104,7 @@ func demoDay(now time.Time, seed uint64) []demoEvent {
 		}
 		for i := range t.interviews {
 			start := officeHour(random, end, zone)
-			interview := fmt.Sprintf("demo_%s_%s_interview_%d", end.Format("20060102"), t.ID, i)
+			interview := fmt.Sprintf("demo_%s_%s_interview_%d", end.Format("2006010215"), t.ID, i)
 			user := fmt.Sprintf("user_%d", random.IntN(12))
 			calls := 3 + random.IntN(8)
 			at := start
@@ -162,26 +162,33 @@ func retryOf(e demoEvent, random *mathrand.Rand) demoEvent {
 		e.OccurredAt.Add(2 * time.Second), data}
 }
 
-// feed posts the day in batches, a part of it twice, as a product whose workers retry would.
-func (c demoCommand) feed(ctx context.Context, base string, key tenant.Secret, events []demoEvent) (last string, err error) {
+// feed posts each tenant's day in batches, a part of it twice, as a product whose workers retry would. It returns the
+// position of each tenant's last event.
+func (c demoCommand) feed(ctx context.Context, base string, key tenant.Secret, events []demoEvent) (map[string]string, error) {
 	const size = 100
+	last := map[string]string{}
 	bar := progressbar.NewOptions(len(events), progressbar.OptionSetDescription("a day of events"), progressbar.OptionSetWriter(os.Stderr),
 		progressbar.OptionClearOnFinish())
-	for start := 0; start < len(events); start += size {
-		batch := events[start:min(start+size, len(events))]
-		for range 1 + start/size%4/3 { // every fourth batch is retried
+	for n := 0; len(events) > 0; n++ {
+		end := 1
+		for end < min(size, len(events)) && events[end].TenantID == events[0].TenantID {
+			end++
+		}
+		batch := events[:end]
+		events = events[end:]
+		for range 1 + n%4/3 { // every fourth batch is retried
 			var answer struct {
 				Position string `json:"position"`
 				Rejected int    `json:"rejected"`
 				Items    []any  `json:"items"`
 			}
 			if err := call(ctx, http.MethodPost, base+"/v1/events?items=rejected", key, batch, &answer); err != nil {
-				return "", err
+				return nil, err
 			}
 			if answer.Rejected > 0 {
-				return "", fmt.Errorf("the server rejected events of the demo: %v", answer.Items)
+				return nil, fmt.Errorf("the server rejected events of the demo: %v", answer.Items)
 			}
-			last = answer.Position
+			last[batch[0].TenantID] = answer.Position
 		}
 		_ = bar.Add(len(batch))
 	}
@@ -210,7 +217,7 @@ func (c demoCommand) correct(ctx context.Context, base string, key tenant.Secret
 	return nil
 }
 
-func (c demoCommand) show(ctx context.Context, base string, key tenant.Secret, position string) error {
+func (c demoCommand) show(ctx context.Context, base string, key tenant.Secret, positions map[string]string) error {
 	fmt.Printf("\nThe last 24 hours:\n\n")
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	_, _ = fmt.Fprintln(w, "tenant\tinterviews\ttokens\toutput tokens\t")
@@ -221,7 +228,8 @@ func (c demoCommand) show(ctx context.Context, base string, key tenant.Secret, p
 			var usage struct {
 				Total json.Number `json:"total"`
 			}
-			url := fmt.Sprintf("%s/v1/usage?meter=%s&from=%s&to=%s&granularity=hour", base, meter, from.Format(time.RFC3339), to.Format(time.RFC3339))
+			url := fmt.Sprintf("%s/v1/usage?meter=%s&from=%s&to=%s&granularity=hour&minPosition=%s", base, meter,
+				from.Format(time.RFC3339), to.Format(time.RFC3339), positions[string(t.ID)])
 			if err := callAs(ctx, http.MethodGet, url, key, string(t.ID), nil, &usage); err != nil {
 				return err
 			}

@@ -66,35 +66,36 @@ func (l *Ledger) RegisterAdminKey(ctx context.Context, secret tenant.Secret, nam
 	return l.registerKey(ctx, NewKey{Kind: tenant.Admin, Name: name}, secret, "system")
 }
 
-// registerKey relies on the id being derived from the secret: the stream of a key has one creation.
+// registerKey relies on the id being derived from the secret: the stream of a key has one creation. The same secret under
+// another name changes nothing; where it is a key of another kind or tenant, to answer that it is valid would be wrong.
 func (l *Ledger) registerKey(ctx context.Context, k NewKey, secret tenant.Secret, by event.Actor) (event.KeyID, error) {
 	hash := secret.Hash()
 	e := event.KeyCreated{ID: secret.KeyID(), Kind: string(k.Kind), Tenant: k.Tenant, Name: k.Name, Hash: hash[:], By: by}
-	r, err := l.appendOne(ctx, e.Append())
-	if err != nil {
-		return "", err
+	for range maxAttempts {
+		first, err := l.store.ReadStream(ctx, event.KeyStream(e.ID), 0, 1)
+		if err != nil {
+			return "", fmt.Errorf("read key %s: %w", e.ID, err)
+		}
+		if len(first) > 0 {
+			payload, err := event.Decode(first[0])
+			if err != nil {
+				return "", err
+			}
+			there, ok := payload.(event.KeyCreated)
+			if !ok || !bytes.Equal(there.Hash, e.Hash) || there.Kind != e.Kind || there.Tenant != e.Tenant {
+				return "", fmt.Errorf("%w: this secret is a key of another kind already", ErrConflict)
+			}
+			return e.ID, l.reached(ctx, first[0].Position)
+		}
+		r, err := l.appendOne(ctx, e.Append())
+		if err != nil {
+			return "", err
+		}
+		if r.Outcome != eventstore.Conflict {
+			return e.ID, l.reached(ctx, r.Position)
+		}
 	}
-	if r.Outcome != eventstore.Conflict {
-		return e.ID, l.reached(ctx, r.Position)
-	}
-	// The same secret was registered under another name, which changes nothing, or it is another key altogether: to
-	// answer that it is valid would be wrong.
-	first, err := l.store.ReadStream(ctx, event.KeyStream(e.ID), 0, 1)
-	if err != nil {
-		return "", fmt.Errorf("read key %s: %w", e.ID, err)
-	}
-	if len(first) == 0 {
-		return "", fmt.Errorf("key %s: %w", e.ID, ErrNotFound)
-	}
-	payload, err := event.Decode(first[0])
-	if err != nil {
-		return "", err
-	}
-	there, ok := payload.(event.KeyCreated)
-	if !ok || !bytes.Equal(there.Hash, e.Hash) || there.Kind != e.Kind || there.Tenant != e.Tenant {
-		return "", fmt.Errorf("%w: this secret is a key of another kind already", ErrConflict)
-	}
-	return e.ID, l.reached(ctx, first[0].Position)
+	return "", fmt.Errorf("%w: the key is being registered by others at the same time", ErrConflict)
 }
 
 // RevokeKey refuses the key from now on; again is no error. Error: ErrNotFound.

@@ -147,10 +147,10 @@ func TestMeteredFields(t *testing.T) {
 // again for ever, with its whole batch.
 func TestOriginIsChecked(t *testing.T) {
 	h := newHouse(t)
-	for _, origin := range []string{"a\x00", "a\xff", "a\nb", strings.Repeat("é", 1001)} {
+	for i, origin := range []string{"a\x00", "a\xff", "a\nb", strings.Repeat("é", 1001)} {
 		a, b := interview("a"), interview("b")
 		a.Emitter, b.TraceParent = origin, origin
-		require.Equal(t, "invalid invalid recorded", statuses(h.record(a, b, interview(origin[:1]+strconv.Itoa(len(origin))))))
+		require.Equal(t, "invalid invalid recorded", statuses(h.record(a, b, interview("good "+strconv.Itoa(i)))))
 	}
 	long := interview("long")
 	long.Emitter = strings.Repeat("é", 1000)

@@ -1,0 +1,385 @@
+package app_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tollgate-io/tollgate/domain/app"
+	"github.com/tollgate-io/tollgate/domain/catalog"
+	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/invalid"
+	"github.com/tollgate-io/tollgate/domain/tenant"
+)
+
+func TestDefineTenant(t *testing.T) {
+	h := emptyHouse(t)
+	d := tenant.Tenant{ID: "t1", Name: "Acme", Hosts: []string{"Acme.example:443"}, Slug: "acme"}
+	first, err := h.ledger.DefineTenant(ctx, d, "key:1")
+	require.NoError(t, err)
+	require.True(t, first.Created)
+	require.Equal(t, tenant.Tenant{ID: "t1", Name: "Acme", TimeZone: "UTC", Currency: "USD", Hosts: []string{"acme.example"}, Slug: "acme"}, first.Tenant)
+	seen, err := h.directory.Tenant(ctx, "t1")
+	require.NoError(t, err)
+	require.Equal(t, first.Tenant, seen, "seen at once")
+
+	again, err := h.ledger.DefineTenant(ctx, first.Tenant, "key:2")
+	require.NoError(t, err)
+	require.Equal(t, app.TenantChange{Tenant: first.Tenant, Position: first.Position}, again)
+
+	d.Name = "Acme & Sons"
+	changed, err := h.ledger.DefineTenant(ctx, d, "key:1")
+	require.NoError(t, err)
+	require.False(t, changed.Created)
+	require.NotEqual(t, first.Position, changed.Position)
+
+	// What was in force once can be in force again.
+	d.Name = "Acme"
+	back, err := h.ledger.DefineTenant(ctx, d, "key:1")
+	require.NoError(t, err)
+	require.NotEqual(t, first.Position, back.Position)
+	require.Len(t, h.all()["tenant_defined"], 3)
+
+	var refused *invalid.Error
+	_, err = h.ledger.DefineTenant(ctx, tenant.Tenant{ID: "t1", Currency: "x"}, "key:1")
+	require.ErrorAs(t, err, &refused)
+}
+
+// Whoever defines the same at the same time writes it once; whoever defines something else comes through as well.
+func TestDefineTenantConcurrently(t *testing.T) {
+	const people, each = 16, 2
+	h := emptyHouse(t)
+	created := make([]bool, people*each)
+	together(people*each, func(i int) {
+		change, err := h.ledger.DefineTenant(ctx, tenant.Tenant{ID: "same"}, "cli")
+		if err != nil {
+			t.Error(err)
+		}
+		created[i] = change.Created
+		if _, err := h.ledger.DefineTenant(ctx, tenant.Tenant{ID: "other", Name: fmt.Sprint(i)}, "cli"); err != nil {
+			t.Error(err)
+		}
+	})
+	n := 0
+	for _, c := range created {
+		if c {
+			n++
+		}
+	}
+	require.Equal(t, 1, n)
+	require.Len(t, h.all()["tenant_defined"], 1+people*each)
+}
+
+func together(n int, do func(i int)) {
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { do(i) })
+	}
+	wg.Wait()
+}
+
+// An answer that was lost, or a directory that was late: the same again is no second definition, and returns when the
+// definition is seen.
+func TestChangesAreSeenAfterARetry(t *testing.T) {
+	secret := tenant.Secret("0123456789abcdef")
+	for name, change := range map[string]func(*house) error{
+		"tenant": func(h *house) error { _, err := h.ledger.DefineTenant(ctx, tenant.Tenant{ID: "t1"}, "cli"); return err },
+		"catalog": func(h *house) error {
+			_, err := h.ledger.ApplyCatalog(ctx, parsed(h.t, meters), false, "cli")
+			return err
+		},
+		"key": func(h *house) error { _, err := h.ledger.RegisterAdminKey(ctx, secret, "admin"); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := emptyHouse(t)
+			h.store.fault = func(eventstore.Append) fault { return after }
+			require.ErrorIs(t, change(h), eventstore.ErrUnavailable)
+			h.store.fault = nil
+			require.NoError(t, change(h))
+			h.seen(t, name, secret)
+
+			h = emptyHouse(t)
+			down := &lateDirectory{directory: h.directory, err: errDown}
+			h.ledger = app.New(h.store, down, func() time.Time { return noon })
+			require.ErrorIs(t, change(h), errDown)
+			down.err = nil
+			require.NoError(t, change(h))
+			h.seen(t, name, secret)
+			for kind, events := range h.all() {
+				require.Len(t, events, 1, kind)
+			}
+		})
+	}
+}
+
+func (h *house) seen(t *testing.T, what string, secret tenant.Secret) {
+	t.Helper()
+	var err error
+	switch what {
+	case "tenant":
+		_, err = h.directory.Tenant(ctx, "t1")
+	case "key":
+		_, err = h.directory.Key(ctx, secret.Hash())
+	default:
+		c, _ := h.directory.Catalog(ctx)
+		require.Equal(t, eventstore.Revision(0), c.Revision)
+	}
+	require.NoError(t, err)
+}
+
+// lateDirectory answers, but does not get further.
+type lateDirectory struct {
+	*directory
+	err error
+}
+
+func (d *lateDirectory) Reached(ctx context.Context, at eventstore.Position) error {
+	if d.err != nil {
+		return d.err
+	}
+	return d.directory.Reached(ctx, at)
+}
+
+func TestApplyCatalog(t *testing.T) {
+	h := emptyHouse(t)
+	next := parsed(t, meters)
+	dry, err := h.ledger.ApplyCatalog(ctx, next, true, "cli")
+	require.NoError(t, err)
+	require.False(t, dry.Applied)
+	require.Equal(t, eventstore.NoStream, dry.Revision)
+	require.Equal(t, catalog.Diff(catalog.Catalog{}, next), dry.Changes)
+	require.Empty(t, h.all())
+
+	first, err := h.ledger.ApplyCatalog(ctx, next, false, "cli")
+	require.NoError(t, err)
+	require.True(t, first.Applied)
+	require.Equal(t, eventstore.Revision(0), first.Revision)
+	require.Equal(t, dry.Changes, first.Changes)
+	require.NotZero(t, first.Position)
+	seen, err := h.directory.Catalog(ctx)
+	require.NoError(t, err)
+	require.Equal(t, app.Catalog{Catalog: next, Revision: 0}, seen)
+
+	same, err := h.ledger.ApplyCatalog(ctx, parsed(t, string(next.Canonical())), false, "key:1")
+	require.NoError(t, err)
+	require.Equal(t, app.CatalogChange{}, same)
+
+	h.apply("meters: []\n")
+	back, err := h.ledger.ApplyCatalog(ctx, next, false, "cli")
+	require.NoError(t, err)
+	require.True(t, back.Applied, "what was in force once can be in force again")
+	require.Equal(t, eventstore.Revision(2), back.Revision)
+
+	for revision, want := range map[eventstore.Revision]catalog.Catalog{-1: {}, 0: next, 1: parsed(t, "meters: []\n"), 2: next} {
+		got, err := app.CatalogAt(ctx, h.log, revision)
+		require.NoError(t, err)
+		require.Equal(t, string(want.Canonical()), string(got.Canonical()))
+	}
+	_, err = app.CatalogAt(ctx, h.log, 3)
+	require.ErrorIs(t, err, app.ErrNotFound)
+}
+
+// An empty catalog is one, and differs from none: events are refused for it, but by a revision.
+func TestApplyAnEmptyCatalog(t *testing.T) {
+	h := emptyHouse(t)
+	require.True(t, h.apply("{}").Applied)
+	require.False(t, h.apply("{}").Applied)
+}
+
+// The log keeps the very bytes of the canonical form, whatever is in them.
+func TestCatalogIsKeptAsItIs(t *testing.T) {
+	h := emptyHouse(t)
+	next := parsed(t, `meters: [{key: a, eventType: "<a> & b \u00e9", aggregation: sum}]`)
+	_, err := h.ledger.ApplyCatalog(ctx, next, false, "cli")
+	require.NoError(t, err)
+	e, err := event.Decode(h.all()["catalog_applied"][0])
+	require.NoError(t, err)
+	require.Equal(t, string(next.Canonical()), string(e.(event.CatalogApplied).Catalog))
+}
+
+// A catalog may have more bytes than an event of the log.
+func TestCatalogTooLargeForTheLog(t *testing.T) {
+	h := emptyHouse(t)
+	big := parsed(t, `flags: [{key: a, type: string, default: "`+strings.Repeat("x", eventstore.MaxEventBytes-60)+`"}]`)
+	_, err := h.ledger.ApplyCatalog(ctx, big, false, "cli")
+	var refused *invalid.Error
+	require.ErrorAs(t, err, &refused)
+	require.Equal(t, "too_large", refused.Fields[0].Code)
+	require.Empty(t, h.all())
+	require.True(t, h.apply(`flags: [{key: a, type: string, default: "`+strings.Repeat("x", eventstore.MaxEventBytes-200)+`"}]`).Applied)
+}
+
+// Each of many different catalogs is in force once, whatever the directory knows; the differences are to the one before.
+func TestApplyCatalogConcurrently(t *testing.T) {
+	const people = 24
+	h := emptyHouse(t)
+	changes := make([]app.CatalogChange, people)
+	together(people, func(i int) {
+		var err error
+		c := parsed(t, fmt.Sprintf("meters: [{key: m%d, eventType: a, aggregation: sum}]", i))
+		if changes[i], err = h.ledger.ApplyCatalog(ctx, c, false, "cli"); err != nil {
+			t.Error(err)
+		}
+	})
+	byRevision := map[eventstore.Revision]app.CatalogChange{}
+	for _, c := range changes {
+		require.True(t, c.Applied)
+		byRevision[c.Revision] = c
+	}
+	require.Len(t, byRevision, people)
+	before := catalog.Catalog{}
+	for r := range eventstore.Revision(people) {
+		c, err := app.CatalogAt(ctx, h.log, r)
+		require.NoError(t, err)
+		require.Equal(t, catalog.Diff(before, c), byRevision[r].Changes)
+		before = c
+	}
+	h.directory.at, h.directory.catalog = map[int]int64{}, app.Catalog{Revision: eventstore.NoStream} // far behind
+	change, err := h.ledger.ApplyCatalog(ctx, before, false, "cli")
+	require.NoError(t, err)
+	require.False(t, change.Applied)
+	require.Equal(t, eventstore.Revision(people-1), change.Revision)
+	require.Equal(t, change.Revision, h.directory.catalog.Revision, "an unchanged one is waited for as well")
+}
+
+func TestKeys(t *testing.T) {
+	h := newHouse(t)
+	random := strings.NewReader(strings.Repeat("0123456789abcdefghijklmnopqrstuv", 2) + strings.Repeat("x", 32))
+	for kind, of := range map[tenant.KeyKind]event.TenantID{tenant.Admin: "", tenant.Service: "", tenant.Scoped: "t1"} {
+		random.Reset(strings.Repeat(string(kind), 32))
+		id, secret, err := h.ledger.CreateKey(ctx, app.NewKey{Kind: kind, Tenant: of, Name: "backend"}, random, "key:1")
+		require.NoError(t, err)
+		require.True(t, strings.HasPrefix(string(secret), "tg_"+string(kind)+"_"))
+		k, err := h.directory.Key(ctx, secret.Hash())
+		require.NoError(t, err)
+		require.Equal(t, tenant.Key{ID: id, Kind: kind, Tenant: of, Name: "backend", CreatedAt: noon}, k)
+		for _, r := range h.all()["key_created"] {
+			require.NotContains(t, string(r.Data), string(secret), "the secret is kept nowhere")
+		}
+
+		require.NoError(t, h.ledger.RevokeKey(ctx, id, "key:1"))
+		_, err = h.directory.Key(ctx, secret.Hash())
+		require.ErrorIs(t, err, tenant.ErrUnknownKey)
+		require.NoError(t, h.ledger.RevokeKey(ctx, id, "key:2"), "again is no error")
+	}
+	require.Len(t, h.all()["key_revoked"], 3)
+	require.ErrorIs(t, h.ledger.RevokeKey(ctx, "key_unknown", "cli"), app.ErrNotFound)
+}
+
+func TestCreateKeyRefuses(t *testing.T) {
+	h := newHouse(t)
+	for name, c := range map[string]struct {
+		key     app.NewKey
+		pointer string
+	}{
+		"no kind":                  {app.NewKey{Name: "a"}, "/kind"},
+		"another kind":             {app.NewKey{Kind: "root", Name: "a"}, "/kind"},
+		"no name":                  {app.NewKey{Kind: tenant.Admin}, "/name"},
+		"a long name":              {app.NewKey{Kind: tenant.Admin, Name: strings.Repeat("é", 201)}, "/name"},
+		"NUL":                      {app.NewKey{Kind: tenant.Admin, Name: "a\x00"}, "/name"},
+		"invalid UTF-8":            {app.NewKey{Kind: tenant.Admin, Name: "a\xff"}, "/name"},
+		"a tenant key without one": {app.NewKey{Kind: tenant.Scoped, Name: "a"}, "/tenantId"},
+		"an admin key with one":    {app.NewKey{Kind: tenant.Admin, Tenant: "t1", Name: "a"}, "/tenantId"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, secret, err := h.ledger.CreateKey(ctx, c.key, strings.NewReader(strings.Repeat("x", 32)), "cli")
+			var refused *invalid.Error
+			require.ErrorAs(t, err, &refused)
+			require.Equal(t, c.pointer, refused.Fields[0].Pointer)
+			require.Empty(t, secret)
+		})
+	}
+	_, _, err := h.ledger.CreateKey(ctx, app.NewKey{Kind: tenant.Scoped, Tenant: "t9", Name: "a"}, strings.NewReader(strings.Repeat("x", 32)), "cli")
+	require.ErrorIs(t, err, tenant.ErrUnknown)
+	_, _, err = h.ledger.CreateKey(ctx, app.NewKey{Kind: tenant.Admin, Name: "a"}, strings.NewReader("few"), "cli")
+	require.Error(t, err)
+	require.Empty(t, h.all()["key_created"])
+}
+
+func TestRegisterAdminKey(t *testing.T) {
+	h := newHouse(t)
+	secret := tenant.Secret("chosen-by-the-operator")
+	id, err := h.ledger.RegisterAdminKey(ctx, secret, "bootstrap")
+	require.NoError(t, err)
+	for _, name := range []string{"bootstrap", "another name", ""} {
+		again, err := h.ledger.RegisterAdminKey(ctx, secret, name)
+		require.NoError(t, err)
+		require.Equal(t, id, again)
+	}
+	require.Len(t, h.all()["key_created"], 1)
+	k, err := h.directory.Key(ctx, secret.Hash())
+	require.NoError(t, err)
+	require.Equal(t, tenant.Admin, k.Kind)
+
+	require.NoError(t, h.ledger.RevokeKey(ctx, id, "cli"))
+	_, err = h.ledger.RegisterAdminKey(ctx, secret, "bootstrap")
+	require.NoError(t, err)
+	_, err = h.directory.Key(ctx, secret.Hash())
+	require.ErrorIs(t, err, tenant.ErrUnknownKey, "revoked stays revoked, also over a restart")
+
+	var refused *invalid.Error
+	_, err = h.ledger.RegisterAdminKey(ctx, "short", "bootstrap")
+	require.ErrorAs(t, err, &refused)
+	require.NotContains(t, err.Error(), "short\"")
+	_, err = h.ledger.RegisterAdminKey(ctx, secret, "a\x00")
+	require.ErrorAs(t, err, &refused)
+
+	// A key that a tenant has does not become an admin key, and the operator is not told that it is one.
+	_, scoped, err := h.ledger.CreateKey(ctx, app.NewKey{Kind: tenant.Scoped, Tenant: "t1", Name: "a"}, strings.NewReader(strings.Repeat("x", 32)), "cli")
+	require.NoError(t, err)
+	_, err = h.ledger.RegisterAdminKey(ctx, scoped, "bootstrap")
+	require.ErrorIs(t, err, app.ErrConflict)
+}
+
+func TestKeysConcurrently(t *testing.T) {
+	h := newHouse(t)
+	secret := tenant.Secret("chosen-by-the-operator")
+	together(16, func(i int) {
+		id, err := h.ledger.RegisterAdminKey(ctx, secret, fmt.Sprint("replica ", i))
+		if err != nil || id != secret.KeyID() {
+			t.Error(id, err)
+		}
+	})
+	require.Len(t, h.all()["key_created"], 1)
+	together(16, func(i int) {
+		if err := h.ledger.RevokeKey(ctx, secret.KeyID(), event.Actor(fmt.Sprint("key:", i))); err != nil {
+			t.Error(err)
+		}
+	})
+	require.Len(t, h.all()["key_revoked"], 1)
+}
+
+func TestSwitchTenant(t *testing.T) {
+	h := newHouse(t)
+	together(8, func(int) {
+		if err := h.ledger.SwitchTenant(ctx, "t1", "ticket 7", "key:1"); err != nil {
+			t.Error(err)
+		}
+	})
+	require.Len(t, h.all()["admin_switched"], 1, "once")
+	require.NoError(t, h.ledger.SwitchTenant(ctx, "t1", "ticket 7", "key:2"))
+	require.Len(t, h.all()["admin_switched"], 2, "for each key")
+	require.NoError(t, h.ledger.SwitchTenant(ctx, "t1", "ticket 8", "key:1"))
+	require.Len(t, h.all()["admin_switched"], 3, "for each reason")
+	require.NoError(t, h.ledger.SwitchTenant(ctx, "t2", "ticket 7", "key:1"))
+	require.Len(t, h.all()["admin_switched"], 4, "for each tenant")
+	h.now = time.Date(2026, 4, 6, 0, 30, 0, 0, time.FixedZone("east", 3600)) // still the 5th in UTC
+	require.NoError(t, h.ledger.SwitchTenant(ctx, "t1", "ticket 7", "key:1"))
+	require.Len(t, h.all()["admin_switched"], 4)
+	h.now = time.Date(2026, 4, 6, 0, 0, 0, 0, time.UTC)
+	require.NoError(t, h.ledger.SwitchTenant(ctx, "t1", "ticket 7", "key:1"))
+	require.Len(t, h.all()["admin_switched"], 5, "for each day")
+
+	require.ErrorIs(t, h.ledger.SwitchTenant(ctx, "t9", "ticket 7", "key:1"), tenant.ErrUnknown)
+	var refused *invalid.Error
+	require.ErrorAs(t, h.ledger.SwitchTenant(ctx, "t1", "", "key:1"), &refused)
+	require.ErrorAs(t, h.ledger.SwitchTenant(ctx, "t1", "a\x00", "key:1"), &refused)
+	h.store.fault = func(eventstore.Append) fault { return before }
+	require.ErrorIs(t, h.ledger.SwitchTenant(ctx, "t1", "ticket 9", "key:1"), eventstore.ErrUnavailable, "no switch without a record")
+}
