@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -28,3 +29,9 @@ func openLog(t testing.TB, url string, c postgres.LogConfig) *postgres.Log {
 	})
 	return log
 }
+
+// Bounds of waiting for something that another goroutine or process does.
+const (
+	waitTime = 20 * time.Second
+	pollTime = 5 * time.Millisecond
+)

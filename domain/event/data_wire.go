@@ -195,7 +195,17 @@ func (d Data) check() error {
 }
 
 // isText: what is kept as text has neither malformed UTF-8 nor NUL, which no store of texts takes.
-func isText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
+func isText(s string) bool {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c == 0:
+			return false
+		case c >= utf8.RuneSelf:
+			return utf8.ValidString(s[i:]) && strings.IndexByte(s[i:], 0) < 0
+		}
+	}
+	return true
+}
 
 // isValueJSON reports whether fromJSON can read the text. Constants, plain texts and short numbers, nearly all there is,
 // are told without a parser.

@@ -58,7 +58,7 @@ func ingestSingle(ctx context.Context, b *bench, wanted []string) error {
 	}
 	for _, name := range wanted {
 		connections := lastNumber(name)
-		all, err := b.interleave(ctx, name,
+		all, err := b.interleave(ctx, name, b.roundCount,
 			side{name: "baseline", run: newLoad(baseline, l.key, connections, 1).run},
 			side{name: "paused", run: newLoad(l.paused, l.key, connections, 1).run},
 			side{name: "running", run: newLoad(l.running, l.key, connections, 1).run, settle: l.probe.settle})
@@ -92,7 +92,7 @@ func ingestBatch(ctx context.Context, b *bench, wanted []string) error {
 		if events == 1000 {
 			writers = 2 // more of them only wait for each other
 		}
-		all, err := b.interleave(ctx, name,
+		all, err := b.interleave(ctx, name, b.roundCount,
 			side{name: "raw insert", run: func(ctx context.Context, d time.Duration) (measurement, error) {
 				return raw.insert(ctx, d, writers, events)
 			}},
@@ -142,7 +142,7 @@ func importRows(ctx context.Context, b *bench, _ []string) error {
 	}
 	at := 0
 	defer b.profile("import")()
-	all, err := b.interleave(ctx, "import",
+	all, err := b.interleave(ctx, "import", b.roundCount,
 		side{name: "raw insert", run: func(ctx context.Context, d time.Duration) (measurement, error) { return raw.insert(ctx, d, 2, 1000) }},
 		side{name: "import", run: func(ctx context.Context, d time.Duration) (m measurement, err error) {
 			started := time.Now()
@@ -176,6 +176,7 @@ func importRows(ctx context.Context, b *bench, _ []string) error {
 func partitionCounts(ctx context.Context, b *bench, _ []string) error {
 	defer b.scope()()
 	counts := []int{1, 2, 4, 8}
+	rounds := min(b.roundCount, 3) // eight measurements in each
 	var single, batch []side
 	for _, n := range counts {
 		t, err := b.ledgerTemplate(ctx, n)
@@ -198,7 +199,7 @@ func partitionCounts(ctx context.Context, b *bench, _ []string) error {
 		name, unit string
 		sides      []side
 	}{{"single/32", "req/s", single}, {"batch/1000", "events/s", batch}} {
-		all, err := b.interleave(ctx, "partitions "+kind.name, kind.sides...)
+		all, err := b.interleave(ctx, "partitions "+kind.name, rounds, kind.sides...)
 		if err != nil {
 			return err
 		}

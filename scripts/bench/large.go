@@ -55,7 +55,7 @@ func (l *largeLog) load(ctx context.Context, b *bench, n int) error {
 	started, before, told := time.Now(), l.events, time.Now()
 	group, loading := errgroup.WithContext(ctx)
 	group.SetLimit(3)
-	for l.events < n && loading.Err() == nil {
+	for l.events < n && loading.Err() == nil && time.Since(started) < loadLimit {
 		// Made here, so that the same seed gives the same events, whoever records them.
 		part := l.g.submissions(min(batch, n-l.events))
 		l.events += len(part)
@@ -85,13 +85,17 @@ func (l *largeLog) foldAll(ctx context.Context) error {
 	if _, err := ledger.fold(ctx); err != nil {
 		return err
 	}
-	return l.probe.settle(ctx)
+	return l.probe.settle(ctx, foldTimeout)
 }
 
 const (
 	quickSize    = 100_000
-	quickHistory = 150_000
-	quickRebuild = 300_000
+	quickHistory = 100_000
+	quickRebuild = 200_000
+
+	// A slow machine gets a shorter log rather than a longer run: the report has the number that was reached.
+	loadLimit   = 60 * time.Second
+	foldTimeout = 4 * time.Minute
 )
 
 // eventsOr is how many events the large log is to have: what was asked for, or the benchmark's own number of a quick run.

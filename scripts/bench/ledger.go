@@ -177,11 +177,9 @@ func (p *lagProbe) lag(ctx context.Context) (seconds float64, events int64, err 
 	return seconds, events, nil
 }
 
-const settleTimeout = 90 * time.Second
-
 // settle waits until nothing is missing.
-func (p *lagProbe) settle(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+func (p *lagProbe) settle(ctx context.Context, atMost time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, atMost)
 	defer cancel()
 	for {
 		_, events, err := p.lag(ctx)

@@ -49,8 +49,10 @@ type side struct {
 	name string
 	run  func(ctx context.Context, d time.Duration) (measurement, error)
 	// settle is called after each measurement, so that what one side leaves behind does not slow down the next one.
-	settle func(ctx context.Context) error
+	settle func(ctx context.Context, atMost time.Duration) error
 }
+
+const settleTimeout = time.Minute
 
 // series are the measurements of one side, one for each round.
 type series []measurement
@@ -83,10 +85,10 @@ func (s series) ratio(baseline series) *spread {
 }
 
 // interleave measures the sides one after the other, in every round again, after a warm-up that does not count.
-func (b *bench) interleave(ctx context.Context, name string, sides ...side) ([]series, error) {
+func (b *bench) interleave(ctx context.Context, name string, rounds int, sides ...side) ([]series, error) {
 	all := make([]series, len(sides))
 	d := time.Duration(b.seconds * float64(time.Second))
-	for round := range b.roundCount + 1 {
+	for round := range rounds + 1 {
 		for i, s := range sides {
 			length := d
 			if round == 0 {
@@ -97,7 +99,7 @@ func (b *bench) interleave(ctx context.Context, name string, sides ...side) ([]s
 				return nil, err
 			}
 			if s.settle != nil {
-				if err := s.settle(ctx); err != nil {
+				if err := s.settle(ctx, settleTimeout); err != nil {
 					return nil, err
 				}
 			}
@@ -105,7 +107,7 @@ func (b *bench) interleave(ctx context.Context, name string, sides ...side) ([]s
 				continue
 			}
 			all[i] = append(all[i], m)
-			b.say("%s round %d/%d %s: %.0f/s, p50 %.1f p99 %.1f ms", name, round, b.roundCount, s.name, m.rate(), m.percentile(0.5), m.percentile(0.99))
+			b.say("%s round %d/%d %s: %.0f/s, p50 %.1f p99 %.1f ms", name, round, rounds, s.name, m.rate(), m.percentile(0.5), m.percentile(0.99))
 		}
 	}
 	return all, nil
