@@ -52,7 +52,7 @@ func (s *Server) await(c echo.Context, minPosition *string, waitMs *int) error {
 	var bad *invalid.Error
 	if err != nil && ctx.Err() != nil && !errors.As(err, &bad) {
 		return &problem{status: http.StatusGatewayTimeout, code: codeUnavailable,
-			detail: fmt.Sprintf("The answer does not reflect position %s yet. It is recorded; read again.", at)}
+			detail: fmt.Sprintf("The answer does not reflect position %s yet. Read again, or wait longer with waitMs.", at)}
 	}
 	if errors.Is(err, eventstore.ErrInvalid) {
 		return invalidParameter("minPosition", "names a partition that this log does not have")

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -50,8 +51,12 @@ func TestAppendProbesTheIndex(t *testing.T) {
 		}
 	}
 	c := connect(t, url)
+	for name, value := range postgres.LogParameters {
+		_, err := c.Exec(t.Context(), "select set_config($1, $2, false)", name, value)
+		require.NoError(t, err)
+	}
 	for _, statement := range []string{
-		"analyze log_streams", "analyze log_commits", "set plan_cache_mode = force_generic_plan",
+		"analyze log_streams", "analyze log_commits",
 		"prepare append_events (bigint, bigint, int[], bytea[], bigint[], uuid[], smallint[], text[], bytea[]) as " + postgres.AppendEvents,
 	} {
 		_, err := c.Exec(t.Context(), statement)
@@ -169,7 +174,7 @@ func TestTheLogIsAppendOnly(t *testing.T) {
 // each fact once.
 func TestAppendsSurviveDyingConnections(t *testing.T) {
 	url := pgtest.Database(t)
-	const writers, each = 8, 200
+	const writers, each = 8, 100
 	log := openLog(t, url, postgres.LogConfig{Partitions: 2})
 	admin, err := pgxpool.New(t.Context(), url)
 	require.NoError(t, err)
@@ -177,12 +182,14 @@ func TestAppendsSurviveDyingConnections(t *testing.T) {
 	stop, killed := make(chan struct{}), make(chan int)
 	go func() {
 		n := 0
+		next := time.NewTicker(40 * time.Millisecond)
+		defer next.Stop()
 		for {
 			select {
 			case <-stop:
 				killed <- n
 				return
-			default:
+			case <-next.C:
 			}
 			tag, err := admin.Exec(context.Background(), `select pg_terminate_backend(pid) from pg_stat_activity
 				where datname = current_database() and application_name = 'tollgate log' and state = 'active' and pid <> pg_backend_pid()`)

@@ -31,7 +31,14 @@ func (c applyCommand) Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	for _, ch := range change.Changes {
-		fmt.Println(ch)
+		switch ch.Op {
+		case catalog.Added:
+			fmt.Printf("+ %s: %s\n", ch.Path, ch.New)
+		case catalog.Removed:
+			fmt.Printf("- %s: %s\n", ch.Path, ch.Old)
+		default:
+			fmt.Printf("~ %s: %s -> %s\n", ch.Path, ch.Old, ch.New)
+		}
 	}
 	switch {
 	case c.DryRun:

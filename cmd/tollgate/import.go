@@ -66,6 +66,9 @@ func (c importCommand) Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	defer h.close()
+	if _, err := h.directory.Tenant(ctx, rows.tenant); err != nil {
+		return fmt.Errorf("tenant %q: %w", rows.tenant, err)
+	}
 	bar := progressbar.NewOptions64(max(info.Size(), 1),
 		progressbar.OptionSetDescription("import "+filepath.Base(c.File)), progressbar.OptionSetWriter(os.Stderr),
 		progressbar.OptionShowBytes(true), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
@@ -74,6 +77,9 @@ func (c importCommand) Run(ctx context.Context, log *slog.Logger) error {
 	total.print(os.Stdout, time.Since(total.started))
 	if err != nil {
 		return fmt.Errorf("%w\nRun the same command again to resume.", err) //nolint:revive,staticcheck // a sentence for a person
+	}
+	if bad := total.conflicts + total.rejected; bad > 0 {
+		return fmt.Errorf("%d rows were not recorded", bad)
 	}
 	return nil
 }
@@ -240,7 +246,11 @@ func newRowReader(r io.Reader, c importCommand) (*rowReader, error) {
 	}
 	columns := make(map[string]int, len(header))
 	for i, name := range header {
-		columns[strings.TrimSpace(strings.TrimPrefix(name, "\ufeff"))] = i
+		name = strings.TrimSpace(strings.TrimPrefix(name, "\ufeff"))
+		if _, twice := columns[name]; twice {
+			return nil, fmt.Errorf("there are two columns %q", name)
+		}
+		columns[name] = i
 	}
 	column := func(name string) (int, error) {
 		i, ok := columns[name]
@@ -343,14 +353,14 @@ func (in *rowReader) offset() int64 { return in.csv.InputOffset() }
 // next returns the next row's event. A row that cannot be one is a rowError; the line is right for all errors.
 func (in *rowReader) next() (app.Submission, int, error) {
 	row, err := in.csv.Read()
-	line, _ := in.csv.FieldPos(0)
 	if err != nil {
 		var malformed *csv.ParseError
 		if errors.As(err, &malformed) {
 			return app.Submission{}, malformed.Line, rowError{err}
 		}
-		return app.Submission{}, line, err
+		return app.Submission{}, 0, err
 	}
+	line, _ := in.csv.FieldPos(0)
 	u := event.Usage{Identity: event.Identity{Tenant: in.tenant, Type: in.usage, Source: in.sourceID(row, line)}}
 	if u.OccurredAt, err = parseTime(row[in.occurred], in.zone); err != nil {
 		return app.Submission{}, line, rowError{err}

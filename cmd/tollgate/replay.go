@@ -12,6 +12,7 @@ import (
 	"github.com/schollz/progressbar/v3"
 
 	"github.com/tollgate-io/tollgate/adapters/postgres"
+	"github.com/tollgate-io/tollgate/projections"
 )
 
 type replayCommand struct {
@@ -43,8 +44,39 @@ type verifyCommand struct {
 
 func (c verifyCommand) Run(ctx context.Context, log *slog.Logger) error {
 	return c.rebuild(ctx, log, "equal to the log", func(h *house, progress func(done, total int64)) (postgres.RebuildReport, error) {
+		if err := h.standsAtHead(ctx, log); err != nil {
+			return postgres.RebuildReport{}, err
+		}
 		return h.readModels.Verify(ctx, h.log, c.ReadModels, progress)
 	})
+}
+
+// behindTimeout is how long read models may take to show what is on the log before a verification calls them behind.
+const behindTimeout = time.Minute
+
+// standsAtHead makes sure that the read models show the whole log: one that has stopped somewhere may be right up to
+// there, and is still wrong.
+func (h *house) standsAtHead(ctx context.Context, log *slog.Logger) error {
+	if err := h.caughtUp(ctx, patience, projections.Names()...); err == nil {
+		return nil
+	}
+	if err := h.fold(ctx, log); err != nil {
+		return err
+	}
+	behind := h.caughtUp(ctx, behindTimeout, projections.Names()...)
+	if behind == nil {
+		return nil
+	}
+	lags, err := h.readModels.Lag(ctx, h.log, time.Now())
+	if err != nil {
+		return err
+	}
+	for _, l := range lags {
+		if l.Events > 0 {
+			behind = fmt.Errorf("read model %s is %d events behind on partition %d, at offset %d: %w", l.ReadModel, l.Events, l.Partition, l.Offset, behind)
+		}
+	}
+	return behind
 }
 
 // rebuild shows the progress of a rebuild or a verification, and its report.
@@ -56,6 +88,7 @@ func (d database) rebuild(ctx context.Context, log *slog.Logger, done string, ru
 	defer h.close()
 	bar := progressbar.NewOptions64(1, progressbar.OptionSetDescription("events"), progressbar.OptionSetWriter(os.Stderr),
 		progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
+	started := time.Now()
 	report, err := run(h, func(done, total int64) {
 		bar.ChangeMax64(max(total, 1))
 		_ = bar.Set64(min(done, total))
@@ -71,7 +104,7 @@ func (d database) rebuild(ctx context.Context, log *slog.Logger, done string, ru
 	}
 	_ = w.Flush()
 	fmt.Printf("%d events folded in %.1f s (%.0f/s), %.1f s in all\n", report.Events, report.Folded.Seconds(),
-		float64(report.Events)/max(report.Folded.Seconds(), 0.001), report.Took.Seconds())
+		float64(report.Events)/max(report.Folded.Seconds(), 0.001), time.Since(started).Seconds())
 	if err != nil {
 		return err
 	}

@@ -35,16 +35,21 @@ const (
 )
 
 func (c serveCommand) Run(ctx context.Context, log *slog.Logger) error {
-	listener, err := net.Listen("tcp", c.Addr) // first: a taken port is the commonest reason to fail
+	// A taken port is the commonest reason to fail, so it is tried first. Clients are let in when they can be served.
+	probe, err := net.Listen("tcp", c.Addr)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	defer func() { _ = listener.Close() }()
+	_ = probe.Close()
 	h, key, err := c.start(ctx, log)
 	if err != nil {
 		return err
 	}
 	defer h.close()
+	listener, err := net.Listen("tcp", c.Addr)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
 
 	surface := newSurface(h, c.MaxLag)
 	server := api.NewHTTPServer(c.Addr, api.New(api.Config{

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -41,8 +42,13 @@ func (s *surface) Shown(ctx context.Context, of event.TenantID) (eventstore.Posi
 	return eventstore.Position{Partition: partition, Offset: offset}, err
 }
 
+// probeTimeout is shorter than the time-outs of those who probe.
+const probeTimeout = 2 * time.Second
+
 // Ready checks the store and each projection.
 func (s *surface) Ready(ctx context.Context) []api.Check {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
 	checks := []api.Check{{Name: "store", OK: true, Detail: "reachable"}}
 	lags, err := s.house.readModels.Lag(ctx, s.house.log, time.Now())
 	if err != nil {
@@ -71,30 +77,34 @@ type lagCollector struct {
 	house  *house
 	events *prometheus.Desc
 	age    *prometheus.Desc
+	up     *prometheus.Desc
 }
 
 func newLagCollector(h *house) *lagCollector {
 	labels := []string{"read_model", "partition"}
 	return &lagCollector{house: h,
 		events: prometheus.NewDesc("tollgate_projection_lag_events", "Events on the log that the read model does not show yet.", labels, nil),
-		age:    prometheus.NewDesc("tollgate_projection_lag_seconds", "Age of the oldest of them.", labels, nil)}
+		age:    prometheus.NewDesc("tollgate_projection_lag_seconds", "Age of the oldest of them.", labels, nil),
+		up:     prometheus.NewDesc("tollgate_store_up", "Whether the store answered when the lag was measured.", nil, nil)}
 }
 
 func (c *lagCollector) Describe(out chan<- *prometheus.Desc) {
 	out <- c.events
 	out <- c.age
+	out <- c.up
 }
 
 func (c *lagCollector) Collect(out chan<- prometheus.Metric) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 	defer cancel()
 	lags, err := c.house.readModels.Lag(ctx, c.house.log, time.Now())
-	if err != nil {
-		out <- prometheus.NewInvalidMetric(c.events, err)
+	if err != nil { // an outage is when the other metrics are needed most
+		out <- prometheus.MustNewConstMetric(c.up, prometheus.GaugeValue, 0)
 		return
 	}
+	out <- prometheus.MustNewConstMetric(c.up, prometheus.GaugeValue, 1)
 	for _, l := range lags {
-		labels := []string{l.ReadModel, fmt.Sprint(l.Partition)}
+		labels := []string{l.ReadModel, strconv.Itoa(l.Partition)}
 		out <- prometheus.MustNewConstMetric(c.events, prometheus.GaugeValue, float64(l.Events), labels...)
 		out <- prometheus.MustNewConstMetric(c.age, prometheus.GaugeValue, l.Age.Seconds(), labels...)
 	}

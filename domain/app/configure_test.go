@@ -335,6 +335,10 @@ func TestRegisterAdminKey(t *testing.T) {
 	require.NoError(t, err)
 	_, err = h.ledger.RegisterAdminKey(ctx, scoped, "bootstrap")
 	require.ErrorIs(t, err, app.ErrConflict)
+	_, service, err := h.ledger.CreateKey(ctx, app.NewKey{Kind: tenant.Service, Name: "a"}, strings.NewReader(strings.Repeat("y", 32)), "cli")
+	require.NoError(t, err)
+	_, err = h.ledger.RegisterAdminKey(ctx, service, "bootstrap")
+	require.ErrorIs(t, err, app.ErrConflict)
 }
 
 func TestKeysConcurrently(t *testing.T) {

@@ -347,7 +347,8 @@ func TestDataWithinBounds(t *testing.T) {
 }
 
 // Many members must not cost more than in proportion: as many as 64 KiB can hold, in an object or in an array, at the top
-// or below. The best of some runs is taken, because the machine is shared.
+// or below. One run within the bound is enough, because the machine may be busy with other things; no run of a quadratic
+// algorithm is.
 func TestManyMembersAreCheap(t *testing.T) {
 	members := make([]string, 0, 8_000)
 	for i := range cap(members) {
@@ -363,7 +364,7 @@ func TestManyMembersAreCheap(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			best := time.Hour
-			for range 5 {
+			for try := 0; try < 100 && best >= 50*time.Millisecond*slowdown; try++ {
 				start := time.Now()
 				parse(t, raw)
 				best = min(best, time.Since(start))
@@ -408,6 +409,7 @@ func TestOpenTelemetryNames(t *testing.T) {
 		"less than nothing cached":          `{"gen_ai.usage.input_tokens":100,"gen_ai.usage.cache_read.input_tokens":-30}`,
 		"cached tokens as text":             `{"gen_ai.usage.input_tokens":100,"gen_ai.usage.cache_read.input_tokens":"30"}`,
 		"a difference without end":          `{"gen_ai.usage.input_tokens":1e63,"gen_ai.usage.cache_read.input_tokens":1e-62}`,
+		"a part beyond all digits":          `{"gen_ai.usage.input_tokens":999999999999999999,"gen_ai.usage.cache_read.input_tokens":1e-62}`,
 		"a case variant of a translated":    `{"Model":"o3","gen_ai.request.model":"o3"}`,
 	} {
 		t.Run(name, func(t *testing.T) { require.Equal(t, "invalid_event", refused(t, raw).Code) })

@@ -48,15 +48,22 @@ func samples(t *testing.T) map[string]eventstore.Append {
 	corrected := event.Metadata{Catalog: 41}
 	conflicted := u
 	conflicted.Quantity, conflicted.Data = money.MustParse("123456789012345678.123456789"), other
+	words := event.Usage{Identity: event.Identity{Tenant: "t", Type: "a", Source: "s"}, Quantity: money.Int(1), OccurredAt: time.UnixMicro(-1).UTC()}
+	words.Data = event.NewData(map[string]any{"userId": "text 2", "feature": "text 3", "provider": "text 4", "model": "text 5", "promptVersion": "text 6",
+		"inputTokens": 7, "outputTokens": 8, "cachedInputTokens": 9, "latencyMs": 10, "cacheHit": true, "safety": "text 12", "status": "text 13",
+		"attempt": 14, "retryOf": nil, "modelTier": "text 16", "audioSeconds": 17, "sessionId": "text 18", "requestId": "text 19", "error": "text 20",
+		"region": "text 21", "operation": "text 22"})
 	hash := make([]byte, 32)
 	for i := range hash {
 		hash[i] = byte(i)
 	}
 	return map[string]eventstore.Append{
-		"usage_recorded.v1":   u.Append(meta),
-		"usage_voided.v1":     event.UsageVoided{Usage: u, Metadata: corrected, Reason: "double report", By: "key:key_1"}.Append(0),
-		"usage_adjusted.v1":   event.UsageAdjusted{Usage: u, Metadata: corrected, Quantity: money.MustParse("0.000000001"), Data: other, Reason: "wrong model", By: "key:key_1"}.Append(1),
-		"usage_conflicted.v1": event.UsageConflicted{Usage: conflicted}.Append(),
+		"usage_recorded.v1": u.Append(meta),
+		// Every name of the dictionary. A new name needs a recording of its own.
+		"usage_recorded.v1.dictionary": words.Append(event.Metadata{Catalog: -1}),
+		"usage_voided.v1":              event.UsageVoided{Usage: u, Metadata: corrected, Reason: "double report", By: "key:key_1"}.Append(0),
+		"usage_adjusted.v1":            event.UsageAdjusted{Usage: u, Metadata: corrected, Quantity: money.MustParse("0.000000001"), Data: other, Reason: "wrong model", By: "key:key_1"}.Append(1),
+		"usage_conflicted.v1":          event.UsageConflicted{Usage: conflicted}.Append(),
 		"tenant_defined.v1": event.TenantDefined{Tenant: "tenant_123", Name: "Café & Söhne", TimeZone: "Europe/Berlin", Currency: "EUR",
 			Hosts: []string{"acme.product.com", "xn--bcher-kva.example"}, Slug: "acme", By: "cli"}.Append(2),
 		"catalog_applied.v1": event.CatalogApplied{Catalog: json.RawMessage(`{"meters":[{"key":"a","eventType":"<a> & b","aggregation":"sum"}]}`), By: "cli"}.Append(eventstore.NoStream),
@@ -90,6 +97,23 @@ func again(t require.TestingT, e any, expected eventstore.Revision) eventstore.A
 	default:
 		require.Failf(t, "no recording covers it", "%T", e)
 		return eventstore.Append{}
+	}
+}
+
+// The numbers of the dictionary are part of the log's format: each stands in some recording.
+func TestEveryNameOfTheDictionaryHasARecording(t *testing.T) {
+	recorded := map[string]bool{}
+	for _, r := range recordings(t) {
+		if e, err := event.Decode(r.event(t)); err == nil {
+			if u, ok := e.(event.UsageRecorded); ok {
+				for name := range u.Data.All() {
+					recorded[name] = true
+				}
+			}
+		}
+	}
+	for _, name := range event.WireNames {
+		require.True(t, name == "" || recorded[name], "%s: add a sample and run go test ./domain/event -record", name)
 	}
 }
 
@@ -178,6 +202,7 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 	for name, r := range map[string]eventstore.Recorded{
 		"an unknown kind":                    with(usage, func(r *eventstore.Recorded) { r.Type = "usage_recorded.v2:a" }),
+		"no time":                            with(usage, func(r *eventstore.Recorded) { r.Data = []byte("\x0a\x01s\x10\x02") }),
 		"no usage type":                      with(usage, func(r *eventstore.Recorded) { r.Type = "usage_recorded.v1" }),
 		"an empty usage type":                with(usage, func(r *eventstore.Recorded) { r.Type = "usage_recorded.v1:" }),
 		"an empty payload":                   with(usage, func(r *eventstore.Recorded) { r.Data = nil }),

@@ -10,7 +10,6 @@ import (
 	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/money"
-	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
 // The catalog has the meters of the contract's example, no more: each meter is one more row to keep up to date.
@@ -37,8 +36,9 @@ var (
 
 func tenantName(n int) string { return fmt.Sprintf("tenant_%03d", n) }
 
-func tenantOf(n int) tenant.Tenant {
-	return tenant.Tenant{ID: event.TenantID(tenantName(n)), Name: "Tenant " + strconv.Itoa(n), TimeZone: "Europe/Berlin", Currency: "USD"}
+func tenantOf(n int) event.TenantDefined {
+	return event.TenantDefined{Tenant: event.TenantID(tenantName(n)), Name: "Tenant " + strconv.Itoa(n), TimeZone: "Europe/Berlin",
+		Currency: "USD", By: "bench"}
 }
 
 // ids hands out source ids. No two events of a run have the same one, whichever database they go to.

@@ -3,17 +3,18 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/tollgate-io/tollgate/adapters/postgres"
 	"github.com/tollgate-io/tollgate/adapters/watermill"
 	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/catalog"
+	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/tenant"
 	"github.com/tollgate-io/tollgate/migrations"
 	"github.com/tollgate-io/tollgate/projections"
@@ -109,16 +110,15 @@ func prepare(ctx context.Context, url string, partitions int) (tenant.Secret, er
 	if _, err := l.ApplyCatalog(ctx, c, false, "bench"); err != nil {
 		return "", err
 	}
-	group, defining := errgroup.WithContext(ctx)
-	group.SetLimit(16)
-	for n := range tenants {
-		group.Go(func() error {
-			_, err := l.DefineTenant(defining, tenantOf(n), "bench")
-			return err
-		})
+	// All at once: one by one each would wait until the directory shows it.
+	definitions := make([]eventstore.Append, tenants)
+	for n := range definitions {
+		definitions[n] = tenantOf(n).Append(eventstore.NoStream)
 	}
-	if err := group.Wait(); err != nil {
-		return "", err
+	for _, r := range l.log.Append(ctx, definitions) {
+		if r.Outcome != eventstore.Appended {
+			return "", fmt.Errorf("define a tenant: %w", errors.Join(r.Err, eventstore.ErrInvalid))
+		}
 	}
 	_, key, err := l.CreateKey(ctx, app.NewKey{Kind: tenant.Service, Name: "bench"}, rand.Reader, "bench")
 	if err != nil {
