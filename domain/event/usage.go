@@ -166,9 +166,9 @@ type UsageAdjusted struct {
 }
 
 // After is the fact as the adjustment leaves it.
-func (a UsageAdjusted) After() Usage {
-	u := a.Usage
-	u.Quantity, u.Data = a.Quantity, a.Data
+func (e UsageAdjusted) After() Usage {
+	u := e.Usage
+	u.Quantity, u.Data = e.Quantity, e.Data
 	return u
 }
 

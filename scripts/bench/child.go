@@ -124,7 +124,7 @@ func (c childConfig) serve(ctx context.Context) error {
 		}
 		defer l.close()
 		if c.Fold {
-			if _, err := l.fold(ctx); err != nil {
+			if err := l.fold(ctx); err != nil {
 				return err
 			}
 		}

@@ -82,7 +82,7 @@ func (l *largeLog) foldAll(ctx context.Context) error {
 		return err
 	}
 	defer ledger.close()
-	if _, err := ledger.fold(ctx); err != nil {
+	if err := ledger.fold(ctx); err != nil {
 		return err
 	}
 	return l.probe.settle(ctx, foldTimeout)

@@ -63,11 +63,11 @@ func openLedger(ctx context.Context, url string, partitions int) (_ *ledger, err
 	return l, nil
 }
 
-// fold runs the projections until stop is called; a ledger that is closed stops them, too.
-func (l *ledger) fold(ctx context.Context) (stop func(), err error) {
+// fold runs the projections until the ledger is closed.
+func (l *ledger) fold(ctx context.Context) error {
 	runner, err := watermill.NewRunner(watermill.Config{Target: l.readModels, Log: l.log, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	done := make(chan struct{})
@@ -75,12 +75,11 @@ func (l *ledger) fold(ctx context.Context) (stop func(), err error) {
 		defer close(done)
 		_ = runner.Run(running) // whoever waits for the read models sees that they stand still
 	}()
-	stop = func() {
+	l.closers = append(l.closers, func() {
 		cancel()
 		<-done
-	}
-	l.closers = append(l.closers, stop)
-	return stop, nil
+	})
+	return nil
 }
 
 func (l *ledger) close() {
@@ -100,7 +99,7 @@ func prepare(ctx context.Context, url string, partitions int) (tenant.Secret, er
 		return "", err
 	}
 	defer l.close()
-	if _, err := l.fold(ctx); err != nil {
+	if err := l.fold(ctx); err != nil {
 		return "", err
 	}
 	c, err := catalog.Parse([]byte(benchCatalog))

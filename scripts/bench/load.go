@@ -59,7 +59,7 @@ func newRequest(g *generator, key string, events int) *request {
 	for i := range r.ids {
 		r.ids[i] += len(head)
 	}
-	r.bytes = append(head, body...)
+	r.bytes = slices.Concat(head, body)
 	return r
 }
 

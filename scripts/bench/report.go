@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -90,8 +91,10 @@ func short(v float64) string {
 	}
 }
 
+// print writes the report as people read it.
 func (r *report) print(w io.Writer) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	var table bytes.Buffer
+	t := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(t, "benchmark\tours\tbaseline\tratio (min-max)\ttarget\t\tp50 / p99 ms\tbaseline's")
 	for _, row := range r.Rows {
 		baseline, ratio, verdict := "", "", ""
@@ -104,15 +107,14 @@ func (r *report) print(w io.Writer) error {
 		if row.OK != nil {
 			verdict = map[bool]string{true: "ok", false: "short"}[*row.OK]
 		}
-		line := strings.Join([]string{row.Name, short(row.Ours.Median) + " " + row.Unit, baseline, ratio, row.Target, verdict,
-			row.OursLatency.String(), row.BaselineLatency.String()}, "\t")
-		_, _ = fmt.Fprintln(t, strings.TrimRight(line, "\t"))
+		_, _ = fmt.Fprintln(t, strings.Join([]string{row.Name, short(row.Ours.Median) + " " + row.Unit, baseline, ratio, row.Target, verdict,
+			row.OursLatency.String(), row.BaselineLatency.String()}, "\t"))
 	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
 	if len(r.Amplification) > 0 {
-		_, _ = fmt.Fprint(w, "\nwhat one event costs\n")
+		_, _ = fmt.Fprint(&table, "\nwhat one event costs\n")
 		_, _ = fmt.Fprintln(t, "table\trows inserted\trows updated\tindex entries\theap bytes\tindex bytes")
 		total := amplification{Table: "total"}
 		for _, a := range r.Amplification {
@@ -127,6 +129,9 @@ func (r *report) print(w io.Writer) error {
 		if err := t.Flush(); err != nil {
 			return err
 		}
+	}
+	for line := range strings.Lines(table.String()) {
+		_, _ = fmt.Fprintln(w, strings.TrimRight(line, " \n"))
 	}
 	_, _ = fmt.Fprintln(w)
 	for _, note := range r.Notes {
