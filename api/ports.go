@@ -20,7 +20,7 @@ type TimelineReader interface {
 	Timeline(ctx context.Context, q timeline.Query) (timeline.Page, eventstore.Position, error)
 }
 
-// Keys is one page of API keys, oldest first, with the revoked ones. NextCursor is "" at the end.
+// Keys is one page of API keys, newest first, with the revoked ones. NextCursor is "" at the end.
 type Keys struct {
 	Items      []tenant.Key
 	NextCursor string

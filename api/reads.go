@@ -24,7 +24,7 @@ import (
 const (
 	defaultLimit  = 50
 	maxLimit      = 500
-	maxCursor     = 1024
+	maxCursor     = 48 << 10 // below MaxHeaderBytes; a cursor of usage carries the labels of its last row
 	defaultWait   = 2 * time.Second
 	maxWait       = 30 * time.Second
 	defaultPeriod = 30 * 24 * time.Hour // of a usage report without from

@@ -44,9 +44,6 @@ func (r *ReadModels) applyTimeline(ctx context.Context, g projections.Range, eve
 		[]any{tenants, occurred, positions, sources, types, kinds})
 }
 
-// TimelineQuery asks what happened to a tenant, newest first.
-type TimelineQuery = timeline.Query
-
 // Bounds of a list.
 const (
 	defaultPage = 50
@@ -86,7 +83,7 @@ const selectTimelineOfSource = `with found as materialized (
 // Timeline returns where the events of a page are in the log, the cursor of the next page ("" on the last) and the
 // position that the answer reflects. The filters by type and source compare hashes: the caller, who reads the events
 // anyway, drops those that projections.Item.Is refuses. Errors: *invalid.Error.
-func (r *ReadModels) Timeline(ctx context.Context, q TimelineQuery) (events []eventstore.Position, next string, at eventstore.Position, err error) {
+func (r *ReadModels) Timeline(ctx context.Context, q timeline.Query) (events []eventstore.Position, next string, at eventstore.Position, err error) {
 	if q.Limit, err = pageLimit(q.Limit); err != nil {
 		return nil, "", at, err
 	}

@@ -18,11 +18,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
-	"github.com/tollgate-io/tollgate/adapters/postgres"
 	"github.com/tollgate-io/tollgate/adapters/watermill"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/tenant"
+	"github.com/tollgate-io/tollgate/domain/timeline"
 	"github.com/tollgate-io/tollgate/domain/usage"
 	"github.com/tollgate-io/tollgate/projections"
 )
@@ -58,7 +58,7 @@ func TestEventsReachEveryReadModel(t *testing.T) {
 	}
 	require.Zero(t, events)
 
-	positions, next, _, err := h.read.Timeline(t.Context(), postgres.TimelineQuery{Tenant: event.TenantID(acme), Limit: 10})
+	positions, next, _, err := h.read.Timeline(t.Context(), timeline.Query{Tenant: event.TenantID(acme), Limit: 10})
 	require.NoError(t, err)
 	require.Len(t, positions, 10)
 	require.NotEmpty(t, next)

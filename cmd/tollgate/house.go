@@ -36,7 +36,6 @@ const (
 // house is everything that is open: the database, the log and the read models on it, and the application on top.
 type house struct {
 	url        string
-	server     *pgserver.Server // nil where the database is somebody else's
 	log        *postgres.Log
 	readModels *postgres.ReadModels
 	directory  *postgres.Directory
@@ -97,7 +96,7 @@ func (h *house) openPrivateServer(ctx context.Context, dir string, log *slog.Log
 }
 
 func (h *house) use(server *pgserver.Server) {
-	h.server, h.url = server, server.URL()
+	h.url = server.URL()
 	h.closers = append(h.closers, func() {
 		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 		defer cancel()

@@ -222,8 +222,13 @@ type rowReader struct {
 // piece of a source id: plain text, or the value of a column, or the line.
 type piece struct {
 	text   string
-	column int // -1: text; -2: the line
+	column int // or plainText, lineNumber
 }
+
+const (
+	plainText  = -1
+	lineNumber = -2
+)
 
 type dataColumn struct {
 	name   string
@@ -265,7 +270,7 @@ func newRowReader(r io.Reader, c importCommand) (*rowReader, error) {
 	if err := in.setMap(c.Map, column); err != nil {
 		return nil, fmt.Errorf("--map: %w", err)
 	}
-	if in.source, err = parseSource(c.SourceID, column); err != nil {
+	if in.source, err = parseSource(c.SourceID, in.file, column); err != nil {
 		return nil, fmt.Errorf("--source-id: %w", err)
 	}
 	if in.quantity, err = parseQuantity(c.Quantity, column); err != nil {
@@ -300,12 +305,12 @@ func (in *rowReader) setMap(pairs []string, column func(string) (int, error)) er
 	return nil
 }
 
-func parseSource(template string, column func(string) (int, error)) ([]piece, error) {
+func parseSource(template, file string, column func(string) (int, error)) ([]piece, error) {
 	var pieces []piece
 	for template != "" {
 		text, rest, found := strings.Cut(template, "{")
 		if text != "" {
-			pieces = append(pieces, piece{text, -1})
+			pieces = append(pieces, piece{text, plainText})
 		}
 		if !found {
 			break
@@ -316,9 +321,9 @@ func parseSource(template string, column func(string) (int, error)) ([]piece, er
 		}
 		switch name {
 		case "file":
-			pieces = append(pieces, piece{"", -3})
+			pieces = append(pieces, piece{file, plainText})
 		case "line":
-			pieces = append(pieces, piece{"", -2})
+			pieces = append(pieces, piece{"", lineNumber})
 		default:
 			i, err := column(name)
 			if err != nil {
@@ -384,12 +389,10 @@ func (in *rowReader) sourceID(row []string, line int) event.SourceID {
 	var b strings.Builder
 	for _, p := range in.source {
 		switch p.column {
-		case -1:
+		case plainText:
 			b.WriteString(p.text)
-		case -2:
+		case lineNumber:
 			_, _ = fmt.Fprint(&b, line)
-		case -3:
-			b.WriteString(in.file)
 		default:
 			b.WriteString(row[p.column])
 		}

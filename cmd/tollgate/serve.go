@@ -170,7 +170,6 @@ func (c serveCommand) greet(addr string, key tenant.Secret) {
 
 // supervise starts the private server again when it dies under us; the pools reconnect by themselves.
 func (h *house) supervise(server *pgserver.Server, log *slog.Logger) {
-	h.server = server
 	watching, stop := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {

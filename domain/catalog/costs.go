@@ -9,9 +9,6 @@ import (
 // Date is a day, YYYY-MM-DD, in UTC: providers change their prices by the day. Dates compare as texts.
 type Date string
 
-// DateOf is the day of an instant.
-func DateOf(t time.Time) Date { return Date(t.UTC().Format(time.DateOnly)) }
-
 // Cost is what a provider charges us for a model, in US dollars per million tokens, from a day on. It has nothing to
 // do with what a tenant pays.
 type Cost struct {

@@ -62,9 +62,6 @@ func ParseQuantity(text string) (Decimal, error) {
 	return n, nil
 }
 
-// ParseAmount reads an amount of money in major units; the bounds are those of a quantity.
-func ParseAmount(text string) (Decimal, error) { return ParseQuantity(text) }
-
 // ParseNumber reads any JSON number of at most 64 characters whose exponent is within ±64: the bounds for numbers that
 // are only kept, never billed. Errors: ErrSyntax, ErrRange.
 func ParseNumber(text string) (Decimal, error) {
