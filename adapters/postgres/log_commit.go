@@ -38,7 +38,13 @@ const lockPartition = `select pg_advisory_xact_lock($1, $2)`
 //
 // Only the holder of the partition's lock runs this, so what it has read cannot change before it commits; the primary
 // keys refuse whoever goes without the lock. recorded_at never goes back, also when the clock does.
-const appendEvents = `
+const appendEvents = appendInput + verdictPerElement + appendPlaced + `left join (select op, max(position) as position, max(now) as now from placed group by op) p using (op)`
+
+// appendSingles is appendEvents for a batch whose elements have one event each, as nearly all have: a row is an element, and
+// nothing has to be grouped.
+const appendSingles = appendInput + verdictPerRow + appendPlaced + `left join placed p using (op)`
+
+const appendInput = `
 with input as materialized (
     select op, stream, revision, event_id, type_id, tenant_id, data, ord, revision > 0 and op is distinct from lag(op) over (order by ord) as follows
     from unnest($3::int[], $4::bytea[], $5::bigint[], $6::uuid[], $7::smallint[], $8::text[], $9::bytea[])
@@ -49,10 +55,18 @@ with input as materialized (
            coalesce(r.event_id = i.event_id, false) as same
     from input i
     left join lateral (select s.position, s.event_id from log_streams s where s.stream = i.stream and s.revision = i.revision limit 1) r on true
-), verdict as materialized (
+), verdict as materialized (`
+
+const verdictPerElement = `
     select op, case when bool_and(free) then 'a' when bool_and(same) then 'd' else 'c' end as outcome,
            max(position) as position, (array_agg(event_id))[1] as resident
-    from seen group by op
+    from seen group by op`
+
+const verdictPerRow = `
+    select op, case when free then 'a' when same then 'd' else 'c' end as outcome, position, event_id as resident
+    from seen`
+
+const appendPlaced = `
 ), head as materialized (
     select coalesce(max(h.last_position), $1) as position, greatest(clock_timestamp(), max(h.recorded_at)) as now
     from (select last_position, recorded_at from log_commits where last_position >= $1 and last_position < $2 order by last_position desc limit 1) h
@@ -61,17 +75,17 @@ with input as materialized (
     from input i join verdict v using (op) cross join head where v.outcome = 'a'
 ), events as (
     insert into log_events (position, recorded_at, revision, type_id, stream, tenant_id, data)
-    select position, now, revision, type_id, stream, tenant_id, data from placed order by position
+    select position, now, revision, type_id, stream, tenant_id, data from placed
 ), streams as (
     insert into log_streams (stream, revision, position, event_id)
-    select stream, revision, position, event_id from placed order by position
+    select stream, revision, position, event_id from placed
 ), commits as (
     insert into log_commits (last_position, recorded_at)
     select max(position), max(now) from placed having count(*) > 0
 )
 select v.op, v.outcome, coalesce(p.position, v.position), v.resident,
        coalesce(p.now, (select c.recorded_at from log_commits c where c.last_position >= v.position order by c.last_position limit 1))
-from verdict v left join (select op, max(position) as position, max(now) as now from placed group by op) p using (op)`
+from verdict v `
 
 // call is one Append of a caller: its entries may be spread over several commits.
 type call struct {
@@ -269,7 +283,14 @@ func (c *committer) tryCommit(ctx context.Context, batch []*entry) error {
 	head := int64(0)
 	b := &pgx.Batch{} // one round trip and one implicit transaction, which commits at its end
 	b.Queue(lockPartition, lockClass, c.partition)
-	b.Queue(appendEvents, args...).Query(func(rows pgx.Rows) error {
+	statement := appendSingles
+	for _, e := range batch {
+		if len(e.Events) > 1 {
+			statement = appendEvents
+			break
+		}
+	}
+	b.Queue(statement, args...).Query(func(rows pgx.Rows) error {
 		head, err = readVerdicts(rows, batch)
 		return err
 	})

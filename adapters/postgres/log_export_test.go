@@ -1,6 +1,7 @@
 package postgres
 
-// AppendEvents is the statement whose plan the tests look at, LogParameters the settings under which it is planned.
-const AppendEvents = appendEvents
-
-var LogParameters = logParameters
+// AppendStatements are those whose plans the tests look at, LogParameters the settings under which they are planned.
+var (
+	AppendStatements = []string{appendEvents, appendSingles}
+	LogParameters    = logParameters
+)

@@ -55,27 +55,26 @@ func TestAppendProbesTheIndex(t *testing.T) {
 		_, err := c.Exec(t.Context(), "select set_config($1, $2, false)", name, value)
 		require.NoError(t, err)
 	}
-	for _, statement := range []string{
-		"analyze log_streams", "analyze log_commits",
-		"prepare append_events (bigint, bigint, int[], bytea[], bigint[], uuid[], smallint[], text[], bytea[]) as " + postgres.AppendEvents,
-	} {
-		_, err := c.Exec(t.Context(), statement)
+	_, err := c.Exec(t.Context(), "analyze log_streams, log_commits")
+	require.NoError(t, err)
+	for n, statement := range postgres.AppendStatements {
+		_, err := c.Exec(t.Context(), fmt.Sprintf("prepare append_%d (bigint, bigint, int[], bytea[], bigint[], uuid[], smallint[], text[], bytea[]) as %s", n, statement))
 		require.NoError(t, err)
+		rows, err := c.Query(t.Context(), fmt.Sprintf(`explain (costs off) execute append_%d(0, 281474976710656, '{0}', '{"\\x01"}', '{0}',
+			'{00000000-0000-0000-0000-000000000001}', '{1}', '{acme}', '{"\\x01"}')`, n), pgx.QueryExecModeSimpleProtocol)
+		require.NoError(t, err)
+		lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		require.NoError(t, err)
+		plan := strings.Join(lines, "\n")
+		for _, table := range []string{"log_streams", "log_commits", "log_events"} {
+			require.NotContains(t, plan, "Seq Scan on "+table, plan)
+			require.NotContains(t, plan, "Bitmap Heap Scan on "+table, plan)
+		}
+		require.Contains(t, plan, "using log_streams_pkey on log_streams s", plan)
+		require.Contains(t, plan, "using log_streams_pkey on log_streams p", plan)
+		require.Contains(t, plan, "using log_commits_pkey on log_commits", plan)
+		require.NotContains(t, plan, "Merge Join", plan)
 	}
-	rows, err := c.Query(t.Context(), `explain (costs off) execute append_events(0, 281474976710656, '{0}', '{"\\x01"}', '{0}',
-		'{00000000-0000-0000-0000-000000000001}', '{1}', '{acme}', '{"\\x01"}')`, pgx.QueryExecModeSimpleProtocol)
-	require.NoError(t, err)
-	lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	require.NoError(t, err)
-	plan := strings.Join(lines, "\n")
-	for _, table := range []string{"log_streams", "log_commits", "log_events"} {
-		require.NotContains(t, plan, "Seq Scan on "+table, plan)
-		require.NotContains(t, plan, "Bitmap Heap Scan on "+table, plan)
-	}
-	require.Contains(t, plan, "using log_streams_pkey on log_streams s", plan)
-	require.Contains(t, plan, "using log_streams_pkey on log_streams p", plan)
-	require.Contains(t, plan, "using log_commits_pkey on log_commits", plan)
-	require.NotContains(t, plan, "Merge Join", plan)
 }
 
 // A retry reads and writes nothing: no dead row is left behind, and the head stays.
