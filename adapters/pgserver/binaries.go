@@ -190,7 +190,7 @@ const noMainCluster = "/etc/postgresql-common/createcluster.d/tollgate.conf"
 // installPackage installs the distribution's PostgreSQL. The setting is for this
 // one installation; an administrator's later one behaves as usual.
 func installPackage(ctx context.Context, log *slog.Logger, apt string) error {
-	if err := errors.Join(os.MkdirAll(filepath.Dir(noMainCluster), 0o755), os.WriteFile(noMainCluster, []byte("create_main_cluster = false\n"), 0o644)); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Dir(noMainCluster), 0o755), os.WriteFile(noMainCluster, []byte("create_main_cluster = false\n"), 0o644)); err != nil { //nolint:gosec // Debian's own file mode
 		return fmt.Errorf("pgserver: prepare the installation: %w", err)
 	}
 	defer func() { _ = os.Remove(noMainCluster) }()
@@ -290,6 +290,6 @@ func shareAll(root string) error {
 			return err
 		}
 		own := info.Mode().Perm() & 0o500
-		return os.Chmod(path, info.Mode().Perm()|own>>3|own>>6)
+		return os.Chmod(path, info.Mode().Perm()|own>>3|own>>6) //nolint:gosec // in a folder that only we write
 	})
 }

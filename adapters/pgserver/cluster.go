@@ -266,7 +266,7 @@ func (c *cluster) chooseSettings(ctx context.Context, cfg Config) (map[string]st
 	}
 	if runtime.GOOS == "linux" {
 		var shm syscall.Statfs_t
-		if err := syscall.Statfs("/dev/shm", &shm); err != nil || shm.Bavail*uint64(shm.Bsize) < minSharedMemory {
+		if err := syscall.Statfs("/dev/shm", &shm); err != nil || shm.Bavail*uint64(shm.Bsize) < minSharedMemory { //nolint:gosec // a block size is positive
 			s["dynamic_shared_memory_type"] = "mmap"
 		}
 	}

@@ -90,7 +90,7 @@ func findPostmaster(data string) (*postmaster, error) {
 	// be signalled even if the number is given to another process later.
 	process, err := os.FindProcess(note.pid)
 	if err != nil {
-		return nil, nil
+		return nil, nil //nolint:nilerr // no such process: no postmaster
 	}
 	mark, err := mark(data)
 	if err != nil {

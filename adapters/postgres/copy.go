@@ -18,7 +18,7 @@ func copyTimeline(ctx context.Context, pool *pgxpool.Pool, schema string, rows [
 	if len(rows) == 0 {
 		return buffer, nil
 	}
-	b := append(buffer[:0], "PGCOPY\n\xff\r\n\x00\x00\x00\x00\x00\x00\x00\x00\x00"...)
+	b := append(buffer[:0], "PGCOPY\n\xff\r\n\x00\x00\x00\x00\x00\x00\x00\x00\x00"...) //nolint:gocritic // the buffer is used again
 	for i := range rows {
 		r := &rows[i]
 		b = binary.BigEndian.AppendUint16(b, 6)

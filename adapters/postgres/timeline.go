@@ -6,7 +6,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/invalid"
 	"github.com/tollgate-io/tollgate/domain/timeline"
@@ -106,7 +105,7 @@ func (r *ReadModels) Timeline(ctx context.Context, q timeline.Query) (events []e
 			return nil, "", at, invalid.New("/cursor", "malformed", "the cursor is not one that was given out; start again without one")
 		}
 	}
-	arguments := []any{string(q.Tenant), from, to, after, position, len(q.Type), projections.TypeHash(event.Type(q.Type)),
+	arguments := []any{string(q.Tenant), from, to, after, position, len(q.Type), projections.TypeHash(q.Type),
 		projections.Kind(q.Type).Number(), q.Limit + 1}
 	statement := selectTimeline
 	if q.Source != "" {
