@@ -33,6 +33,8 @@ const (
 	// slowRange is how long a range may take to handle before the next ones get smaller: a transaction holds locks.
 	slowRange = 200 * time.Millisecond
 
+	// gatherFor is how long events gather at the head before the next range is applied.
+	gatherFor = 20 * time.Millisecond
 	// minPause and maxPause bound the wait after a failure, outages included.
 	minPause = 50 * time.Millisecond
 	maxPause = 5 * time.Second
@@ -284,6 +286,11 @@ func (l *loop) follow(ctx context.Context) error {
 		}
 		l.adapt(events, took)
 		if !reading && next.err == nil {
+			// At the head a range would carry a handful of events and cost as much as one of a thousand. An event after a
+			// pause is applied at once; those that follow it gather for a moment.
+			if !pause(ctx, gatherFor) {
+				return ctx.Err()
+			}
 			next = l.read(ctx, offset)
 		}
 	}
