@@ -337,10 +337,9 @@ func TestStoreFailsInsideStream(t *testing.T) {
 		_, _ = fmt.Fprintln(w, usageEvent("a"))
 		<-first
 		h.faults.failWith(func(eventstore.Append) error { return eventstore.ErrUnavailable })
-		_, err := fmt.Fprintln(w, usageEvent("b"))
-		for i := 0; err == nil; i++ {
-			_, err = fmt.Fprintln(w, usageEvent(strconv.Itoa(i)))
-		}
+		// The stream stays open without more lines: a client that still writes when it is answered may see the connection
+		// reset instead of the answer, and then has to send all of it again just the same.
+		_, _ = fmt.Fprintln(w, usageEvent("b"))
 	}()
 	resp := lines(t, s, h, "", r)
 	assert.Equal(t, http.StatusServiceUnavailable, resp.StatusCode)
