@@ -95,6 +95,10 @@ func (s *Store) append(a eventstore.Append, at time.Time) eventstore.Result {
 		}
 	}
 
+	if present := s.present(a.Absent); len(present) > 0 {
+		return eventstore.Result{Outcome: eventstore.Present, Present: present}
+	}
+
 	// The wall clock may step back; the log's time may not.
 	if at = at.UTC().Truncate(time.Microsecond); at.After(p.last) {
 		p.last = at
@@ -118,6 +122,17 @@ func (s *Store) append(a eventstore.Append, at time.Time) eventstore.Result {
 	p.grown = make(chan struct{})
 	newest := p.events[len(p.events)-1]
 	return eventstore.Result{Outcome: eventstore.Appended, Position: newest.Position, RecordedAt: newest.RecordedAt}
+}
+
+// present returns the indexes of the streams that exist.
+func (s *Store) present(names []eventstore.StreamName) []int {
+	var present []int
+	for i, name := range names {
+		if s.streams[name] != nil {
+			present = append(present, i)
+		}
+	}
+	return present
 }
 
 // holds tells whether exactly the events of a stand directly after its expected revision, which the stream has reached.

@@ -22,7 +22,8 @@ type LogConfig struct {
 	// Partitions and LeafSize (positions per table of events) count only when the log is created; later the log knows.
 	Partitions int
 	LeafSize   int64
-	// QueueLimit bounds the events that wait for a commit, per partition; more is refused as overloaded.
+	// QueueLimit bounds the events that wait for a commit, per partition, and what their guards name; more is refused as
+	// overloaded.
 	QueueLimit int
 	// Retry is how long a commit with an unknown outcome is tried again before its callers are told.
 	Retry time.Duration
@@ -159,6 +160,9 @@ func (l *Log) Append(ctx context.Context, batch []eventstore.Append) []eventstor
 		}
 		p := eventstore.PartitionOf(a.Tenant, l.partitions)
 		entries[i] = entry{Append: *a, packed: packStream(a.Stream), call: call}
+		for _, name := range a.Absent {
+			entries[i].absent = append(entries[i].absent, packStream(name))
+		}
 		perPartition[p] = append(perPartition[p], &entries[i])
 		call.pending++
 		for j := range a.Events {

@@ -18,7 +18,8 @@ import (
 // lockClass is the first key of the advisory locks of this package ("tg").
 const lockClass = 0x7467
 
-// Bounds of one transaction. More events add latency and no throughput.
+// Bounds of one transaction. More events add latency and no throughput. A stream that must be absent counts like an event:
+// each is a probe of the index.
 const (
 	maxCommitEvents = 2000
 	maxCommitBytes  = 8 << 20
@@ -38,11 +39,21 @@ const lockPartition = `select pg_advisory_xact_lock($1, $2)`
 //
 // Only the holder of the partition's lock runs this, so what it has read cannot change before it commits; the primary
 // keys refuse whoever goes without the lock. recorded_at never goes back, also when the clock does.
-const appendEvents = appendInput + verdictPerElement + appendPlaced + `left join (select op, max(position) as position, max(now) as now from placed group by op) p using (op)`
+const appendEvents = appendInput + appendVerdict + verdictPerElement + appendPlaced + answerColumns + answerPerElement
+
+const answerPerElement = ` from verdict v left join (select op, max(position) as position, max(now) as now from placed group by op) p using (op)`
 
 // appendSingles is appendEvents for a batch whose elements have one event each, as nearly all have: a row is an element, and
 // nothing has to be grouped.
-const appendSingles = appendInput + verdictPerRow + appendPlaced + `left join placed p using (op)`
+const appendSingles = appendInput + appendVerdict + verdictPerRow + appendPlaced + answerColumns + ` from verdict v left join placed p using (op)`
+
+// appendGuarded is appendEvents for a batch in which elements want streams absent. An element that would be appended is
+//
+//	p(resent)    if one of those streams has an event at revision 0.
+//
+// It is a statement of its own, so that appends without guards do not pay for it. What the batch itself writes is not yet
+// there: take keeps apart what has to see it.
+const appendGuarded = appendInput + appendFound + verdictPerElement + appendGuards + appendPlaced + answerColumns + `, v.present` + answerPerElement
 
 const appendInput = `
 with input as materialized (
@@ -55,7 +66,21 @@ with input as materialized (
            coalesce(r.event_id = i.event_id, false) as same
     from input i
     left join lateral (select s.position, s.event_id from log_streams s where s.stream = i.stream and s.revision = i.revision limit 1) r on true
-), verdict as materialized (`
+), `
+
+const appendVerdict = `verdict as materialized (`
+
+const appendFound = `present as materialized (
+    select g.op, array_agg(g.n order by g.n) as present
+    from unnest($10::int[], $11::int[], $12::bytea[]) as g(op, n, stream)
+    cross join lateral (select from log_streams a where a.stream = g.stream and a.revision = 0 limit 1) r
+    group by g.op
+), unguarded as materialized (`
+
+const appendGuards = `
+), verdict as materialized (
+    select u.op, case when u.outcome = 'a' and p.present is not null then 'p' else u.outcome end as outcome, u.position, u.resident, p.present
+    from unguarded u left join present p using (op)`
 
 const verdictPerElement = `
     select op, case when bool_and(free) then 'a' when bool_and(same) then 'd' else 'c' end as outcome,
@@ -83,9 +108,10 @@ const appendPlaced = `
     insert into log_commits (last_position, recorded_at)
     select max(position), max(now) from placed having count(*) > 0
 )
-select v.op, v.outcome, coalesce(p.position, v.position), v.resident,
-       coalesce(p.now, (select c.recorded_at from log_commits c where c.last_position >= v.position order by c.last_position limit 1))
-from verdict v `
+`
+
+const answerColumns = `select v.op, v.outcome, coalesce(p.position, v.position), v.resident,
+       coalesce(p.now, (select c.recorded_at from log_commits c where c.last_position >= v.position order by c.last_position limit 1))`
 
 // call is one Append of a caller: its entries may be spread over several commits.
 type call struct {
@@ -107,6 +133,7 @@ func (c *call) finish(entries []*entry, r eventstore.Result) {
 type entry struct {
 	eventstore.Append
 	packed []byte
+	absent [][]byte // Absent, packed
 	call   *call
 	result eventstore.Result
 	// followers wait for this entry's answer, because they want the same place of the same stream.
@@ -114,6 +141,9 @@ type entry struct {
 	resident  uuid.UUID // who stands at the place after the commit
 	op        int32     // the entry's number in its commit
 }
+
+// size is what bounds count: the events to write, and the streams to look for.
+func (e *entry) size() int { return len(e.Events) + len(e.absent) }
 
 func (e *entry) bytes() int {
 	n := 0
@@ -133,7 +163,7 @@ type committer struct {
 
 	mu      sync.Mutex
 	queue   []*entry
-	queued  int // events
+	queued  int // the sum of the entries' sizes
 	closed  bool
 	arrived chan struct{}
 }
@@ -144,18 +174,18 @@ func newCommitter(l *Log, partition int, c LogConfig) *committer {
 
 // enqueue takes all entries or none.
 func (c *committer) enqueue(entries []*entry) bool {
-	events := 0
+	size := 0
 	for _, e := range entries {
-		events += len(e.Events)
+		size += e.size()
 	}
 	c.mu.Lock()
 	// An empty queue takes any batch, so that the bound can never refuse the same call for ever.
-	if c.closed || (c.queued > 0 && c.queued+events > c.limit) {
+	if c.closed || (c.queued > 0 && c.queued+size > c.limit) {
 		c.mu.Unlock()
 		return false
 	}
 	c.queue = append(c.queue, entries...)
-	c.queued += events
+	c.queued += size
 	c.mu.Unlock()
 	select {
 	case c.arrived <- struct{}{}:
@@ -165,38 +195,46 @@ func (c *committer) enqueue(entries []*entry) bool {
 }
 
 // take removes the next commit's entries from the queue, in order. A stream is in a commit once: an entry for the same
-// place becomes a follower of the first, anything else for the stream waits for the next commit.
+// place becomes a follower of the first, anything else for the stream waits for the next commit. A guarded entry neither
+// leads, because it may leave its place free, nor follows, so that every guard is judged by the statement.
+//
+// A commit is judged by what was there before it. So a guarded entry also waits for what entries before it write, and
+// what an entry that waits may write, or wants absent, waits behind it: it must neither see nor be seen by what comes
+// later. The first entry of the queue never waits.
 func (c *committer) take() []*entry {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var (
-		taken         []*entry
-		rest          []*entry
-		events, bytes int
-		leaders       = make(map[eventstore.StreamName]*entry, min(len(c.queue), maxCommitEvents))
-		blocked       map[eventstore.StreamName]bool
+		taken       []*entry
+		rest        []*entry
+		size, bytes int
+		leaders     = make(map[eventstore.StreamName]*entry, min(len(c.queue), maxCommitEvents))
+		blocked     map[eventstore.StreamName]bool
 	)
 	for i, e := range c.queue {
-		size := e.bytes()
-		if len(taken) > 0 && (events+len(e.Events) > maxCommitEvents || bytes+size > maxCommitBytes) {
+		payload := e.bytes()
+		if len(taken) > 0 && (size+e.size() > maxCommitEvents || bytes+payload > maxCommitBytes) {
 			rest = append(rest, c.queue[i:]...)
 			break
 		}
 		leader, present := leaders[e.Stream]
 		switch {
-		case !present:
+		case !present && !blocked[e.Stream] && !e.waits(leaders, blocked):
 			leaders[e.Stream] = e
 			taken = append(taken, e)
-			events, bytes = events+len(e.Events), bytes+size
-			c.queued -= len(e.Events)
-		case !blocked[e.Stream] && leader.Expected == e.Expected && len(leader.Events) == 1 && len(e.Events) == 1:
+			size, bytes = size+e.size(), bytes+payload
+			c.queued -= e.size()
+		case present && !blocked[e.Stream] && leader.leads(e):
 			leader.followers = append(leader.followers, e)
-			c.queued -= len(e.Events)
+			c.queued -= e.size()
 		default:
 			if blocked == nil {
 				blocked = make(map[eventstore.StreamName]bool)
 			}
 			blocked[e.Stream] = true
+			for _, name := range e.Absent {
+				blocked[name] = true
+			}
 			rest = append(rest, e)
 		}
 	}
@@ -206,6 +244,21 @@ func (c *committer) take() []*entry {
 		c.queue = rest
 	}
 	return taken
+}
+
+// waits tells whether the entry's guard names a stream that an entry before it may write.
+func (e *entry) waits(leaders map[eventstore.StreamName]*entry, blocked map[eventstore.StreamName]bool) bool {
+	for _, name := range e.Absent {
+		if leaders[name] != nil || blocked[name] {
+			return true
+		}
+	}
+	return false
+}
+
+// leads tells whether the answer to the entry also answers f.
+func (e *entry) leads(f *entry) bool {
+	return e.Expected == f.Expected && len(e.Events) == 1 && len(f.Events) == 1 && len(e.Absent) == 0 && len(f.Absent) == 0
 }
 
 func (c *committer) run(ctx context.Context) {
@@ -280,18 +333,16 @@ func (c *committer) tryCommit(ctx context.Context, batch []*entry) error {
 	if err != nil {
 		return err
 	}
+	statement := statementFor(batch)
+	guarded := statement == appendGuarded
+	if guarded {
+		args = append(args, guards(batch)...)
+	}
 	head := int64(0)
 	b := &pgx.Batch{} // one round trip and one implicit transaction, which commits at its end
 	b.Queue(lockPartition, lockClass, c.partition)
-	statement := appendSingles
-	for _, e := range batch {
-		if len(e.Events) > 1 {
-			statement = appendEvents
-			break
-		}
-	}
 	b.Queue(statement, args...).Query(func(rows pgx.Rows) error {
-		head, err = readVerdicts(rows, batch)
+		head, err = readVerdicts(rows, batch, guarded)
 		return err
 	})
 	if err := c.log.pool.SendBatch(ctx, b).Close(); err != nil {
@@ -313,6 +364,20 @@ func (c *committer) tryCommit(ctx context.Context, batch []*entry) error {
 		}
 	}
 	return nil
+}
+
+// statementFor chooses the cheapest statement that can do all of a batch.
+func statementFor(batch []*entry) string {
+	statement := appendSingles
+	for _, e := range batch {
+		if len(e.Absent) > 0 {
+			return appendGuarded
+		}
+		if len(e.Events) > 1 {
+			statement = appendEvents
+		}
+	}
+	return statement
 }
 
 // noPartition is check_violation: the only check that an append can break is that a leaf exists for the position.
@@ -367,18 +432,37 @@ func (c *committer) arguments(batch []*entry) ([]any, error) {
 	return []any{base(c.partition), base(c.partition + 1), ops, streams, revisions, ids, types, tenants, data}, nil
 }
 
+// guards are the further arguments of appendGuarded: which entry wants which stream absent.
+func guards(batch []*entry) []any {
+	var (
+		ops, numbers []int32
+		streams      [][]byte
+	)
+	for _, e := range batch {
+		for n, name := range e.absent {
+			ops, numbers, streams = append(ops, e.op), append(numbers, int32(n)), append(streams, name) //nolint:gosec // bounded by MaxStreamBatch
+		}
+	}
+	return []any{ops, numbers, streams}
+}
+
 // readVerdicts puts the results into the entries and returns the partition's new head, 0 if nothing was written. They
 // count only once the batch has been closed without an error: that is the commit.
-func readVerdicts(rows pgx.Rows, batch []*entry) (head int64, err error) {
+func readVerdicts(rows pgx.Rows, batch []*entry, guarded bool) (head int64, err error) {
 	var (
 		op       int32
 		outcome  string
 		position *int64
 		resident *uuid.UUID
 		at       *time.Time
+		present  []int
 	)
+	columns := []any{&op, &outcome, &position, &resident, &at}
+	if guarded {
+		columns = append(columns, &present)
+	}
 	answered := 0
-	_, err = pgx.ForEachRow(rows, []any{&op, &outcome, &position, &resident, &at}, func() error {
+	_, err = pgx.ForEachRow(rows, columns, func() error {
 		e := batch[op]
 		answered++
 		e.result, e.resident = eventstore.Result{}, uuid.Nil
@@ -395,6 +479,8 @@ func readVerdicts(rows pgx.Rows, batch []*entry) (head int64, err error) {
 			head = max(head, e.result.Position.Offset)
 		case "d":
 			e.result.Outcome = eventstore.Duplicate
+		case "p":
+			e.result = eventstore.Result{Outcome: eventstore.Present, Present: present}
 		default:
 			e.result.Outcome = eventstore.Conflict
 		}

@@ -32,6 +32,15 @@ func facts(from, to int, payload string) []eventstore.Append {
 	return batch
 }
 
+// guarded are facts that want a stream absent each, of a fact from absent on.
+func guarded(from, to, absent int) []eventstore.Append {
+	batch := facts(from, to, "a")
+	for i := range batch {
+		batch[i].Absent = []eventstore.StreamName{fact(absent+i, "a").Stream}
+	}
+	return batch
+}
+
 func connect(t *testing.T, url string) *pgx.Conn {
 	t.Helper()
 	c, err := pgx.Connect(t.Context(), url)
@@ -58,10 +67,16 @@ func TestAppendProbesTheIndex(t *testing.T) {
 	_, err := c.Exec(t.Context(), "analyze log_streams, log_commits")
 	require.NoError(t, err)
 	for n, statement := range postgres.AppendStatements {
-		_, err := c.Exec(t.Context(), fmt.Sprintf("prepare append_%d (bigint, bigint, int[], bytea[], bigint[], uuid[], smallint[], text[], bytea[]) as %s", n, statement))
+		parameters := "bigint, bigint, int[], bytea[], bigint[], uuid[], smallint[], text[], bytea[]"
+		arguments := `0, 281474976710656, '{0}', '{"\\x01"}', '{0}', '{00000000-0000-0000-0000-000000000001}', '{1}', '{acme}', '{"\\x01"}'`
+		guarded := strings.Contains(statement, "$10")
+		if guarded {
+			parameters += ", int[], int[], bytea[]"
+			arguments += `, '{0}', '{0}', '{"\\x02"}'`
+		}
+		_, err := c.Exec(t.Context(), fmt.Sprintf("prepare append_%d (%s) as %s", n, parameters, statement))
 		require.NoError(t, err)
-		rows, err := c.Query(t.Context(), fmt.Sprintf(`explain (costs off) execute append_%d(0, 281474976710656, '{0}', '{"\\x01"}', '{0}',
-			'{00000000-0000-0000-0000-000000000001}', '{1}', '{acme}', '{"\\x01"}')`, n), pgx.QueryExecModeSimpleProtocol)
+		rows, err := c.Query(t.Context(), fmt.Sprintf(`explain (costs off) execute append_%d(%s)`, n, arguments), pgx.QueryExecModeSimpleProtocol)
 		require.NoError(t, err)
 		lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
 		require.NoError(t, err)
@@ -73,7 +88,9 @@ func TestAppendProbesTheIndex(t *testing.T) {
 		require.Contains(t, plan, "using log_streams_pkey on log_streams s", plan)
 		require.Contains(t, plan, "using log_streams_pkey on log_streams p", plan)
 		require.Contains(t, plan, "using log_commits_pkey on log_commits", plan)
+		require.Equal(t, guarded, strings.Contains(plan, "using log_streams_pkey on log_streams a"), plan)
 		require.NotContains(t, plan, "Merge Join", plan)
+		require.NotContains(t, plan, "Join Filter", plan) // a batch is never joined by comparing each row with each
 	}
 }
 
@@ -88,6 +105,9 @@ func TestRetriesLeaveNoDeadRows(t *testing.T) {
 		}
 		for _, r := range log.Append(t.Context(), facts(0, 500, "b")) {
 			require.Equal(t, eventstore.Conflict, r.Outcome)
+		}
+		for _, r := range log.Append(t.Context(), guarded(500, 1000, 0)) {
+			require.Equal(t, eventstore.Present, r.Outcome)
 		}
 	}
 	head, err := log.Head(t.Context(), 0)
@@ -203,12 +223,15 @@ func TestAppendsSurviveDyingConnections(t *testing.T) {
 			for n := range each {
 				a := fact(w*each+n, "a")
 				a.Tenant = fmt.Sprint("tenant", w)
+				if n%2 == 0 { // what its guard names begins next
+					a.Absent = []eventstore.StreamName{fact(w*each+n+1, "a").Stream}
+				}
 				for r := log.Append(t.Context(), []eventstore.Append{a})[0]; ; r = log.Append(t.Context(), []eventstore.Append{a})[0] {
 					if r.Outcome == eventstore.Appended || r.Outcome == eventstore.Duplicate {
 						break
 					}
-					if r.Outcome == eventstore.Conflict {
-						t.Error("a retry is called a conflict")
+					if r.Outcome == eventstore.Conflict || r.Outcome == eventstore.Present {
+						t.Errorf("a retry has outcome %d", r.Outcome)
 						break
 					}
 				}

@@ -19,7 +19,7 @@ import (
 // Bounds of one call. A store refuses more with ErrTooLarge, before anything is written.
 const (
 	MaxAppends     = 10_000    // streams in one call
-	MaxStreamBatch = 1_000     // events of one Append
+	MaxStreamBatch = 1_000     // events of one Append, and streams that it wants absent
 	MaxEventBytes  = 512 << 10 // payload of one event
 	MaxReadLimit   = 50_000    // events of one read
 	MaxNameLength  = 255       // bytes of a stream name
@@ -88,12 +88,18 @@ type Append struct {
 	Tenant   string // decides the partition; "" is the system's own
 	Expected Revision
 	Events   []NewEvent
+	// Absent guards the append: streams of the same tenant that must not exist. Where one does, nothing is written and the
+	// outcome is Present. A store keeps the guard exactly when it can read the Absent streams and write this one in one
+	// transaction, as those in PostgreSQL and in memory do. A store that has no transaction over two streams may look
+	// before it writes: there, a stream that appears during the call may be missed.
+	Absent []StreamName
 }
 
 // isText: stores keep names as text, which has neither NUL nor malformed UTF-8.
 func isText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
 
-// Outcome of one Append.
+// Outcome of one Append. The first that is true counts, of Duplicate, Conflict, Present and Appended, in this order: so an
+// append that is sent again is recognised also when one of its Absent streams exists by now.
 type Outcome uint8
 
 const (
@@ -106,6 +112,8 @@ const (
 	// Conflict: the stream is not at the expected revision, because something else stands at this place or because it is
 	// not that long yet; nothing was written.
 	Conflict
+	// Present: one of the Absent streams exists; nothing was written.
+	Present
 )
 
 // Result answers one Append.
@@ -113,6 +121,7 @@ type Result struct {
 	Outcome    Outcome
 	Position   Position  // of the last event: the new one, or the original of a Duplicate
 	RecordedAt time.Time // likewise
+	Present    []int     // with Present: the indexes into Absent of those that exist, ascending
 	Err        error     // with Unknown: ErrUnavailable, ErrOverloaded, ErrTooLarge or ErrInvalid, wrapped
 }
 
@@ -130,7 +139,8 @@ type Recorded struct {
 // Appender writes.
 type Appender interface {
 	// Append writes each stream's events atomically and independently of the other streams, and returns one result per
-	// element, in order, after what succeeded is durable. Elements for the same stream take effect in order.
+	// element, in order, after what succeeded is durable. Elements for the same stream take effect in order, and so do those
+	// of the same tenant as far as Absent tells: it sees what elements before it created, and not what those after it do.
 	Append(ctx context.Context, batch []Append) []Result
 }
 
@@ -185,6 +195,13 @@ func (a Append) Check() error {
 		return fmt.Errorf("%w: expected revision %d", ErrInvalid, a.Expected)
 	case len(a.Events) > MaxStreamBatch:
 		return fmt.Errorf("%w: %d events for one stream", ErrTooLarge, len(a.Events))
+	case len(a.Absent) > MaxStreamBatch:
+		return fmt.Errorf("%w: %d streams that must be absent", ErrTooLarge, len(a.Absent))
+	}
+	for _, s := range a.Absent {
+		if s == "" || len(s) > MaxNameLength || !isText(string(s)) {
+			return fmt.Errorf("%w: the name of a stream that must be absent is empty, too long or no text", ErrInvalid)
+		}
 	}
 	for _, e := range a.Events {
 		if e.Type == "" || len(e.Type) > MaxTypeLength || !isText(e.Type) || e.ID == uuid.Nil {

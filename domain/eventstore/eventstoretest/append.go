@@ -234,6 +234,10 @@ func invalid() map[string]eventstore.Append {
 		"an impossible revision": add("invoice-bad", math.MinInt64, event("bad")),
 		"an event without type":  add("invoice-bad", noStream, eventstore.NewEvent{ID: event("bad").ID}),
 		"an event without id":    add("invoice-bad", noStream, eventstore.NewEvent{ID: uuid.Nil, Type: "noted"}),
+		"a nameless absence":     unless(add("invoice-bad", noStream, event("bad")), "invoice-free", ""),
+		"an absence of a long":   unless(add("invoice-bad", noStream, event("bad")), stream(long)),
+		"an absence with NUL":    unless(add("invoice-bad", noStream, event("bad")), "invoice-\x00"),
+		"an absence of no text":  unless(add("invoice-bad", noStream, event("bad")), "invoice-free", "invoice-\xff"),
 	}
 }
 
@@ -267,6 +271,11 @@ func appendTooLarge(e *env) {
 		many.Events = append(many.Events, event(i))
 	}
 	refused("one event too many", h.one(many))
+	free := add("invoice-1", noStream, event(0))
+	for i := range eventstore.MaxStreamBatch + 1 {
+		free.Absent = append(free.Absent, usage(i))
+	}
+	refused("one absent stream too many", h.one(free))
 	e.streamIs(h, "invoice-1")
 	batch := make([]eventstore.Append, eventstore.MaxAppends+1)
 	for i := range batch {
@@ -291,6 +300,15 @@ func appendLargest(e *env) {
 	first := h.must(many)
 	e.original("the largest append again", h.one(many), first)
 	e.streamIs(h, "invoice-1", many.Events...)
+	many.Stream = "invoice-2"
+	for i := range eventstore.MaxStreamBatch {
+		many.Absent = append(many.Absent, usage(i))
+	}
+	h.must(many)
+	many.Stream = "invoice-3"
+	many.Absent[len(many.Absent)-1] = "invoice-2"
+	e.present("the last of the most absent streams", h.one(many), len(many.Absent)-1)
+	e.streamIs(h, "invoice-3")
 	batch := make([]eventstore.Append, eventstore.MaxAppends)
 	for i := range batch {
 		batch[i] = add(usage(i), noStream, event(i))
@@ -305,6 +323,7 @@ func appendCallersMemory(e *env) {
 	batch := []eventstore.Append{
 		add("invoice-1", noStream, event(0), event(1)), add("invoice-2", noStream, event(2)),
 		add("invoice-2", 7, event(3)), add("invoice-0", noStream, event(4)),
+		unless(add("invoice-3", noStream, event(5)), "invoice-9", usage(1), "invoice-2"),
 	}
 	sent := copyOf(batch)
 	h.Append(e.ctx, batch)

@@ -49,7 +49,7 @@ func batchOneStream(e *env) {
 				{add(name, noStream, append(events(0), events(1)...)...), eventstore.Duplicate, 5},
 				{add(name, noStream, append(events(0), events("x")...)...), eventstore.Conflict, 0},
 			}
-			story[4].append.Stream += stream(name)
+			story[4].append.Stream += name
 			batch := make([]eventstore.Append, len(story))
 			for i, s := range story {
 				batch[i] = s.append
@@ -80,6 +80,7 @@ func batchElementsFailAlone(e *env) {
 		"conflict":        add("invoice-known", noStream, event("x")),
 		"wrong revision":  add("invoice-known", 3, event("x")),
 		"duplicate":       add("invoice-known", noStream, event(0)),
+		"present":         unless(add("invoice-bad", noStream, event("x")), "invoice-free", "invoice-known"),
 		"too large":       add("invoice-large", noStream, large),
 		"too many events": long,
 	}
@@ -100,6 +101,8 @@ func batchElementsFailAlone(e *env) {
 			e.outcome(what, r, eventstore.Conflict)
 		case "duplicate":
 			e.original(what, r, first)
+		case "present":
+			e.present(what, r, 1)
 		default:
 			e.outcome(what, r, eventstore.Unknown)
 			want := eventstore.ErrInvalid
@@ -125,6 +128,7 @@ func batchElementsFailAlone(e *env) {
 		check(whats[i], all[i], r)
 	}
 	e.streamIs(h, "invoice-known", event(0))
+	e.streamIs(h, "invoice-bad")
 }
 
 func batchResultsInOrder(e *env) {

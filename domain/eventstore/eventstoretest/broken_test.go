@@ -147,6 +147,9 @@ func renamed(change func(string) string) func() func() eventstore.Store {
 	return func() func() eventstore.Store {
 		open := kept(func(a eventstore.Append) eventstore.Append {
 			a.Stream = stream(change(string(a.Stream)))
+			for i, name := range a.Absent {
+				a.Absent[i] = stream(change(string(name)))
+			}
 			return a
 		})()
 		return func() eventstore.Store {
@@ -1111,6 +1114,343 @@ var faults = []fault{
 			}
 		}),
 	},
+	{
+		name: "ignores what must be absent",
+		refusedBy: []string{
+			"absent/present", "absent/names_apart", "absent/sees_earlier_elements", "absent/large_batch", "batch/elements_fail_alone",
+			"append/as_large_as_allowed", "wait/not_for_refused_appends", "concurrent/absent", "model/random_batches",
+		},
+		log: kept(func(a eventstore.Append) eventstore.Append {
+			a.Absent = nil
+			return a
+		}),
+	},
+	{
+		name: "looks at the first stream that must be absent only", refusedBy: []string{"absent/present", "model/random_batches"},
+		log: kept(func(a eventstore.Append) eventstore.Append {
+			a.Absent = a.Absent[:min(1, len(a.Absent))]
+			return a
+		}),
+	},
+	{
+		name:      "says that a stream is present and writes",
+		refusedBy: []string{"absent/present", "wait/not_for_refused_appends", "model/random_batches"},
+		log: guards(func(s eventstore.Store, a eventstore.Append, r result) result {
+			again(s, a)
+			return r
+		}),
+	},
+	{
+		name:      "writes the first event where a stream is present",
+		refusedBy: []string{"absent/present", "model/random_batches"},
+		log: guards(func(s eventstore.Store, a eventstore.Append, r result) result {
+			if len(a.Events) > 1 {
+				a.Events = a.Events[:1]
+				again(s, a)
+			}
+			return r
+		}),
+	},
+	{
+		name:      "says that it wrote where a stream is present",
+		refusedBy: []string{"absent/present", "absent/sees_earlier_elements"},
+		log: guards(func(s eventstore.Store, a eventstore.Append, _ result) result {
+			there, _ := s.ReadStream(context.Background(), a.Absent[len(a.Absent)-1], 0, 1)
+			if len(there) == 0 {
+				there, _ = s.ReadLog(context.Background(), position{Partition: eventstore.PartitionOf(a.Tenant, partitions)}, 1)
+			}
+			return result{Outcome: eventstore.Appended, Position: there[0].Position, RecordedAt: there[0].RecordedAt}
+		}),
+	},
+	{
+		name:      "answers a present stream as a conflict",
+		refusedBy: []string{"absent/present", "absent/sees_earlier_elements", "concurrent/absent", "model/random_batches"},
+		log: guards(func(eventstore.Store, eventstore.Append, result) result {
+			return result{Outcome: eventstore.Conflict}
+		}),
+	},
+	{
+		name: "answers a present stream as an error", refusedBy: []string{"absent/present", "batch/elements_fail_alone"},
+		log: guards(func(_ eventstore.Store, a eventstore.Append, _ result) result {
+			return result{Err: fmt.Errorf("%w: one of %q exists", eventstore.ErrInvalid, a.Absent)}
+		}),
+	},
+	{
+		name:      "answers a repetition by what is present now",
+		refusedBy: []string{"absent/duplicate_before_present", "absent/same_place_in_a_batch", "model/random_batches"},
+		log:       guardFirst(eventstore.Duplicate),
+	},
+	{
+		name:      "answers a conflict by what is present",
+		refusedBy: []string{"absent/conflict_before_present", "model/random_batches"},
+		log:       guardFirst(eventstore.Conflict),
+	},
+	{
+		name: "does not say which streams are present", refusedBy: []string{"absent/present", "batch/elements_fail_alone"},
+		log: guards(func(_ eventstore.Store, _ eventstore.Append, r result) result {
+			r.Present = nil
+			return r
+		}),
+	},
+	{
+		name:      "names the first present stream only",
+		refusedBy: []string{"absent/present", "absent/names_apart", "model/random_batches"},
+		log: guards(func(_ eventstore.Store, _ eventstore.Append, r result) result {
+			r.Present = r.Present[:1]
+			return r
+		}),
+	},
+	{
+		name: "names present streams backwards", refusedBy: []string{"absent/present", "absent/names_apart"},
+		log: guards(func(_ eventstore.Store, _ eventstore.Append, r result) result {
+			slices.Reverse(r.Present)
+			return r
+		}),
+	},
+	{
+		name: "counts present streams from 1", refusedBy: []string{"absent/present", "absent/large_batch"},
+		log: guards(func(_ eventstore.Store, _ eventstore.Append, r result) result {
+			for i := range r.Present {
+				r.Present[i]++
+			}
+			return r
+		}),
+	},
+	{
+		name: "names every stream that it was to look at", refusedBy: []string{"absent/present", "model/random_batches"},
+		log: guards(func(_ eventstore.Store, a eventstore.Append, r result) result {
+			r.Present = nil
+			for i := range a.Absent {
+				r.Present = append(r.Present, i)
+			}
+			return r
+		}),
+	},
+	{
+		name: "names a present stream once", refusedBy: []string{"absent/present"},
+		log: guards(func(_ eventstore.Store, a eventstore.Append, r result) result {
+			r.Present = slices.DeleteFunc(r.Present, func(i int) bool { return slices.Index(a.Absent, a.Absent[i]) < i })
+			return r
+		}),
+	},
+	{
+		name: "names streams beside what it wrote", refusedBy: []string{"absent/none_exists", "absent/duplicate_before_present"},
+		log: answers(func(_ eventstore.Store, a eventstore.Append, r result) result {
+			for i := range a.Absent {
+				if r.Outcome == eventstore.Appended {
+					r.Present = append(r.Present, i)
+				}
+			}
+			return r
+		}),
+	},
+	{
+		name: "refuses a stream that wants itself absent", refusedBy: []string{"absent/none_exists"},
+		log: each(func(b *broken) {
+			b.append = func(ctx context.Context, batch []eventstore.Append) []result {
+				results := make([]result, len(batch))
+				for i, a := range batch {
+					if slices.Contains(a.Absent, a.Stream) {
+						results[i] = result{Outcome: eventstore.Present, Present: []int{slices.Index(a.Absent, a.Stream)}}
+					} else {
+						results[i] = b.Store.Append(ctx, batch[i:i+1])[0]
+					}
+				}
+				return results
+			}
+		}),
+	},
+	{
+		name:      "folds the case of what must be absent",
+		refusedBy: []string{"absent/names_apart"},
+		log: kept(func(a eventstore.Append) eventstore.Append {
+			for i, name := range a.Absent {
+				a.Absent[i] = stream(strings.ToLower(string(name)))
+			}
+			return a
+		}),
+	},
+	{
+		name:      "judges the guards of a batch by the state before it",
+		refusedBy: []string{"absent/sees_earlier_elements", "absent/large_batch", "model/random_batches"},
+		log: guardOfBatch(func(s eventstore.Store, batch []eventstore.Append, i int) []int {
+			return existing(s, batch[i].Absent)
+		}),
+	},
+	{
+		name: "judges the guards of a batch by all that it wants to write",
+		refusedBy: []string{
+			"absent/not_later_elements", "absent/sees_earlier_elements", "absent/large_batch", "model/random_batches",
+		},
+		log: guardOfBatch(func(s eventstore.Store, batch []eventstore.Append, i int) []int {
+			present := existing(s, batch[i].Absent)
+			for j, name := range batch[i].Absent {
+				writes := func(a eventstore.Append) bool { return a.Stream == name && name != batch[i].Stream }
+				if !slices.Contains(present, j) && slices.ContainsFunc(batch, writes) {
+					present = append(present, j)
+				}
+			}
+			slices.Sort(present)
+			return present
+		}),
+	},
+	{
+		name: "lets the first of one place answer for the others", refusedBy: []string{"absent/same_place_in_a_batch", "model/random_batches"},
+		log: each(func(b *broken) {
+			type place struct {
+				stream stream
+				after  revision
+			}
+			b.append = func(ctx context.Context, batch []eventstore.Append) []result {
+				if len(batch) > eventstore.MaxAppends {
+					return b.Store.Append(ctx, batch)
+				}
+				results := make([]result, len(batch))
+				missed := map[place]bool{}
+				for i, a := range batch {
+					if at := (place{a.Stream, a.Expected}); missed[at] {
+						results[i] = result{Outcome: eventstore.Conflict}
+					} else {
+						results[i] = b.Store.Append(ctx, batch[i:i+1])[0]
+						missed[at] = results[i].Outcome == eventstore.Present
+					}
+				}
+				return results
+			}
+		}),
+	},
+	{
+		name: "looks at what must be absent first and writes later", refusedBy: []string{"concurrent/absent"},
+		lacks: Features{ExactAbsence: "the wrapper has no transaction over two streams"},
+		log:   lookThenWrite(),
+	},
+	{
+		name: "refuses the most absent streams", refusedBy: []string{"append/as_large_as_allowed"},
+		log: answers(func(_ eventstore.Store, a eventstore.Append, r result) result {
+			if len(a.Absent) == eventstore.MaxStreamBatch {
+				return result{Err: eventstore.ErrTooLarge}
+			}
+			return r
+		}),
+	},
+	{
+		name: "takes a nameless stream for absent", refusedBy: []string{"append/invalid", "batch/elements_fail_alone"},
+		log: answers(func(s eventstore.Store, a eventstore.Append, r result) result {
+			if slices.Contains(a.Absent, "") {
+				return again(s, a)
+			}
+			return r
+		}),
+	},
+	{
+		name: "looks at as many absent streams as are allowed", refusedBy: []string{"append/too_large"},
+		log: answers(func(s eventstore.Store, a eventstore.Append, r result) result {
+			if len(a.Absent) <= eventstore.MaxStreamBatch {
+				return r
+			}
+			a.Absent = a.Absent[:eventstore.MaxStreamBatch]
+			return s.Append(context.Background(), []eventstore.Append{a})[0]
+		}),
+	},
+	{
+		name: "sorts what must be absent", refusedBy: []string{"append/leaves_the_callers_memory_alone"},
+		log: each(func(b *broken) {
+			b.append = func(ctx context.Context, batch []eventstore.Append) []result {
+				for _, a := range batch {
+					slices.Sort(a.Absent)
+				}
+				return b.Store.Append(ctx, batch)
+			}
+		}),
+	},
+}
+
+// guards breaks what becomes of an append where some of its Absent streams exist.
+func guards(change func(s eventstore.Store, a eventstore.Append, r result) result) func() func() eventstore.Store {
+	return answers(func(s eventstore.Store, a eventstore.Append, r result) result {
+		if r.Outcome == eventstore.Present {
+			return change(s, a, r)
+		}
+		return r
+	})
+}
+
+// again sends an append without its guard.
+func again(s eventstore.Store, a eventstore.Append) result {
+	a.Absent = nil
+	return s.Append(context.Background(), []eventstore.Append{a})[0]
+}
+
+// existing are the indexes of the streams that exist.
+func existing(s eventstore.Store, names []stream) []int {
+	var present []int
+	for i, name := range names {
+		if there, _ := s.ReadStream(context.Background(), name, 0, 1); len(there) > 0 {
+			present = append(present, i)
+		}
+	}
+	return present
+}
+
+// guardFirst looks at the Absent streams before anything else, and does no more where one exists.
+func guardFirst(instead eventstore.Outcome) func() func() eventstore.Store {
+	return answers(func(s eventstore.Store, a eventstore.Append, r result) result {
+		if r.Outcome != instead {
+			return r
+		}
+		if present := existing(s, a.Absent); len(present) > 0 {
+			return result{Outcome: eventstore.Present, Present: present}
+		}
+		return r
+	})
+}
+
+// guardOfBatch judges the guards of a batch by what a look at all of it at once says.
+func guardOfBatch(look func(s eventstore.Store, batch []eventstore.Append, i int) []int) func() func() eventstore.Store {
+	return each(func(b *broken) {
+		b.append = func(ctx context.Context, batch []eventstore.Append) []result {
+			if len(batch) > eventstore.MaxAppends {
+				return b.Store.Append(ctx, batch)
+			}
+			results := make([]result, len(batch))
+			seen := make([][]int, len(batch))
+			for i := range batch {
+				seen[i] = look(b.Store, batch, i)
+			}
+			for i, a := range batch {
+				if a.Check() == nil && len(seen[i]) > 0 {
+					results[i] = result{Outcome: eventstore.Present, Present: seen[i]}
+					continue
+				}
+				if a.Check() == nil {
+					a.Absent = nil
+				}
+				results[i] = b.Store.Append(ctx, []eventstore.Append{a})[0]
+			}
+			return results
+		}
+	})
+}
+
+// lookThenWrite is a store without a transaction over two streams: it looks at the Absent streams, and then writes.
+func lookThenWrite() func() func() eventstore.Store {
+	return each(func(b *broken) {
+		door := make(chan struct{})
+		b.append = func(ctx context.Context, batch []eventstore.Append) []result {
+			if ctx.Err() != nil || len(batch) > eventstore.MaxAppends {
+				return b.Store.Append(ctx, batch)
+			}
+			results := make([]result, len(batch))
+			for i, a := range batch {
+				if a.Check() == nil && len(a.Absent) > 0 && len(existing(b.Store, a.Absent)) == 0 {
+					meet(ctx, door)
+					a.Absent = nil
+				}
+				results[i] = b.Store.Append(ctx, []eventstore.Append{a})[0]
+			}
+			return results
+		}
+	})
 }
 
 // meet stays until another caller is here as well, or for a moment when there is none: so that a race that a store

@@ -67,6 +67,9 @@ func (h *handle) Append(ctx context.Context, batch []eventstore.Append) []result
 	}
 	for i, r := range results {
 		what := fmt.Sprintf("element %d of %d (%s after %d)", i, len(batch), clip(string(sent[i].Stream)), sent[i].Expected)
+		if r.Outcome != eventstore.Present && len(r.Present) > 0 {
+			e.Errorf("%s: outcome %s names present streams %v", what, named(r.Outcome), r.Present)
+		}
 		switch r.Outcome {
 		case eventstore.Appended, eventstore.Duplicate:
 			if r.Err != nil {
@@ -85,6 +88,13 @@ func (h *handle) Append(ctx context.Context, batch []eventstore.Append) []result
 			if r.Err != nil {
 				e.Errorf("%s: outcome %s with an error: %v", what, named(r.Outcome), r.Err)
 			}
+		case eventstore.Present:
+			if r.Err != nil {
+				e.Errorf("%s: outcome %s with an error: %v", what, named(r.Outcome), r.Err)
+			}
+			if problem := noIndexes(r.Present, len(sent[i].Absent)); problem != "" {
+				e.Errorf("%s: present streams %v of %d: %s", what, r.Present, len(sent[i].Absent), problem)
+			}
 		case eventstore.Unknown:
 			if r.Err == nil {
 				e.Errorf("%s: outcome unknown without an error", what)
@@ -101,6 +111,24 @@ func (h *handle) Append(ctx context.Context, batch []eventstore.Append) []result
 		}
 	}
 	return results
+}
+
+// noIndexes says why these are no ascending indexes into n streams; "" when they are.
+func noIndexes(present []int, n int) string {
+	if len(present) == 0 {
+		return "none"
+	}
+	last := -1
+	for _, i := range present {
+		if i <= last {
+			return "not ascending"
+		}
+		last = i
+	}
+	if last >= n {
+		return "out of range"
+	}
+	return ""
 }
 
 // one appends a single element.
@@ -121,6 +149,15 @@ func (e *env) outcome(what string, got result, want eventstore.Outcome) {
 	e.Helper()
 	if got.Outcome != want {
 		e.Fatalf("%s: outcome %s (error: %v), want %s", what, named(got.Outcome), got.Err, named(want))
+	}
+}
+
+// present ends the case unless got says that exactly these Absent streams exist.
+func (e *env) present(what string, got result, want ...int) {
+	e.Helper()
+	e.outcome(what, got, eventstore.Present)
+	if !slices.Equal(got.Present, want) {
+		e.Fatalf("%s: present streams %v, want %v", what, got.Present, want)
 	}
 }
 
@@ -341,6 +378,12 @@ func addAs(tenant string, name stream, expected revision, events ...eventstore.N
 	return eventstore.Append{Stream: name, Tenant: tenant, Expected: expected, Events: events}
 }
 
+// unless makes an append that wants streams absent.
+func unless(a eventstore.Append, absent ...stream) eventstore.Append {
+	a.Absent = absent
+	return a
+}
+
 // tenantOf finds a tenant that lives in a partition.
 func tenantOf(partition, partitions int) string {
 	for i := 0; ; i++ {
@@ -358,6 +401,7 @@ func usage(n int) stream {
 func copyOf(batch []eventstore.Append) []eventstore.Append {
 	batch = slices.Clone(batch)
 	for i := range batch {
+		batch[i].Absent = slices.Clone(batch[i].Absent)
 		batch[i].Events = slices.Clone(batch[i].Events)
 		for j := range batch[i].Events {
 			batch[i].Events[j].Data = bytes.Clone(batch[i].Events[j].Data)
@@ -389,6 +433,8 @@ func named(o eventstore.Outcome) string {
 		return "Duplicate"
 	case eventstore.Conflict:
 		return "Conflict"
+	case eventstore.Present:
+		return "Present"
 	}
 	return strconv.Itoa(int(o))
 }

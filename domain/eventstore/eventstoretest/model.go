@@ -28,29 +28,45 @@ type fact struct {
 	known  bool   // at is known: an answer tells it of the last event of an append, a read of all
 }
 
+// verdict is what must be answered.
+type verdict struct {
+	outcome  eventstore.Outcome
+	original *fact // of a Duplicate
+	present  []int
+}
+
 // judge says what must be answered, and takes the events of what is new.
-func (m *model) judge(a eventstore.Append) (outcome eventstore.Outcome, original *fact) {
+func (m *model) judge(a eventstore.Append) verdict {
 	if a.Check() != nil {
-		return eventstore.Unknown, nil
+		return verdict{outcome: eventstore.Unknown}
 	}
 	there := m.streams[a.Stream]
 	head := revision(len(there)) - 1
 	switch {
 	case a.Expected == head:
+		var present []int
+		for i, name := range a.Absent {
+			if len(m.streams[name]) > 0 {
+				present = append(present, i)
+			}
+		}
+		if len(present) > 0 {
+			return verdict{outcome: eventstore.Present, present: present}
+		}
 		for _, ev := range a.Events {
 			there = append(there, fact{tenant: a.Tenant, event: ev})
 		}
 		m.streams[a.Stream] = there
-		return eventstore.Appended, nil
+		return verdict{outcome: eventstore.Appended}
 	case a.Expected > head || int(a.Expected)+len(a.Events) >= len(there):
-		return eventstore.Conflict, nil
+		return verdict{outcome: eventstore.Conflict}
 	}
 	for i, ev := range a.Events {
 		if there[int(a.Expected)+1+i].event.ID != ev.ID {
-			return eventstore.Conflict, nil
+			return verdict{outcome: eventstore.Conflict}
 		}
 	}
-	return eventstore.Duplicate, &there[int(a.Expected)+len(a.Events)]
+	return verdict{outcome: eventstore.Duplicate, original: &there[int(a.Expected)+len(a.Events)]}
 }
 
 // modelRandomBatches sends random batches through changing handles and holds every answer and every read against the
@@ -89,6 +105,16 @@ func modelRandomBatches(e *env) {
 	})
 }
 
+// modelStreams is how many streams a run may write. They are few, so that they meet.
+const modelStreams = 6
+
+func modelStream(run, n int) stream {
+	if n%2 == 0 {
+		return usage(run*10 + n)
+	}
+	return stream(fmt.Sprintf("quota-%d-%d", run, n))
+}
+
 // draw makes a batch in which all kinds of answers are likely, also for several elements of one stream.
 func (m *model) draw(rt *rapid.T, run int) []eventstore.Append {
 	lengths := map[stream]int{} // what the streams will hold if the elements drawn so far are taken
@@ -97,11 +123,8 @@ func (m *model) draw(rt *rapid.T, run int) []eventstore.Append {
 	}
 	batch := make([]eventstore.Append, rapid.IntRange(1, 10).Draw(rt, "elements"))
 	for i := range batch {
-		n := rapid.IntRange(0, 5).Draw(rt, "stream")
-		name := stream(fmt.Sprintf("quota-%d-%d", run, n))
-		if n%2 == 0 {
-			name = usage(run*10 + n)
-		}
+		n := rapid.IntRange(0, modelStreams-1).Draw(rt, "stream")
+		name := modelStream(run, n)
 		a := addAs(modelTenants[n%len(modelTenants)], name, 0)
 		count := rapid.IntRange(1, 3).Draw(rt, "events")
 		switch rapid.IntRange(0, 9).Draw(rt, "kind") {
@@ -130,6 +153,13 @@ func (m *model) draw(rt *rapid.T, run int) []eventstore.Append {
 		if rapid.IntRange(0, 19).Draw(rt, "empty") == 0 {
 			a.Events = nil
 		}
+		if rapid.IntRange(0, 3).Draw(rt, "guarded") == 0 {
+			for range rapid.IntRange(1, 3).Draw(rt, "absent") {
+				// A stream of the same tenant, which may be this one; or one that never exists.
+				other := n + len(modelTenants)*rapid.IntRange(0, 3).Draw(rt, "which stream")
+				a.Absent = append(a.Absent, modelStream(run, other%(modelStreams+len(modelTenants))))
+			}
+		}
 		batch[i] = a
 	}
 	return batch
@@ -139,17 +169,20 @@ func (m *model) draw(rt *rapid.T, run int) []eventstore.Append {
 func (m *model) compare(e *env, what string, batch []eventstore.Append, results []result) {
 	e.Helper()
 	for i, r := range results {
-		what := fmt.Sprintf("%s, element %d: %s after %d, %d events", what, i, batch[i].Stream, batch[i].Expected, len(batch[i].Events))
-		outcome, original := m.judge(batch[i])
-		e.outcome(what, r, outcome)
+		what := fmt.Sprintf("%s, element %d: %s after %d, %d events, absent %q", what, i,
+			batch[i].Stream, batch[i].Expected, len(batch[i].Events), batch[i].Absent)
+		want := m.judge(batch[i])
+		e.outcome(what, r, want.outcome)
 		switch {
-		case outcome == eventstore.Unknown && !errors.Is(r.Err, eventstore.ErrInvalid):
+		case want.outcome == eventstore.Unknown && !errors.Is(r.Err, eventstore.ErrInvalid):
 			e.Fatalf("%s: %v, want ErrInvalid", what, r.Err)
-		case outcome == eventstore.Appended:
+		case want.outcome == eventstore.Present:
+			e.present(what, r, want.present...)
+		case want.outcome == eventstore.Appended:
 			facts := m.streams[batch[i].Stream]
 			facts[len(facts)-1].at, facts[len(facts)-1].known = r, true
-		case outcome == eventstore.Duplicate && original.known:
-			e.original(what, r, original.at)
+		case want.outcome == eventstore.Duplicate && want.original.known:
+			e.original(what, r, want.original.at)
 		}
 	}
 }

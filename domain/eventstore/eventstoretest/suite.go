@@ -44,6 +44,9 @@ type Features struct {
 	DenseOffsets string
 	// SteadyClock: RecordedAt never goes back within a partition.
 	SteadyClock string
+	// ExactAbsence: an append never comes after the beginning of a stream that it wants absent. Without it such a stream may
+	// be missed when it appears while the append runs.
+	ExactAbsence string
 }
 
 // Run checks that what newStore makes is an event store. newStore is called once per case and gives a log of its own
@@ -58,6 +61,9 @@ func Run(t *testing.T, newStore func(t *testing.T) Stores) {
 			}
 			if why := stores.Lacks.SteadyClock; why != "" {
 				t.Logf("not promised: a steady clock: %s", why)
+			}
+			if why := stores.Lacks.ExactAbsence; why != "" {
+				t.Logf("not promised: exact absence: %s", why)
 			}
 			c.check(t, t, stores, promised)
 		})
@@ -101,6 +107,15 @@ var cases = []contractCase{
 	{"append/too_large", appendTooLarge},
 	{"append/as_large_as_allowed", appendLargest},
 	{"append/leaves_the_callers_memory_alone", appendCallersMemory},
+	{"absent/none_exists", absentNoneExists},
+	{"absent/present", absentPresent},
+	{"absent/duplicate_before_present", absentDuplicateFirst},
+	{"absent/conflict_before_present", absentConflictFirst},
+	{"absent/names_apart", absentNamesApart},
+	{"absent/sees_earlier_elements", absentSeesEarlier},
+	{"absent/not_later_elements", absentNotLater},
+	{"absent/same_place_in_a_batch", absentSamePlace},
+	{"absent/large_batch", absentLargeBatch},
 	{"batch/one_stream_many_times", batchOneStream},
 	{"batch/elements_fail_alone", batchElementsFailAlone},
 	{"batch/results_in_order", batchResultsInOrder},
@@ -136,5 +151,6 @@ var cases = []contractCase{
 	{"concurrent/one_stream", concurrentOneStream},
 	{"concurrent/crossing_batches", concurrentCrossingBatches},
 	{"concurrent/follower", concurrentFollower},
+	{"concurrent/absent", concurrentAbsent},
 	{"model/random_batches", modelRandomBatches},
 }

@@ -153,8 +153,9 @@ func waitNotForRefused(e *env) {
 	ended := e.waiting(ctx, h, e.head(h, 0))
 	e.outcome("repetition", h.one(add("invoice-1", noStream, event(0))), eventstore.Duplicate)
 	e.outcome("conflict", h.one(add("invoice-1", noStream, event("x"))), eventstore.Conflict)
+	e.present("present", h.one(unless(add("invoice-2", noStream, event("x")), "invoice-1")), 0)
 	e.outcome("no events", h.one(add("invoice-1", 0)), eventstore.Unknown)
-	e.stillWaits("duplicates, conflicts and refused appends", cancel, ended)
+	e.stillWaits("duplicates, conflicts, present and refused appends", cancel, ended)
 }
 
 // Two handles answer each other: every turn needs a wake-up from the other side.
