@@ -1,0 +1,102 @@
+// Package calendar owns the windows of time in a tenant's zone: minutes, hours, days, months and billing cycles. It does
+// not own what is counted in them, nor which zone and anchor a tenant has.
+package calendar
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/tollgate-io/tollgate/domain/catalog"
+)
+
+// Window is a half-open span of time [Start, End), UTC.
+type Window struct{ Start, End time.Time }
+
+// Contains reports whether t is in the window.
+func (w Window) Contains(t time.Time) bool { return !t.Before(w.Start) && t.Before(w.End) }
+
+// Calendar cuts time into windows for one tenant. The zero Calendar is that of UTC.
+type Calendar struct {
+	Zone   *time.Location // nil is UTC
+	Anchor time.Time      // a billing cycle starts on this instant's date in Zone; zero: on the first of the month
+}
+
+// Window returns the window of the period that contains t. Windows of one period tile time: none is empty, each ends where
+// the next one starts, and each instant is in exactly one, whatever the zone's clock does.
+//
+// A day, month or billing cycle starts when the clock first reads the midnight of its date; where midnight is skipped, with
+// the first instant after the gap. A day that is skipped whole has no window. The dates of billing cycles are the anchor's
+// plus any number of months, before the anchor as well as after it; in a month too short for the anchor's day it is the
+// last one: 31 January, 28 February, 31 March.
+//
+// A minute or hour starts whenever the clock reads a full one, so an hour that the clock shows twice is two windows, and
+// with the first instant after a gap that skips a full one.
+//
+// It panics on a period that package catalog does not have.
+func (c Calendar) Window(p catalog.Period, t time.Time) Window {
+	zone := c.Zone
+	if zone == nil {
+		zone = time.UTC
+	}
+	var w Window
+	switch p {
+	case catalog.Minute:
+		w = Window{Start: unitStart(t, zone, minute), End: unitEnd(t, zone, minute)}
+	case catalog.Hour:
+		w = Window{Start: unitStart(t, zone, hour), End: unitEnd(t, zone, hour)}
+	case catalog.Day:
+		w = dateWindow(t, zone, daily)
+	case catalog.Month:
+		w = dateWindow(t, zone, 1)
+	case catalog.BillingCycle:
+		day := 1
+		if !c.Anchor.IsZero() {
+			day = c.Anchor.In(zone).Day()
+		}
+		w = dateWindow(t, zone, day)
+	default:
+		panic(fmt.Sprintf("calendar: there is no period %q", p))
+	}
+	if !w.Contains(t) {
+		panic(fmt.Sprintf("calendar: the %s of %s in %s cannot be [%s, %s)", p, t, zone, w.Start, w.End))
+	}
+	return w
+}
+
+// dateWindow finds the window that contains t, of those that start on each date, when the day is daily, or on this day of
+// each month. The window of the clock's date is nearly always the answer; it is one of the next where the clock was set
+// back over a midnight, which had come already, and where it skips a day.
+func dateWindow(t time.Time, zone *time.Location, day int) Window {
+	year, month, today := t.In(zone).Date()
+	n := 0
+	if day != daily && today < dayIn(year, month, day) {
+		n = -1
+	}
+	start, end := first(date(year, month, today, day, n), zone), first(date(year, month, today, day, n+1), zone)
+	for !end.After(t) { // ends, since every date is a day or more after the one before, and no clock is days behind
+		n++
+		start, end = end, first(date(year, month, today, day, n+1), zone)
+	}
+	return Window{Start: start, End: end}
+}
+
+// daily stands where else a day of the month does.
+const daily = 0
+
+// date is the date that starts the n-th window after that of the given date: its midnight, as if it were UTC.
+func date(year int, month time.Month, today, day, n int) time.Time {
+	if day == daily {
+		return time.Date(year, month, today+n, 0, 0, 0, 0, time.UTC)
+	}
+	month += time.Month(n)
+	return time.Date(year, month, dayIn(year, month, day), 0, 0, 0, 0, time.UTC)
+}
+
+// dayIn is the day of that month or, where the month is too short for it, its last.
+func dayIn(year int, month time.Month, day int) int {
+	const shortest = 28
+	if day <= shortest {
+		return day
+	}
+	return min(day, time.Date(year, month+1, 0, 0, 0, 0, 0, time.UTC).Day())
+}
