@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -19,6 +20,7 @@ import (
 	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/time/rate"
 
 	"github.com/tollgate-io/tollgate/domain/app"
 )
@@ -34,6 +36,7 @@ type Config struct {
 	Directory app.Directory
 	Usage     UsageReader
 	Timeline  TimelineReader
+	Limits    Limits
 	Keys      KeyLister
 	Positions Positions
 	Readiness ReadinessProbe
@@ -47,6 +50,9 @@ type Config struct {
 	SpoolDir string
 	// LineTimeout is how long one line of a stream may take to arrive. Optional: ReadTimeout.
 	LineTimeout time.Duration
+	// MaxRequestsPerSecond bounds what this process takes on: beyond it requests are answered 503 before anything is read
+	// or asked. Optional: no bound. Health and metrics are exempt.
+	MaxRequestsPerSecond float64
 }
 
 // The time-outs of a connection. A stream of lines extends the read deadline with each line, and nothing else does.
@@ -79,6 +85,7 @@ type Server struct {
 	echo      *echo.Echo
 	metrics   *metrics
 	exporter  http.Handler
+	limiter   *rate.Limiter // nil: no bound
 	large     chan struct{} // one slot for each body beyond maxEventBytes that is held in memory
 	requestID string        // random prefix
 	requests  atomic.Uint64
@@ -88,7 +95,7 @@ var _ ServerInterface = (*Server)(nil)
 
 // New builds the surface. It panics where the configuration is incomplete.
 func New(c Config) *Server {
-	if c.Ledger == nil || c.Directory == nil || c.Usage == nil || c.Timeline == nil || c.Keys == nil || c.Positions == nil ||
+	if c.Ledger == nil || c.Directory == nil || c.Usage == nil || c.Timeline == nil || c.Limits == nil || c.Keys == nil || c.Positions == nil ||
 		c.Readiness == nil || c.Registry == nil || c.Log == nil || c.Now == nil || c.Random == nil {
 		panic(fmt.Sprintf("api: incomplete configuration: %+v", c))
 	}
@@ -107,12 +114,16 @@ func New(c Config) *Server {
 		large:     make(chan struct{}, maxLargeBodies),
 		requestID: hex.EncodeToString(prefix),
 	}
+	if c.MaxRequestsPerSecond > 0 {
+		s.limiter = rate.NewLimiter(rate.Limit(c.MaxRequestsPerSecond), int(math.Ceil(c.MaxRequestsPerSecond)))
+	}
 	s.echo.HideBanner, s.echo.HidePort = true, true
 	s.echo.HTTPErrorHandler = func(err error, c echo.Context) { s.fail(c, err) }
-	s.echo.Use(s.observe)
+	s.echo.Use(s.observe, s.protect)
 	RegisterHandlers(guarded{s}, s)
-	// The hot route parses its own parameters, without the reflection of the generated wrapper.
+	// The hot routes parse their own parameters, without the reflection of the generated wrapper.
 	s.echo.POST("/v1/events", s.recordEvents)
+	s.echo.POST("/v1/limits/check", s.checkLimits)
 	return s
 }
 
@@ -140,7 +151,7 @@ func (s *Server) policy(path string) echo.MiddlewareFunc {
 		return func(h echo.HandlerFunc) echo.HandlerFunc { return h }
 	case strings.HasPrefix(path, "/v1/admin/"):
 		return s.forAdmins
-	case path == "/v1/events": // each event may name its tenant
+	case path == "/v1/events" || path == "/v1/limits/check": // each event or check may name its tenant
 		return func(h echo.HandlerFunc) echo.HandlerFunc { return h }
 	case strings.HasPrefix(path, "/v1/"):
 		return s.insideTenant

@@ -6,12 +6,14 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -21,6 +23,7 @@ import (
 	"github.com/getkin/kin-openapi/openapi3filter"
 	"github.com/getkin/kin-openapi/routers"
 	"github.com/getkin/kin-openapi/routers/legacy"
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
@@ -30,6 +33,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/limit"
 	"github.com/tollgate-io/tollgate/domain/tenant"
 	"github.com/tollgate-io/tollgate/domain/timeline"
 	"github.com/tollgate-io/tollgate/domain/usage"
@@ -86,8 +90,19 @@ func (d directory) Catalog(ctx context.Context) (app.Catalog, error) {
 	if e == nil {
 		return app.Catalog{Revision: eventstore.NoStream}, err
 	}
-	c, err := catalog.Parse(e.(event.CatalogApplied).Catalog)
-	return app.Catalog{Catalog: c, Revision: revision}, err
+	return app.NewCatalog(e.(event.CatalogApplied), revision)
+}
+
+func (d directory) Subscription(ctx context.Context, id event.TenantID) (s tenant.Subscription, err error) {
+	recorded, err := d.store.ReadStream(ctx, event.SubscriptionStream(id), 0, 1000)
+	for _, r := range recorded {
+		e, err := event.Decode(r)
+		if err != nil {
+			return s, err
+		}
+		s, _ = s.Apply(e)
+	}
+	return s, err
 }
 
 func (d directory) Reached(context.Context, eventstore.Position) error { return nil }
@@ -175,12 +190,68 @@ func (r *reads) Shown(ctx context.Context, of event.TenantID) (eventstore.Positi
 	return r.store.Head(ctx, eventstore.PartitionOf(string(of), r.store.Partitions()))
 }
 
+// Decisions reads the whole log.
+func (r *reads) Decisions(ctx context.Context, id event.Identity) (all []timeline.Event, at eventstore.Position, err error) {
+	at.Partition = eventstore.PartitionOf(string(id.Tenant), r.store.Partitions())
+	recorded, err := r.store.ReadLog(ctx, at, 50_000)
+	if err != nil || r.err != nil {
+		return nil, at, errors.Join(err, r.err)
+	}
+	for _, e := range recorded {
+		at = e.Position
+		payload, err := event.Decode(e)
+		if err != nil {
+			return nil, at, err
+		}
+		var of event.Identity
+		switch p := payload.(type) {
+		case event.LimitDecided:
+			of = p.Identity
+		case event.HoldReleased:
+			of = p.Identity
+		case event.HoldExpired:
+			of = p.Identity
+		}
+		if of == id {
+			all = append(all, timeline.Event{Position: e.Position, RecordedAt: e.RecordedAt, Payload: payload})
+		}
+	}
+	slices.Reverse(all)
+	return all, at, nil
+}
+
+// noAccounts keeps nothing: the log tells all.
+type noAccounts struct{}
+
+func (noAccounts) Account(context.Context, event.TenantID) (limit.Snapshot, error) {
+	return limit.Snapshot{Revision: eventstore.NoStream}, nil
+}
+
+func (noAccounts) Series(_ context.Context, _ event.TenantID, needs []limit.Need, _, _ time.Time) ([]limit.Loaded, error) {
+	all := make([]limit.Loaded, len(needs))
+	for i, n := range needs {
+		all[i].Need = n
+	}
+	return all, nil
+}
+
+func (noAccounts) Overdue(context.Context, time.Time, int) ([]event.TenantID, error) { return nil, nil }
+
+// catalogs reads the log at every question.
+type catalogs struct{ store *memory.Store }
+
+func (c catalogs) At(ctx context.Context, revision eventstore.Revision) (*catalog.Catalog, error) {
+	read, err := app.CatalogAt(ctx, c.store, revision)
+	return &read, err
+}
+
 // house is the surface on a log in memory, with two tenants and a key of each kind.
 type house struct {
 	t       testing.TB
 	store   *memory.Store
 	faults  *faultyStore
 	ledger  *app.Ledger
+	limits  *app.Limits
 	reads   *reads
 	server  *api.Server
 	admin   string
@@ -275,8 +346,12 @@ func newHouse(t testing.TB, change ...func(*api.Config)) *house {
 		require.NoError(t, err)
 		*k.into = string(secret)
 	}
+	h.limits = app.NewLimits(app.LimitsConfig{Writer: uuid.New(), Store: faults, Directory: dir, Accounts: noAccounts{}, Catalogs: catalogs{store},
+		Now: func() time.Time { return clock }, SweepEvery: -1})
+	t.Cleanup(h.limits.Close)
+	h.ledger.Tell(h.limits.Noted)
 	config := api.Config{
-		Ledger: h.ledger, Directory: dir, Usage: h.reads, Timeline: h.reads, Keys: h.reads, Positions: h.reads, Readiness: h.reads,
+		Ledger: h.ledger, Limits: h.limits, Directory: dir, Usage: h.reads, Timeline: h.reads, Keys: h.reads, Positions: h.reads, Readiness: h.reads,
 		Registry: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler), Now: time.Now, Random: rand.Reader, SpoolDir: t.TempDir(),
 	}
 	for _, f := range change {

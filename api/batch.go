@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -138,14 +139,18 @@ func (i *item) problem(receipt app.Receipt) *problem {
 		if i.cloud {
 			bad = asCloudEvent(bad)
 		}
-		moved := &invalid.Error{}
-		for _, f := range bad.Fields {
-			f.Pointer = "/" + strconv.Itoa(i.index) + f.Pointer
-			moved.Fields = append(moved.Fields, f)
-		}
-		return invalidProblem(moved)
+		return invalidProblem(moved(bad, i.index))
 	}
 	return problemOf(receipt.Err)
+}
+
+// moved puts the pointers of an error into the batch of which its subject is an element.
+func moved(bad *invalid.Error, index int) *invalid.Error {
+	to := &invalid.Error{Fields: slices.Clone(bad.Fields)}
+	for i := range to.Fields {
+		to.Fields[i].Pointer = itemPointer(index) + to.Fields[i].Pointer
+	}
+	return to
 }
 
 // advance keeps the last position. Batches over tenants in several partitions show that of the last item.

@@ -2,7 +2,10 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"slices"
+	"strconv"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/labstack/echo/v4"
@@ -11,6 +14,9 @@ import (
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/invalid"
+	"github.com/tollgate-io/tollgate/domain/limit"
+	"github.com/tollgate-io/tollgate/domain/money"
+	"github.com/tollgate-io/tollgate/domain/timeline"
 )
 
 // readObject reads a request that is one small JSON object with these members, and hands their values to read, which may
@@ -103,7 +109,8 @@ func identity(in insider, eventType, sourceID string) (event.Identity, error) {
 	return event.Identity{Tenant: in.tenant.ID, Type: event.Type(eventType), Source: event.SourceID(sourceID)}, nil
 }
 
-// GetEvent is GET /v1/events/{eventType}/{sourceId}. It reads the log itself.
+// GetEvent is GET /v1/events/{eventType}/{sourceId}. It reads the log itself; what was decided about the fact is found by a
+// read model, and may be older.
 func (s *Server) GetEvent(c echo.Context, eventType EventType, sourceID SourceId, params GetEventParams) error {
 	in := inside(c)
 	id, err := identity(in, eventType, sourceID)
@@ -123,11 +130,54 @@ func (s *Server) GetEvent(c echo.Context, eventType EventType, sourceID SourceId
 	for _, correction := range h.Corrections {
 		at = correction.Position
 	}
+	decided, _, err := s.Timeline.Decisions(ctx, id)
+	if err != nil {
+		return fmt.Errorf("read the decisions: %w", err)
+	}
 	showPosition(c, at)
-	return writeJSON(c, http.StatusOK, appendHistory(nil, h))
+	return writeJSON(c, http.StatusOK, appendHistory(nil, h, storyOf(decided, h)))
 }
 
-func appendHistory(b []byte, h app.History) []byte {
+// story is what was decided about a fact before it happened.
+type story struct {
+	decision  *event.LimitDecided // the latest
+	at        eventstore.Position
+	hold      *event.LimitDecided // what kept something last
+	holdState string
+}
+
+// storyOf folds the events of a fact's checks, newest first, as far as they are known.
+func storyOf(decided []timeline.Event, h app.History) story {
+	var s story
+	for _, e := range slices.Backward(decided) {
+		if e.Position.Offset > h.Position.Offset { // a process that did not know the fact yet wrote what was over already
+			break
+		}
+		switch p := e.Payload.(type) {
+		case event.LimitDecided:
+			s.decision, s.at = &p, e.Position
+			switch {
+			case p.Keeps:
+				s.hold, s.holdState = &p, "open"
+			case p.Allowed && s.holdState == "open": // it was asked again without a hold
+				s.holdState = "released"
+			}
+		case event.HoldReleased:
+			s.holdState = "released"
+		case event.HoldExpired:
+			s.holdState = "expired"
+		}
+	}
+	if s.holdState == "open" { // the fact ended it, or came too late for that
+		s.holdState = "settled"
+		if !h.RecordedAt.Before(s.hold.KeepUntil) {
+			s.holdState = "expired"
+		}
+	}
+	return s
+}
+
+func appendHistory(b []byte, h app.History, s story) []byte {
 	status := "recorded"
 	if h.Voided {
 		status = "voided"
@@ -152,7 +202,38 @@ func appendHistory(b []byte, h app.History) []byte {
 		}
 		b = appendCorrection(b, correction)
 	}
-	return append(b, `],"hold":null,"decision":null,"invoiceLines":[]}`...)
+	b = appendStory(append(b, ']'), s, h.Original.Quantity)
+	return append(b, `,"invoiceLines":[]}`...)
+}
+
+func appendStory(b []byte, s story, used money.Decimal) []byte {
+	b = append(b, `,"hold":`...)
+	if s.hold == nil {
+		b = append(b, "null"...)
+	} else {
+		b = append(append(append(b, `{"state":"`...), s.holdState...), `","quantity":`...)
+		b = appendTime(append(append(b, s.hold.Quantity.String()...), `,"expiresAt":`...), holdEnd(s.hold))
+		b = append(strconv.AppendBool(append(b, `,"overage":`...), used.Cmp(s.hold.Quantity) > 0), '}')
+	}
+	b = append(b, `,"decision":`...)
+	if s.decision == nil {
+		return append(b, "null"...)
+	}
+	e := s.decision
+	bound := ""
+	if i := limit.Binding(e); i >= 0 {
+		bound = e.Parts[i].Limit
+	}
+	b = strconv.AppendBool(append(b, `{"allowed":`...), e.Allowed)
+	b = appendOptional(append(b, `,"reason":`...), string(limit.Why(e)))
+	b = appendOptional(append(b, `,"limit":`...), bound)
+	b = append(append(b, `,"quantity":`...), e.Quantity.String()...)
+	b = appendTime(append(b, `,"decidedAt":`...), e.DecidedAt)
+	b = appendPosition(append(b, `,"position":`...), s.at)
+	b = appendOptional(append(b, `,"planVersion":`...), e.PlanVersion)
+	b = appendTime(append(b, `,"holdExpiresAt":`...), holdEnd(e))
+	b = strconv.AppendBool(append(b, `,"overage":`...), isOver(e))
+	return append(appendParts(append(b, `,"limits":`...), e, ""), '}')
 }
 
 func appendCorrection(b []byte, correction app.Correction) []byte {

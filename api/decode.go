@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -13,8 +14,10 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/tollgate-io/tollgate/domain/app"
+	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/invalid"
+	"github.com/tollgate-io/tollgate/domain/limit"
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
@@ -209,6 +212,10 @@ func absentOrNull(v jsontext.Value) bool { return v == nil || v.Kind() == 'n' }
 
 // quantity reads a JSON number or a decimal string. Its sign is checked with the other rules.
 func (d *decoder) quantity(v jsontext.Value, pointer string) money.Decimal {
+	return d.decimal(v, pointer, "quantity")
+}
+
+func (d *decoder) decimal(v jsontext.Value, pointer, name string) money.Decimal {
 	var text string
 	switch v.Kind() {
 	case '0':
@@ -219,15 +226,15 @@ func (d *decoder) quantity(v jsontext.Value, pointer string) money.Decimal {
 			return money.Decimal{}
 		}
 	default:
-		d.note(pointer, codeInvalidEvent, "quantity must be a number or a decimal string")
+		d.note(pointer, codeInvalidEvent, name+" must be a number or a decimal string")
 		return money.Decimal{}
 	}
 	q, err := money.ParseQuantity(text)
 	switch {
 	case errors.Is(err, money.ErrRange):
-		d.note(pointer, codeInvalidEvent, fmt.Sprintf("quantity has %s", money.ErrRange))
+		d.note(pointer, codeInvalidEvent, fmt.Sprintf("%s has %s", name, money.ErrRange))
 	case err != nil:
-		d.note(pointer, codeInvalidEvent, "quantity must be a number or a decimal string")
+		d.note(pointer, codeInvalidEvent, name+" must be a number or a decimal string")
 	}
 	return q
 }
@@ -330,6 +337,16 @@ func (d *decoder) event(raw []byte, pointer string, now time.Time, into *app.Sub
 		d.noteAll(err)
 		return d.take()
 	}
+	d.members(&v, pointer, into)
+	if d.count == 0 {
+		return nil
+	}
+	d.addRules(pointer, now, into, nil)
+	return d.take()
+}
+
+// members reads what events and checks have in common.
+func (d *decoder) members(v *[6]jsontext.Value, pointer string, into *app.Submission) {
 	if !absentOrNull(v[0]) {
 		text, _ := d.str(v[0], pointer+"/tenantId")
 		if into.Tenant = event.TenantID(text); text == "" && d.count == 0 {
@@ -351,11 +368,62 @@ func (d *decoder) event(raw []byte, pointer string, now time.Time, into *app.Sub
 		into.OccurredAt = event.Instant(d.instant(v[4], pointer+"/occurredAt", "occurredAt"))
 	}
 	into.Data = d.data(v[5], pointer+"/data")
+}
+
+var checkNames = append(slices.Clone(eventNames), "hold")
+
+// check reads an intended usage event: what event reads, and what is to be held. When it will occur is of no importance, so
+// that an event can be sent as it is; only what is no time at all is refused. Errors are those of event.
+func (d *decoder) check(raw []byte, pointer string, now time.Time, into *limit.Ask) error {
+	*into = limit.Ask{}
+	d.begin()
+	var v [7]jsontext.Value
+	if err := d.object(raw, pointer, checkNames, v[:], nil); err != nil {
+		d.noteAll(err)
+		return d.take()
+	}
+	if v[4].Kind() == 'n' {
+		v[4] = nil
+	}
+	var s app.Submission
+	d.members((*[6]jsontext.Value)(v[:6]), pointer, &s)
+	into.Check = event.Check{Identity: s.Identity, Quantity: s.Quantity, Data: s.Data}
+	d.hold(v[6], pointer+"/hold", into)
 	if d.count == 0 {
 		return nil
 	}
-	d.addRules(pointer, now, into, nil)
+	s.OccurredAt = now
+	d.addRules(pointer, now, &s, nil)
 	return d.take()
+}
+
+// hold reads what a check wants to be kept: true, null and {} say nothing that is not the default.
+func (d *decoder) hold(v jsontext.Value, pointer string, into *limit.Ask) {
+	switch {
+	case absentOrNull(v) || v.Kind() == 't':
+	case v.Kind() == 'f':
+		into.NoHold = true
+	case v.Kind() == '{':
+		var member [1]jsontext.Value
+		if err := d.object(v, pointer, []string{"ttl"}, member[:], nil); err != nil {
+			d.noteAll(err)
+			return
+		}
+		if absentOrNull(member[0]) {
+			return
+		}
+		text, ok := d.str(member[0], pointer+"/ttl")
+		if !ok {
+			return
+		}
+		ttl, err := catalog.ParseDuration(text)
+		if into.TTL = ttl.Value(); err != nil || into.TTL < limit.MinTTL || into.TTL > limit.MaxTTL {
+			d.note(pointer+"/ttl", codeInvalidEvent, fmt.Sprintf("ttl must be a duration from %s to %dd, such as 90s, 15m or 1h30m",
+				limit.MinTTL, int(limit.MaxTTL.Hours()/24)))
+		}
+	default:
+		d.note(pointer, codeInvalidEvent, `hold must be {"ttl":"15m"}, or false to keep nothing`)
+	}
 }
 
 var one = money.Int(1)

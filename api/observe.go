@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -19,6 +20,7 @@ type metrics struct {
 	requests  *prometheus.CounterVec
 	durations *prometheus.HistogramVec
 	events    map[app.Status]prometheus.Counter
+	refused   prometheus.Counter
 }
 
 func newMetrics(registry *prometheus.Registry) *metrics {
@@ -31,6 +33,9 @@ func newMetrics(registry *prometheus.Registry) *metrics {
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
 		}, []string{"method", "route"}),
 		events: map[app.Status]prometheus.Counter{},
+		refused: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "tollgate_http_refused_total", Help: "Requests beyond the requests per second that this process takes on.",
+		}),
 	}
 	events := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "tollgate_events_total", Help: "Usage events that were sent, by their answer.",
@@ -38,7 +43,7 @@ func newMetrics(registry *prometheus.Registry) *metrics {
 	for _, s := range []app.Status{app.Recorded, app.Duplicate, app.Conflict, app.Invalid} {
 		m.events[s] = events.WithLabelValues(string(s))
 	}
-	registry.MustRegister(m.requests, m.durations, events)
+	registry.MustRegister(m.requests, m.durations, events, m.refused)
 	return m
 }
 
@@ -65,6 +70,21 @@ func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 			s.fail(c, err)
 		}
 		return nil
+	}
+}
+
+var errTooMany = &problem{status: http.StatusServiceUnavailable, code: codeOverloaded, expected: true,
+	detail: "This server has more requests than it takes on. Nothing was read or written. Try again later."}
+
+// protect refuses what is beyond the bound of this process, before the key is looked at and the body is read.
+func (s *Server) protect(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		path := c.Request().URL.RawPath // as it was sent, like the routes
+		if s.limiter == nil || !strings.HasPrefix(path, "/v1/") && !strings.HasPrefix(path, "/ofrep/") || s.limiter.AllowN(s.Now(), 1) {
+			return next(c)
+		}
+		s.metrics.refused.Inc()
+		return errTooMany
 	}
 }
 

@@ -169,6 +169,30 @@ func (e EventHistoryStatus) Valid() bool {
 	}
 }
 
+// Defines values for EventHoldState.
+const (
+	Expired  EventHoldState = "expired"
+	Open     EventHoldState = "open"
+	Released EventHoldState = "released"
+	Settled  EventHoldState = "settled"
+)
+
+// Valid indicates whether the value is a known member of the EventHoldState enum.
+func (e EventHoldState) Valid() bool {
+	switch e {
+	case Expired:
+		return true
+	case Open:
+		return true
+	case Released:
+		return true
+	case Settled:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for HealthStatus.
 const (
 	HealthStatusOk HealthStatus = "ok"
@@ -199,6 +223,60 @@ func (e KeyKind) Valid() bool {
 	case KeyKindService:
 		return true
 	case KeyKindTenant:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for LimitKind.
+const (
+	AbuseGuard  LimitKind = "abuse_guard"
+	Access      LimitKind = "access"
+	Budget      LimitKind = "budget"
+	Concurrency LimitKind = "concurrency"
+	Max         LimitKind = "max"
+	Quota       LimitKind = "quota"
+	Rate        LimitKind = "rate"
+	RetryBudget LimitKind = "retry_budget"
+)
+
+// Valid indicates whether the value is a known member of the LimitKind enum.
+func (e LimitKind) Valid() bool {
+	switch e {
+	case AbuseGuard:
+		return true
+	case Access:
+		return true
+	case Budget:
+		return true
+	case Concurrency:
+		return true
+	case Max:
+		return true
+	case Quota:
+		return true
+	case Rate:
+		return true
+	case RetryBudget:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for LimitStandingOnError.
+const (
+	Allow LimitStandingOnError = "allow"
+	Deny  LimitStandingOnError = "deny"
+)
+
+// Valid indicates whether the value is a known member of the LimitStandingOnError enum.
+func (e LimitStandingOnError) Valid() bool {
+	switch e {
+	case Allow:
+		return true
+	case Deny:
 		return true
 	default:
 		return false
@@ -259,6 +337,24 @@ func (e ReceiptStatus) Valid() bool {
 	}
 }
 
+// Defines values for UndecidedCheckStatus.
+const (
+	UndecidedCheckStatusFailed  UndecidedCheckStatus = "failed"
+	UndecidedCheckStatusInvalid UndecidedCheckStatus = "invalid"
+)
+
+// Valid indicates whether the value is a known member of the UndecidedCheckStatus enum.
+func (e UndecidedCheckStatus) Valid() bool {
+	switch e {
+	case UndecidedCheckStatusFailed:
+		return true
+	case UndecidedCheckStatusInvalid:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for RecordEventsParamsItems.
 const (
 	All      RecordEventsParamsItems = "all"
@@ -305,6 +401,23 @@ type Adjust struct {
 	// Quantity Greater than 0, at most 18 integer and 9 fraction digits.
 	Quantity Quantity `json:"quantity"`
 	Reason   string   `json:"reason"`
+}
+
+// AssignedPlan defines model for AssignedPlan.
+type AssignedPlan struct {
+	// BillingAnchor UTC with milliseconds.
+	BillingAnchor Time `json:"billingAnchor"`
+
+	// EffectiveAt UTC with milliseconds.
+	EffectiveAt Time   `json:"effectiveAt"`
+	Plan        string `json:"plan"`
+
+	// PlanVersion In the catalog in force.
+	PlanVersion string `json:"planVersion"`
+
+	// Position What shows it.
+	Position string `json:"position"`
+	TenantId string `json:"tenantId"`
 }
 
 // BatchItem defines model for BatchItem.
@@ -433,6 +546,37 @@ type CreatedKey struct {
 // OpenTelemetry GenAI conventions (`gen_ai.*`) are accepted as aliases.
 type Data map[string]interface{}
 
+// Errors Every broken rule that was found.
+type Errors = []struct {
+	Code   string `json:"code"`
+	Detail string `json:"detail"`
+
+	// Pointer A JSON pointer into the request.
+	Pointer string `json:"pointer"`
+}
+
+// EventDecision defines model for EventDecision.
+type EventDecision struct {
+	Allowed bool `json:"allowed"`
+
+	// DecidedAt UTC with milliseconds.
+	DecidedAt     Time        `json:"decidedAt"`
+	HoldExpiresAt *TimeOrNull `json:"holdExpiresAt"`
+
+	// Limit The limit that decided.
+	Limit       *string     `json:"limit"`
+	Limits      []LimitPart `json:"limits"`
+	Overage     bool        `json:"overage"`
+	PlanVersion *string     `json:"planVersion"`
+	Position    string      `json:"position"`
+
+	// Quantity Exact to the digit.
+	Quantity ExactNumber `json:"quantity"`
+
+	// Reason `abuse_guard`, `plan_limit` or `burst_limit`; null unless denied.
+	Reason *Reason `json:"reason"`
+}
+
 // EventHistory defines model for EventHistory.
 type EventHistory struct {
 	Corrections []Correction `json:"corrections"`
@@ -442,15 +586,15 @@ type EventHistory struct {
 	// OpenTelemetry GenAI conventions (`gen_ai.*`) are accepted as aliases.
 	Data Data `json:"data"`
 
-	// Decision The answer of that check.
-	Decision *map[string]interface{} `json:"decision"`
+	// Decision The latest decision about its check; null where nobody asked. It may lag like every read model.
+	Decision *EventDecision `json:"decision"`
 
 	// Emitter The CloudEvents source.
 	Emitter   *string `json:"emitter"`
 	EventType string  `json:"eventType"`
 
-	// Hold What an earlier check kept aside for it.
-	Hold         *map[string]interface{}  `json:"hold"`
+	// Hold What an earlier check kept aside for it; null where none did. It may lag like every read model.
+	Hold         *EventHold               `json:"hold"`
 	InvoiceLines []map[string]interface{} `json:"invoiceLines"`
 
 	// OccurredAt UTC with milliseconds.
@@ -482,6 +626,22 @@ type EventHistory struct {
 // EventHistoryStatus defines model for EventHistory.Status.
 type EventHistoryStatus string
 
+// EventHold defines model for EventHold.
+type EventHold struct {
+	// ExpiresAt UTC with milliseconds.
+	ExpiresAt Time `json:"expiresAt"`
+
+	// Overage More was used than was held.
+	Overage bool `json:"overage"`
+
+	// Quantity Exact to the digit.
+	Quantity ExactNumber    `json:"quantity"`
+	State    EventHoldState `json:"state"`
+}
+
+// EventHoldState defines model for EventHold.State.
+type EventHoldState string
+
 // ExactNumber Exact to the digit.
 type ExactNumber = json.Number
 
@@ -492,6 +652,14 @@ type Health struct {
 
 // HealthStatus defines model for Health.Status.
 type HealthStatus string
+
+// HoldPage defines model for HoldPage.
+type HoldPage struct {
+	Items []OpenHold `json:"items"`
+
+	// NextCursor Give it as `cursor` for the next page; null at the end.
+	NextCursor *NextCursor `json:"nextCursor"`
+}
 
 // Id Printable characters, Unicode normalisation form C.
 type Id = string
@@ -518,6 +686,218 @@ type KeyPage struct {
 	NextCursor *NextCursor `json:"nextCursor"`
 }
 
+// LimitCheck defines model for LimitCheck.
+type LimitCheck struct {
+	// Data See Data. What the limits look at, such as model, modelTier, audioSeconds, attempt, retryOf.
+	Data *map[string]interface{} `json:"data,omitempty"`
+
+	// EventType Printable characters, Unicode normalisation form C.
+	EventType Id `json:"eventType"`
+
+	// Hold What is kept aside when the check is allowed. Without it, `null`, `true` or `{}`: for as long as each limit says.
+	// `false`: decide and record, keep nothing.
+	Hold *LimitCheck_Hold `json:"hold,omitempty"`
+
+	// OccurredAt Accepted, so that an event can be sent as it is, and ignored.
+	OccurredAt *time.Time `json:"occurredAt,omitempty"`
+
+	// Quantity Greater than 0, at most 18 integer and 9 fraction digits.
+	Quantity *Quantity `json:"quantity,omitempty"`
+
+	// SourceId Printable characters, Unicode normalisation form C.
+	SourceId Id `json:"sourceId"`
+
+	// TenantId May be left out where the key or a header names the tenant.
+	TenantId *string `json:"tenantId,omitempty"`
+}
+
+// LimitCheckHold0 defines model for LimitCheck.Hold.0.
+type LimitCheckHold0 = bool
+
+// LimitCheckHold2 defines model for LimitCheck.Hold.2.
+type LimitCheckHold2 struct {
+	// Ttl From 1s to 7d, such as 90s, 15m, 1h30m or 7d.
+	Ttl *string `json:"ttl,omitempty"`
+}
+
+// LimitCheck_Hold What is kept aside when the check is allowed. Without it, `null`, `true` or `{}`: for as long as each limit says.
+// `false`: decide and record, keep nothing.
+type LimitCheck_Hold struct {
+	union json.RawMessage
+}
+
+// LimitDecision defines model for LimitDecision.
+type LimitDecision struct {
+	Allowed bool `json:"allowed"`
+
+	// Degraded The log could not be reached and the limits admit that; nothing is recorded.
+	Degraded  bool   `json:"degraded"`
+	EventType string `json:"eventType"`
+
+	// HoldExpiresAt When the first part of the hold ends; null where nothing is kept.
+	HoldExpiresAt *TimeOrNull `json:"holdExpiresAt"`
+
+	// Limit The limit that binds. Denied: the violated one that passes last. Allowed: the one with the smallest part left;
+	// null where none applies that can be used up.
+	Limit *string `json:"limit"`
+
+	// Limits Every limit that applies, in the order of the plan.
+	Limits []LimitPart `json:"limits"`
+
+	// Message For a person who uses the product.
+	Message *string `json:"message"`
+
+	// Overage A soft limit is exceeded.
+	Overage bool `json:"overage"`
+
+	// PlanVersion Null for a tenant without a plan: nothing is limited.
+	PlanVersion *string `json:"planVersion"`
+
+	// Position Of the decision; of the usage event where that is recorded already; null when degraded.
+	Position *string `json:"position"`
+
+	// Reason `abuse_guard`, `plan_limit` or `burst_limit`; null unless denied.
+	Reason *Reason `json:"reason"`
+
+	// Remaining Of `limit`.
+	Remaining *NumberOrNull `json:"remaining"`
+
+	// Replayed It was allowed before, and nothing was taken again.
+	Replayed bool `json:"replayed"`
+
+	// ResetAt Denied: the first instant at which the same check passes if nothing else happens; null where time alone cannot help.
+	// Allowed: when `limit` is next as good as new.
+	ResetAt  *time.Time `json:"resetAt"`
+	SourceId string     `json:"sourceId"`
+}
+
+// LimitDecisions defines model for LimitDecisions.
+type LimitDecisions struct {
+	// Items One for each check, in order.
+	Items []LimitDecisions_Items_Item `json:"items"`
+}
+
+// LimitDecisions_Items_Item defines model for LimitDecisions.items.Item.
+type LimitDecisions_Items_Item struct {
+	union json.RawMessage
+}
+
+// LimitKind defines model for LimitKind.
+type LimitKind string
+
+// LimitOverride defines model for LimitOverride.
+type LimitOverride struct {
+	// From With offset; without it, at once.
+	From *time.Time `json:"from,omitempty"`
+
+	// Max At least 0, which blocks; a whole number for limits that count checks.
+	Max    json.Number `json:"max"`
+	Reason string      `json:"reason"`
+
+	// Until With offset, exclusive; without it, for ever.
+	Until *time.Time `json:"until,omitempty"`
+}
+
+// LimitPage defines model for LimitPage.
+type LimitPage struct {
+	Items []LimitStanding `json:"items"`
+
+	// NextCursor Give it as `cursor` for the next page; null at the end.
+	NextCursor  *NextCursor `json:"nextCursor"`
+	PlanVersion *string     `json:"planVersion"`
+}
+
+// LimitPart defines model for LimitPart.
+type LimitPart struct {
+	Allowed bool `json:"allowed"`
+
+	// Currency Of the numbers of a budget.
+	Currency *string `json:"currency,omitempty"`
+
+	// Held By other checks; null for access.
+	Held *NumberOrNull `json:"held"`
+
+	// HoldExpiresAt Of this part of the hold.
+	HoldExpiresAt *TimeOrNull `json:"holdExpiresAt"`
+	Kind          LimitKind   `json:"kind"`
+	Limit         string      `json:"limit"`
+
+	// Max Null for access.
+	Max     *NumberOrNull `json:"max"`
+	Overage bool          `json:"overage"`
+
+	// Overridden `max` is the tenant's own, not the plan's.
+	Overridden  bool    `json:"overridden"`
+	PlanVersion *string `json:"planVersion"`
+
+	// Reason `abuse_guard`, `plan_limit` or `burst_limit`; null unless denied.
+	Reason *Reason `json:"reason"`
+
+	// Remaining After the decision; null where nothing is taken.
+	Remaining *NumberOrNull `json:"remaining"`
+
+	// Requested Null for access.
+	Requested *NumberOrNull `json:"requested"`
+	ResetAt   *TimeOrNull   `json:"resetAt"`
+
+	// Used Before the check, without holds; null for access.
+	Used        *NumberOrNull `json:"used"`
+	WindowEnd   *TimeOrNull   `json:"windowEnd"`
+	WindowStart *TimeOrNull   `json:"windowStart"`
+}
+
+// LimitStanding How a limit stands, and what the plan says of it.
+type LimitStanding struct {
+	Burst    *int    `json:"burst,omitempty"`
+	Cooldown *string `json:"cooldown,omitempty"`
+
+	// Currency Of the numbers of a budget.
+	Currency *string `json:"currency,omitempty"`
+	Denials  *int    `json:"denials,omitempty"`
+	Field    *string `json:"field,omitempty"`
+
+	// Held By open holds.
+	Held    *NumberOrNull `json:"held"`
+	HoldTTL *string       `json:"holdTTL,omitempty"`
+	Kind    LimitKind     `json:"kind"`
+	Limit   string        `json:"limit"`
+
+	// Max Exact to the digit.
+	Max         *NumberOrNull `json:"max"`
+	MaxAttempts *int          `json:"maxAttempts,omitempty"`
+	MaxCooldown *string       `json:"maxCooldown,omitempty"`
+	Meter       *string       `json:"meter,omitempty"`
+	Minimum     *int          `json:"minimum,omitempty"`
+
+	// On Event types of the checks that it applies to.
+	On          *[]string             `json:"on,omitempty"`
+	OnError     *LimitStandingOnError `json:"onError,omitempty"`
+	Overridden  bool                  `json:"overridden"`
+	PlanVersion *string               `json:"planVersion"`
+
+	// Ratio Exact to the digit.
+	Ratio *ExactNumber `json:"ratio,omitempty"`
+
+	// Remaining Exact to the digit.
+	Remaining *NumberOrNull `json:"remaining"`
+
+	// ResetAt When the limit is next as good as new; of an abuse guard, the end of the cooldown.
+	ResetAt *TimeOrNull `json:"resetAt"`
+	Soft    bool        `json:"soft"`
+
+	// Used Exact to the digit.
+	Used   *NumberOrNull `json:"used"`
+	Values *[]string     `json:"values,omitempty"`
+
+	// Window A period of the calendar, or the length of a sliding window.
+	Window      *string     `json:"window,omitempty"`
+	WindowEnd   *TimeOrNull `json:"windowEnd"`
+	WindowStart *TimeOrNull `json:"windowStart"`
+}
+
+// LimitStandingOnError defines model for LimitStanding.OnError.
+type LimitStandingOnError string
+
 // NewKey defines model for NewKey.
 type NewKey struct {
 	Kind KeyKind `json:"kind"`
@@ -530,6 +910,68 @@ type NewKey struct {
 // NextCursor Give it as `cursor` for the next page; null at the end.
 type NextCursor = string
 
+// NumberOrNull Exact to the digit.
+type NumberOrNull = json.Number
+
+// OpenHold defines model for OpenHold.
+type OpenHold struct {
+	// DecidedAt UTC with milliseconds.
+	DecidedAt Time   `json:"decidedAt"`
+	EventType string `json:"eventType"`
+
+	// ExpiresAt When its first part ends.
+	ExpiresAt Time `json:"expiresAt"`
+
+	// KeepUntil When all of it has ended.
+	KeepUntil Time `json:"keepUntil"`
+
+	// Limits The limits that it holds something of.
+	Limits []struct {
+		// Amount Exact to the digit.
+		Amount ExactNumber `json:"amount"`
+
+		// ExpiresAt UTC with milliseconds.
+		ExpiresAt Time   `json:"expiresAt"`
+		Limit     string `json:"limit"`
+	} `json:"limits"`
+	PlanVersion *string `json:"planVersion"`
+
+	// Position Of the decision.
+	Position string `json:"position"`
+
+	// Quantity Exact to the digit.
+	Quantity ExactNumber `json:"quantity"`
+	SourceId string      `json:"sourceId"`
+}
+
+// OverriddenLimit defines model for OverriddenLimit.
+type OverriddenLimit struct {
+	From  *time.Time `json:"from"`
+	Limit string     `json:"limit"`
+
+	// Max Exact to the digit.
+	Max ExactNumber `json:"max"`
+
+	// Position What shows it.
+	Position string     `json:"position"`
+	Reason   string     `json:"reason"`
+	TenantId string     `json:"tenantId"`
+	Until    *time.Time `json:"until"`
+}
+
+// PlanAssignment defines model for PlanAssignment.
+type PlanAssignment struct {
+	// BillingAnchor Billing cycles start on its date in the tenant's zone, clamped to the last day of short months. A time with offset,
+	// or a date: its midnight in the tenant's zone. Without it, that of the assignment in force, else effectiveAt.
+	BillingAnchor *string `json:"billingAnchor,omitempty"`
+
+	// EffectiveAt With offset; without it, now.
+	EffectiveAt *time.Time `json:"effectiveAt,omitempty"`
+
+	// Plan Key of a plan in the catalog.
+	Plan string `json:"plan"`
+}
+
 // Problem RFC 9457.
 type Problem struct {
 	// Code Stable.
@@ -537,16 +979,10 @@ type Problem struct {
 	Detail string `json:"detail"`
 
 	// Errors Every broken rule that was found.
-	Errors *[]struct {
-		Code   string `json:"code"`
-		Detail string `json:"detail"`
-
-		// Pointer A JSON pointer into the request.
-		Pointer string `json:"pointer"`
-	} `json:"errors,omitempty"`
-	Status int    `json:"status"`
-	Title  string `json:"title"`
-	Type   string `json:"type"`
+	Errors *Errors `json:"errors,omitempty"`
+	Status int     `json:"status"`
+	Title  string  `json:"title"`
+	Type   string  `json:"type"`
 }
 
 // Quantity Greater than 0, at most 18 integer and 9 fraction digits.
@@ -568,6 +1004,9 @@ type ReadinessChecksStatus string
 // ReadinessStatus defines model for Readiness.Status.
 type ReadinessStatus string
 
+// Reason `abuse_guard`, `plan_limit` or `burst_limit`; null unless denied.
+type Reason = string
+
 // Receipt defines model for Receipt.
 type Receipt struct {
 	// Position Of the event; of a duplicate, that of the first.
@@ -581,6 +1020,13 @@ type Receipt struct {
 
 // ReceiptStatus defines model for Receipt.Status.
 type ReceiptStatus string
+
+// Release defines model for Release.
+type Release struct {
+	// Position Of the release; null where nothing was open.
+	Position *string `json:"position"`
+	Released bool    `json:"released"`
+}
 
 // Tenant defines model for Tenant.
 type Tenant struct {
@@ -609,6 +1055,9 @@ type TenantDefinition struct {
 // Time UTC with milliseconds.
 type Time = time.Time
 
+// TimeOrNull defines model for TimeOrNull.
+type TimeOrNull = time.Time
+
 // TimelineItem defines model for TimelineItem.
 type TimelineItem struct {
 	Data       *map[string]interface{} `json:"data"`
@@ -633,6 +1082,25 @@ type TimelinePage struct {
 	// NextCursor Give it as `cursor` for the next page; null at the end.
 	NextCursor *NextCursor `json:"nextCursor"`
 }
+
+// UndecidedCheck defines model for UndecidedCheck.
+type UndecidedCheck struct {
+	// Code Stable.
+	Code   Code   `json:"code"`
+	Detail string `json:"detail"`
+
+	// Errors Every broken rule that was found.
+	Errors *Errors `json:"errors,omitempty"`
+
+	// SourceId Left out where it could not be read.
+	SourceId *string `json:"sourceId,omitempty"`
+
+	// Status `failed`: there is no decision; ask again.
+	Status UndecidedCheckStatus `json:"status"`
+}
+
+// UndecidedCheckStatus `failed`: there is no decision; ask again.
+type UndecidedCheckStatus string
 
 // UsageEvent defines model for UsageEvent.
 type UsageEvent struct {
@@ -858,6 +1326,84 @@ type VoidEventParams struct {
 	XSwitchReason *SwitchReason `json:"X-Switch-Reason,omitempty"`
 }
 
+// ListHoldsParams defines parameters for ListHolds.
+type ListHoldsParams struct {
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `nextCursor` of the page before; opaque.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// MinPosition Wait until the answer reflects this position.
+	MinPosition *MinPosition `form:"minPosition,omitempty" json:"minPosition,omitempty"`
+
+	// WaitMs How long to wait for `minPosition`, in milliseconds; then 504.
+	WaitMs *WaitMs `form:"waitMs,omitempty" json:"waitMs,omitempty"`
+
+	// XTenantId Names the tenant of a service key's request.
+	XTenantId *TenantId `json:"X-Tenant-Id,omitempty"`
+
+	// XTenantSwitch The tenant inside which an admin key acts. Needs `X-Switch-Reason`.
+	XTenantSwitch *TenantSwitch `json:"X-Tenant-Switch,omitempty"`
+
+	// XSwitchReason Why; the tenant's timeline shows it.
+	XSwitchReason *SwitchReason `json:"X-Switch-Reason,omitempty"`
+}
+
+// ReleaseHoldParams defines parameters for ReleaseHold.
+type ReleaseHoldParams struct {
+	// XTenantId Names the tenant of a service key's request.
+	XTenantId *TenantId `json:"X-Tenant-Id,omitempty"`
+
+	// XTenantSwitch The tenant inside which an admin key acts. Needs `X-Switch-Reason`.
+	XTenantSwitch *TenantSwitch `json:"X-Tenant-Switch,omitempty"`
+
+	// XSwitchReason Why; the tenant's timeline shows it.
+	XSwitchReason *SwitchReason `json:"X-Switch-Reason,omitempty"`
+}
+
+// ListLimitsParams defines parameters for ListLimits.
+type ListLimitsParams struct {
+	// MinPosition Wait until the answer reflects this position.
+	MinPosition *MinPosition `form:"minPosition,omitempty" json:"minPosition,omitempty"`
+
+	// WaitMs How long to wait for `minPosition`, in milliseconds; then 504.
+	WaitMs *WaitMs `form:"waitMs,omitempty" json:"waitMs,omitempty"`
+
+	// XTenantId Names the tenant of a service key's request.
+	XTenantId *TenantId `json:"X-Tenant-Id,omitempty"`
+
+	// XTenantSwitch The tenant inside which an admin key acts. Needs `X-Switch-Reason`.
+	XTenantSwitch *TenantSwitch `json:"X-Tenant-Switch,omitempty"`
+
+	// XSwitchReason Why; the tenant's timeline shows it.
+	XSwitchReason *SwitchReason `json:"X-Switch-Reason,omitempty"`
+}
+
+// CheckLimitsJSONBody defines parameters for CheckLimits.
+type CheckLimitsJSONBody struct {
+	union json.RawMessage
+}
+
+// CheckLimitsParams defines parameters for CheckLimits.
+type CheckLimitsParams struct {
+	// XTenantId Names the tenant of a service key's request.
+	XTenantId *TenantId `json:"X-Tenant-Id,omitempty"`
+
+	// XTenantSwitch The tenant inside which an admin key acts. Needs `X-Switch-Reason`.
+	XTenantSwitch *TenantSwitch `json:"X-Tenant-Switch,omitempty"`
+
+	// XSwitchReason Why; the tenant's timeline shows it.
+	XSwitchReason *SwitchReason `json:"X-Switch-Reason,omitempty"`
+}
+
+// CheckLimitsJSONBody1 defines parameters for CheckLimits.
+type CheckLimitsJSONBody1 = []LimitCheck
+
+// CheckLimits200JSONResponseBody defines parameters for CheckLimits.
+type CheckLimits200JSONResponseBody struct {
+	union json.RawMessage
+}
+
 // GetTimelineParams defines parameters for GetTimeline.
 type GetTimelineParams struct {
 	// From Occurred at this instant or later.
@@ -866,7 +1412,7 @@ type GetTimelineParams struct {
 	// To Occurred before this instant.
 	To *string `form:"to,omitempty" json:"to,omitempty"`
 
-	// Type Only entries about this event type, or of this kind: usage, correction, conflict, tenant, key, admin_switch.
+	// Type Only entries about this event type, or of this kind: usage, correction, conflict, decision, hold, plan, limit, tenant, key, admin_switch.
 	Type *string `form:"type,omitempty" json:"type,omitempty"`
 
 	// SourceId Only entries about this sourceId.
@@ -939,6 +1485,12 @@ type CreateKeyJSONRequestBody = NewKey
 // PutTenantJSONRequestBody defines body for PutTenant for application/json ContentType.
 type PutTenantJSONRequestBody = TenantDefinition
 
+// PutLimitJSONRequestBody defines body for PutLimit for application/json ContentType.
+type PutLimitJSONRequestBody = LimitOverride
+
+// PutPlanJSONRequestBody defines body for PutPlan for application/json ContentType.
+type PutPlanJSONRequestBody = PlanAssignment
+
 // RecordEventsApplicationCloudeventsPlusJSONRequestBody defines body for RecordEvents for application/cloudevents+json ContentType.
 type RecordEventsApplicationCloudeventsPlusJSONRequestBody = CloudEvent
 
@@ -953,6 +1505,9 @@ type AdjustEventJSONRequestBody = Adjust
 
 // VoidEventJSONRequestBody defines body for VoidEvent for application/json ContentType.
 type VoidEventJSONRequestBody = Void
+
+// CheckLimitsJSONRequestBody defines body for CheckLimits for application/json ContentType.
+type CheckLimitsJSONRequestBody CheckLimitsJSONBody
 
 // Getter for additional properties for CloudEvent. Returns the specified
 // element and whether it was found
@@ -1162,6 +1717,130 @@ func (a CloudEvent) MarshalJSON() ([]byte, error) {
 	return json.Marshal(object)
 }
 
+// AsLimitCheckHold0 returns the union data inside the LimitCheck_Hold as a LimitCheckHold0
+func (t LimitCheck_Hold) AsLimitCheckHold0() (LimitCheckHold0, error) {
+	var body LimitCheckHold0
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromLimitCheckHold0 overwrites any union data inside the LimitCheck_Hold as the provided LimitCheckHold0
+func (t *LimitCheck_Hold) FromLimitCheckHold0(v LimitCheckHold0) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeLimitCheckHold0 performs a merge with any union data inside the LimitCheck_Hold, using the provided LimitCheckHold0
+func (t *LimitCheck_Hold) MergeLimitCheckHold0(v LimitCheckHold0) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsLimitCheckHold2 returns the union data inside the LimitCheck_Hold as a LimitCheckHold2
+func (t LimitCheck_Hold) AsLimitCheckHold2() (LimitCheckHold2, error) {
+	var body LimitCheckHold2
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromLimitCheckHold2 overwrites any union data inside the LimitCheck_Hold as the provided LimitCheckHold2
+func (t *LimitCheck_Hold) FromLimitCheckHold2(v LimitCheckHold2) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeLimitCheckHold2 performs a merge with any union data inside the LimitCheck_Hold, using the provided LimitCheckHold2
+func (t *LimitCheck_Hold) MergeLimitCheckHold2(v LimitCheckHold2) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t LimitCheck_Hold) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *LimitCheck_Hold) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsLimitDecision returns the union data inside the LimitDecisions_Items_Item as a LimitDecision
+func (t LimitDecisions_Items_Item) AsLimitDecision() (LimitDecision, error) {
+	var body LimitDecision
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromLimitDecision overwrites any union data inside the LimitDecisions_Items_Item as the provided LimitDecision
+func (t *LimitDecisions_Items_Item) FromLimitDecision(v LimitDecision) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeLimitDecision performs a merge with any union data inside the LimitDecisions_Items_Item, using the provided LimitDecision
+func (t *LimitDecisions_Items_Item) MergeLimitDecision(v LimitDecision) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsUndecidedCheck returns the union data inside the LimitDecisions_Items_Item as a UndecidedCheck
+func (t LimitDecisions_Items_Item) AsUndecidedCheck() (UndecidedCheck, error) {
+	var body UndecidedCheck
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromUndecidedCheck overwrites any union data inside the LimitDecisions_Items_Item as the provided UndecidedCheck
+func (t *LimitDecisions_Items_Item) FromUndecidedCheck(v UndecidedCheck) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeUndecidedCheck performs a merge with any union data inside the LimitDecisions_Items_Item, using the provided UndecidedCheck
+func (t *LimitDecisions_Items_Item) MergeUndecidedCheck(v UndecidedCheck) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t LimitDecisions_Items_Item) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *LimitDecisions_Items_Item) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
 // AsUsageEvent returns the union data inside the RecordEventsJSONBody as a UsageEvent
 func (t RecordEventsJSONBody) AsUsageEvent() (UsageEvent, error) {
 	var body UsageEvent
@@ -1286,6 +1965,130 @@ func (t *RecordEvents200JSONResponseBody) UnmarshalJSON(b []byte) error {
 	return err
 }
 
+// AsLimitCheck returns the union data inside the CheckLimitsJSONBody as a LimitCheck
+func (t CheckLimitsJSONBody) AsLimitCheck() (LimitCheck, error) {
+	var body LimitCheck
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromLimitCheck overwrites any union data inside the CheckLimitsJSONBody as the provided LimitCheck
+func (t *CheckLimitsJSONBody) FromLimitCheck(v LimitCheck) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeLimitCheck performs a merge with any union data inside the CheckLimitsJSONBody, using the provided LimitCheck
+func (t *CheckLimitsJSONBody) MergeLimitCheck(v LimitCheck) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsCheckLimitsJSONBody1 returns the union data inside the CheckLimitsJSONBody as a CheckLimitsJSONBody1
+func (t CheckLimitsJSONBody) AsCheckLimitsJSONBody1() (CheckLimitsJSONBody1, error) {
+	var body CheckLimitsJSONBody1
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromCheckLimitsJSONBody1 overwrites any union data inside the CheckLimitsJSONBody as the provided CheckLimitsJSONBody1
+func (t *CheckLimitsJSONBody) FromCheckLimitsJSONBody1(v CheckLimitsJSONBody1) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeCheckLimitsJSONBody1 performs a merge with any union data inside the CheckLimitsJSONBody, using the provided CheckLimitsJSONBody1
+func (t *CheckLimitsJSONBody) MergeCheckLimitsJSONBody1(v CheckLimitsJSONBody1) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t CheckLimitsJSONBody) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *CheckLimitsJSONBody) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsLimitDecision returns the union data inside the CheckLimits200JSONResponseBody as a LimitDecision
+func (t CheckLimits200JSONResponseBody) AsLimitDecision() (LimitDecision, error) {
+	var body LimitDecision
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromLimitDecision overwrites any union data inside the CheckLimits200JSONResponseBody as the provided LimitDecision
+func (t *CheckLimits200JSONResponseBody) FromLimitDecision(v LimitDecision) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeLimitDecision performs a merge with any union data inside the CheckLimits200JSONResponseBody, using the provided LimitDecision
+func (t *CheckLimits200JSONResponseBody) MergeLimitDecision(v LimitDecision) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsLimitDecisions returns the union data inside the CheckLimits200JSONResponseBody as a LimitDecisions
+func (t CheckLimits200JSONResponseBody) AsLimitDecisions() (LimitDecisions, error) {
+	var body LimitDecisions
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromLimitDecisions overwrites any union data inside the CheckLimits200JSONResponseBody as the provided LimitDecisions
+func (t *CheckLimits200JSONResponseBody) FromLimitDecisions(v LimitDecisions) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeLimitDecisions performs a merge with any union data inside the CheckLimits200JSONResponseBody, using the provided LimitDecisions
+func (t *CheckLimits200JSONResponseBody) MergeLimitDecisions(v LimitDecisions) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t CheckLimits200JSONResponseBody) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *CheckLimits200JSONResponseBody) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
 	// GetHealth The process lives
@@ -1321,6 +2124,15 @@ type ServerInterface interface {
 	// PutTenant Create a tenant, or replace its definition
 	// (PUT /v1/admin/tenants/{tenantId})
 	PutTenant(ctx echo.Context, tenantId Id) error
+	// RemoveLimit Set a limit back to what the plan says
+	// (DELETE /v1/admin/tenants/{tenantId}/limits/{limit})
+	RemoveLimit(ctx echo.Context, tenantId Id, limit string) error
+	// PutLimit Give a tenant its own maximum of a limit
+	// (PUT /v1/admin/tenants/{tenantId}/limits/{limit})
+	PutLimit(ctx echo.Context, tenantId Id, limit string) error
+	// PutPlan Give a tenant a plan
+	// (PUT /v1/admin/tenants/{tenantId}/plan)
+	PutPlan(ctx echo.Context, tenantId Id) error
 	// RecordEvents Record one usage event, or many
 	// (POST /v1/events)
 	RecordEvents(ctx echo.Context, params RecordEventsParams) error
@@ -1333,6 +2145,18 @@ type ServerInterface interface {
 	// VoidEvent Take an event back
 	// (POST /v1/events/{eventType}/{sourceId}/void)
 	VoidEvent(ctx echo.Context, eventType EventType, sourceId SourceId, params VoidEventParams) error
+	// ListHolds Open holds, in the order in which they end
+	// (GET /v1/holds)
+	ListHolds(ctx echo.Context, params ListHoldsParams) error
+	// ReleaseHold Give back what a check holds
+	// (DELETE /v1/holds/{eventType}/{sourceId})
+	ReleaseHold(ctx echo.Context, eventType EventType, sourceId SourceId, params ReleaseHoldParams) error
+	// ListLimits How every limit of the tenant stands now
+	// (GET /v1/limits)
+	ListLimits(ctx echo.Context, params ListLimitsParams) error
+	// CheckLimits Ask whether something may be done, before it is done
+	// (POST /v1/limits/check)
+	CheckLimits(ctx echo.Context, params CheckLimitsParams) error
 	// GetTimeline What happened to a tenant, newest first
 	// (GET /v1/timeline)
 	GetTimeline(ctx echo.Context, params GetTimelineParams) error
@@ -1534,6 +2358,70 @@ func (w *ServerInterfaceWrapper) PutTenant(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.PutTenant(ctx, tenantId)
+	return err
+}
+
+// RemoveLimit converts echo context to params.
+func (w *ServerInterfaceWrapper) RemoveLimit(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "tenantId" -------------
+	var tenantId Id
+
+	err = runtime.BindStyledParameterWithOptions("simple", "tenantId", ctx.Param("tenantId"), &tenantId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter tenantId: %s", err))
+	}
+
+	// ------------- Path parameter "limit" -------------
+	var limit string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "limit", ctx.Param("limit"), &limit, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RemoveLimit(ctx, tenantId, limit)
+	return err
+}
+
+// PutLimit converts echo context to params.
+func (w *ServerInterfaceWrapper) PutLimit(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "tenantId" -------------
+	var tenantId Id
+
+	err = runtime.BindStyledParameterWithOptions("simple", "tenantId", ctx.Param("tenantId"), &tenantId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter tenantId: %s", err))
+	}
+
+	// ------------- Path parameter "limit" -------------
+	var limit string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "limit", ctx.Param("limit"), &limit, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.PutLimit(ctx, tenantId, limit)
+	return err
+}
+
+// PutPlan converts echo context to params.
+func (w *ServerInterfaceWrapper) PutPlan(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "tenantId" -------------
+	var tenantId Id
+
+	err = runtime.BindStyledParameterWithOptions("simple", "tenantId", ctx.Param("tenantId"), &tenantId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter tenantId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.PutPlan(ctx, tenantId)
 	return err
 }
 
@@ -1837,6 +2725,297 @@ func (w *ServerInterfaceWrapper) VoidEvent(ctx echo.Context) error {
 	return err
 }
 
+// ListHolds converts echo context to params.
+func (w *ServerInterfaceWrapper) ListHolds(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListHoldsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "minPosition" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "minPosition", ctx.QueryParams(), &params.MinPosition, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter minPosition: %s", err))
+	}
+
+	// ------------- Optional query parameter "waitMs" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "waitMs", ctx.QueryParams(), &params.WaitMs, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter waitMs: %s", err))
+	}
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "X-Tenant-Id" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Tenant-Id")]; found {
+		var XTenantId TenantId
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Tenant-Id, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Tenant-Id", valueList[0], &XTenantId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Tenant-Id: %s", err))
+		}
+
+		params.XTenantId = &XTenantId
+	}
+	// ------------- Optional header parameter "X-Tenant-Switch" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Tenant-Switch")]; found {
+		var XTenantSwitch TenantSwitch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Tenant-Switch, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Tenant-Switch", valueList[0], &XTenantSwitch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Tenant-Switch: %s", err))
+		}
+
+		params.XTenantSwitch = &XTenantSwitch
+	}
+	// ------------- Optional header parameter "X-Switch-Reason" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Switch-Reason")]; found {
+		var XSwitchReason SwitchReason
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Switch-Reason, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Switch-Reason", valueList[0], &XSwitchReason, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Switch-Reason: %s", err))
+		}
+
+		params.XSwitchReason = &XSwitchReason
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListHolds(ctx, params)
+	return err
+}
+
+// ReleaseHold converts echo context to params.
+func (w *ServerInterfaceWrapper) ReleaseHold(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "eventType" -------------
+	var eventType EventType
+
+	err = runtime.BindStyledParameterWithOptions("simple", "eventType", ctx.Param("eventType"), &eventType, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter eventType: %s", err))
+	}
+
+	// ------------- Path parameter "sourceId" -------------
+	var sourceId SourceId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "sourceId", ctx.Param("sourceId"), &sourceId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter sourceId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReleaseHoldParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "X-Tenant-Id" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Tenant-Id")]; found {
+		var XTenantId TenantId
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Tenant-Id, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Tenant-Id", valueList[0], &XTenantId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Tenant-Id: %s", err))
+		}
+
+		params.XTenantId = &XTenantId
+	}
+	// ------------- Optional header parameter "X-Tenant-Switch" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Tenant-Switch")]; found {
+		var XTenantSwitch TenantSwitch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Tenant-Switch, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Tenant-Switch", valueList[0], &XTenantSwitch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Tenant-Switch: %s", err))
+		}
+
+		params.XTenantSwitch = &XTenantSwitch
+	}
+	// ------------- Optional header parameter "X-Switch-Reason" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Switch-Reason")]; found {
+		var XSwitchReason SwitchReason
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Switch-Reason, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Switch-Reason", valueList[0], &XSwitchReason, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Switch-Reason: %s", err))
+		}
+
+		params.XSwitchReason = &XSwitchReason
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ReleaseHold(ctx, eventType, sourceId, params)
+	return err
+}
+
+// ListLimits converts echo context to params.
+func (w *ServerInterfaceWrapper) ListLimits(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListLimitsParams
+	// ------------- Optional query parameter "minPosition" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "minPosition", ctx.QueryParams(), &params.MinPosition, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter minPosition: %s", err))
+	}
+
+	// ------------- Optional query parameter "waitMs" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "waitMs", ctx.QueryParams(), &params.WaitMs, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter waitMs: %s", err))
+	}
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "X-Tenant-Id" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Tenant-Id")]; found {
+		var XTenantId TenantId
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Tenant-Id, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Tenant-Id", valueList[0], &XTenantId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Tenant-Id: %s", err))
+		}
+
+		params.XTenantId = &XTenantId
+	}
+	// ------------- Optional header parameter "X-Tenant-Switch" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Tenant-Switch")]; found {
+		var XTenantSwitch TenantSwitch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Tenant-Switch, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Tenant-Switch", valueList[0], &XTenantSwitch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Tenant-Switch: %s", err))
+		}
+
+		params.XTenantSwitch = &XTenantSwitch
+	}
+	// ------------- Optional header parameter "X-Switch-Reason" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Switch-Reason")]; found {
+		var XSwitchReason SwitchReason
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Switch-Reason, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Switch-Reason", valueList[0], &XSwitchReason, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Switch-Reason: %s", err))
+		}
+
+		params.XSwitchReason = &XSwitchReason
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListLimits(ctx, params)
+	return err
+}
+
+// CheckLimits converts echo context to params.
+func (w *ServerInterfaceWrapper) CheckLimits(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CheckLimitsParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "X-Tenant-Id" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Tenant-Id")]; found {
+		var XTenantId TenantId
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Tenant-Id, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Tenant-Id", valueList[0], &XTenantId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Tenant-Id: %s", err))
+		}
+
+		params.XTenantId = &XTenantId
+	}
+	// ------------- Optional header parameter "X-Tenant-Switch" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Tenant-Switch")]; found {
+		var XTenantSwitch TenantSwitch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Tenant-Switch, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Tenant-Switch", valueList[0], &XTenantSwitch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Tenant-Switch: %s", err))
+		}
+
+		params.XTenantSwitch = &XTenantSwitch
+	}
+	// ------------- Optional header parameter "X-Switch-Reason" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Switch-Reason")]; found {
+		var XSwitchReason SwitchReason
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Switch-Reason, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Switch-Reason", valueList[0], &XSwitchReason, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Switch-Reason: %s", err))
+		}
+
+		params.XSwitchReason = &XSwitchReason
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CheckLimits(ctx, params)
+	return err
+}
+
 // GetTimeline converts echo context to params.
 func (w *ServerInterfaceWrapper) GetTimeline(ctx echo.Context) error {
 	var err error
@@ -2127,10 +3306,17 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/events/:eventType/:sourceId", wrapper.GetEvent, options.OperationMiddlewares["getEvent"]...)
 	router.POST(options.BaseURL+"/v1/events/:eventType/:sourceId/void", wrapper.VoidEvent, options.OperationMiddlewares["voidEvent"]...)
 	router.POST(options.BaseURL+"/v1/events/:eventType/:sourceId/adjust", wrapper.AdjustEvent, options.OperationMiddlewares["adjustEvent"]...)
+	router.POST(options.BaseURL+"/v1/limits/check", wrapper.CheckLimits, options.OperationMiddlewares["checkLimits"]...)
+	router.GET(options.BaseURL+"/v1/limits", wrapper.ListLimits, options.OperationMiddlewares["listLimits"]...)
+	router.GET(options.BaseURL+"/v1/holds", wrapper.ListHolds, options.OperationMiddlewares["listHolds"]...)
+	router.DELETE(options.BaseURL+"/v1/holds/:eventType/:sourceId", wrapper.ReleaseHold, options.OperationMiddlewares["releaseHold"]...)
 	router.GET(options.BaseURL+"/v1/usage", wrapper.GetUsage, options.OperationMiddlewares["getUsage"]...)
 	router.GET(options.BaseURL+"/v1/timeline", wrapper.GetTimeline, options.OperationMiddlewares["getTimeline"]...)
 	router.GET(options.BaseURL+"/v1/admin/tenants/:tenantId", wrapper.GetTenant, options.OperationMiddlewares["getTenant"]...)
 	router.PUT(options.BaseURL+"/v1/admin/tenants/:tenantId", wrapper.PutTenant, options.OperationMiddlewares["putTenant"]...)
+	router.PUT(options.BaseURL+"/v1/admin/tenants/:tenantId/plan", wrapper.PutPlan, options.OperationMiddlewares["putPlan"]...)
+	router.DELETE(options.BaseURL+"/v1/admin/tenants/:tenantId/limits/:limit", wrapper.RemoveLimit, options.OperationMiddlewares["removeLimit"]...)
+	router.PUT(options.BaseURL+"/v1/admin/tenants/:tenantId/limits/:limit", wrapper.PutLimit, options.OperationMiddlewares["putLimit"]...)
 	router.GET(options.BaseURL+"/v1/admin/keys", wrapper.ListKeys, options.OperationMiddlewares["listKeys"]...)
 	router.POST(options.BaseURL+"/v1/admin/keys", wrapper.CreateKey, options.OperationMiddlewares["createKey"]...)
 	router.DELETE(options.BaseURL+"/v1/admin/keys/:id", wrapper.RevokeKey, options.OperationMiddlewares["revokeKey"]...)

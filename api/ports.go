@@ -3,8 +3,10 @@ package api
 import (
 	"context"
 
+	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/limit"
 	"github.com/tollgate-io/tollgate/domain/tenant"
 	"github.com/tollgate-io/tollgate/domain/timeline"
 	"github.com/tollgate-io/tollgate/domain/usage"
@@ -18,6 +20,19 @@ type UsageReader interface {
 // TimelineReader tells a tenant's story, newest first, and up to which position. Errors: *invalid.Error.
 type TimelineReader interface {
 	Timeline(ctx context.Context, q timeline.Query) (timeline.Page, eventstore.Position, error)
+	// Decisions tells what was decided about the checks of one identity: event.LimitDecided, HoldReleased and HoldExpired,
+	// newest first and not without bound.
+	Decisions(ctx context.Context, id event.Identity) ([]timeline.Event, eventstore.Position, error)
+}
+
+// Limits answers checks, and tells how limits stand; *app.Limits does.
+type Limits interface {
+	// Check decides in order, and has one decision for each. It may read the asks longer than it is waited for.
+	Check(ctx context.Context, asks []limit.Ask) []app.Decision
+	Release(ctx context.Context, id event.Identity, by event.Actor) (released bool, at eventstore.Position, err error)
+	Standing(ctx context.Context, t event.TenantID) (app.Standing, error)
+	// Noted makes later answers reflect what stands at a position of the tenant's partition. It must exist.
+	Noted(t event.TenantID, at eventstore.Position)
 }
 
 // Keys is one page of API keys, newest first, with the revoked ones. NextCursor is "" at the end.

@@ -75,6 +75,8 @@ type problem struct {
 	code   string
 	detail string
 	errors []invalid.Field
+	// expected problems are counted and not logged: there is one for each of too many requests.
+	expected bool
 }
 
 func (p *problem) Error() string { return p.code + ": " + p.detail }
@@ -184,6 +186,9 @@ func (s *Server) fail(c echo.Context, err error) {
 	case http.StatusInternalServerError:
 		s.Log.Error("a request failed", "request", c.Response().Header().Get(headerRequestID), "route", c.Path(), "error", err)
 	case http.StatusServiceUnavailable:
+		if p.expected {
+			break
+		}
 		s.Log.Warn("a request could not be served", "request", c.Response().Header().Get(headerRequestID), "route", c.Path(), "error", err)
 	}
 	if c.Response().Committed {
@@ -211,17 +216,22 @@ func (p *problem) appendJSON(b []byte) []byte {
 	b = strconv.AppendInt(append(b, `,"status":`...), int64(p.status), 10)
 	b = appendString(append(b, `,"detail":`...), p.detail)
 	b = append(append(append(b, `,"code":"`...), p.code...), '"')
-	if len(p.errors) > 0 {
-		b = append(b, `,"errors":[`...)
-		for i, f := range p.errors {
-			if i > 0 {
-				b = append(b, ',')
-			}
-			b = appendString(append(b, `{"pointer":`...), clip(f.Pointer, maxDetail))
-			b = appendString(append(b, `,"code":`...), f.Code)
-			b = append(appendString(append(b, `,"detail":`...), clip(f.Detail, maxDetail)), '}')
-		}
-		b = append(b, ']')
+	return append(p.appendErrors(b), '}')
+}
+
+// appendErrors appends the member that lists broken rules, where there are any.
+func (p *problem) appendErrors(b []byte) []byte {
+	if len(p.errors) == 0 {
+		return b
 	}
-	return append(b, '}')
+	b = append(b, `,"errors":[`...)
+	for i, f := range p.errors {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendString(append(b, `{"pointer":`...), clip(f.Pointer, maxDetail))
+		b = appendString(append(b, `,"code":`...), f.Code)
+		b = append(appendString(append(b, `,"detail":`...), clip(f.Detail, maxDetail)), '}')
+	}
+	return append(b, ']')
 }

@@ -68,7 +68,7 @@ func TestEveryRouteNeedsAKey(t *testing.T) {
 		method, path, _ := strings.Cut(route, " ")
 		isOpen := slices.Contains(open, path)
 		assert.Equal(t, isOpen, o.Security != nil && len(*o.Security) == 0, route)
-		path = strings.NewReplacer("{eventType}", "tokens_spent", "{sourceId}", "x", "{tenantId}", "acme", "{id}", "x").Replace(path)
+		path = strings.NewReplacer("{eventType}", "tokens_spent", "{sourceId}", "x", "{tenantId}", "acme", "{id}", "x", "{limit}", "x").Replace(path)
 		for _, key := range []string{"", "tg_admin_wrong"} {
 			a := h.do(request{method: method, path: path, key: key})
 			if isOpen {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"strconv"
 )
 
 // splitArray cuts the text of a JSON array into the texts of its elements, looking at brackets and strings only. What an
@@ -30,7 +31,7 @@ func splitArray(body []byte, most int) ([][]byte, error) {
 			return nil, broken
 		}
 		if len(elements) == most {
-			return nil, refuse(codeTooLarge, "The batch has more than 10,000 events. Send several batches, or a stream of lines.")
+			return nil, refuse(codeTooLarge, "The array has more than "+strconv.Itoa(most)+" elements; send several.")
 		}
 		elements = append(elements, element)
 		if body[n] == ']' {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/tenant"
@@ -38,23 +39,47 @@ type Revocation struct {
 type CatalogRow struct {
 	Revision  eventstore.Revision
 	Catalog   json.RawMessage
+	Versions  map[string]int // of the plans; nil for a catalog from before they were counted
 	AppliedAt time.Time
 	By        event.Actor
 }
 
-// DirectoryChange is what a range of events changes in the directory: at most one row for each tenant and key, sorted
-// by id. A row replaces an older revision and never a newer one, so the order in which partitions arrive is of no
+// AssignmentRow is what was said last about a tenant's plan from one instant on.
+type AssignmentRow struct {
+	tenant.Assignment
+	Tenant     event.TenantID
+	Revision   eventstore.Revision // of the subscription stream
+	AssignedAt time.Time
+	By         event.Actor
+}
+
+// OverrideRow is what was said last about a tenant's own maximum of a limit. A removed one keeps its row, which says that
+// older revisions are void, whenever they arrive.
+type OverrideRow struct {
+	tenant.Override
+	Tenant    event.TenantID
+	Removed   bool
+	Revision  eventstore.Revision // of the subscription stream
+	ChangedAt time.Time
+}
+
+// DirectoryChange is what a range of events changes in the directory: at most one row for each tenant, key, assignment and
+// override, sorted by id. A row replaces an older revision and never a newer one, so the order in which partitions arrive is of no
 // importance.
 type DirectoryChange struct {
 	Tenants     []TenantRow
 	Keys        []KeyRow
 	Revocations []Revocation
 	Catalog     *CatalogRow
+	Assignments []AssignmentRow
+	Overrides   []OverrideRow
+	Last        eventstore.Position // of the last event that changes something
 }
 
 // IsEmpty reports that nothing changes; nearly all ranges are like that.
 func (c DirectoryChange) IsEmpty() bool {
-	return len(c.Tenants) == 0 && len(c.Keys) == 0 && len(c.Revocations) == 0 && c.Catalog == nil
+	return len(c.Tenants) == 0 && len(c.Keys) == 0 && len(c.Revocations) == 0 && c.Catalog == nil &&
+		len(c.Assignments) == 0 && len(c.Overrides) == 0
 }
 
 // FoldDirectory reads what changes from events.
@@ -63,10 +88,23 @@ func FoldDirectory(events []Event) DirectoryChange {
 		tenants = map[event.TenantID]TenantRow{}
 		keys    = map[event.KeyID]KeyRow{}
 		revoked = map[event.KeyID]Revocation{}
+		plans   = map[assignmentKey]AssignmentRow{}
+		limits  = map[overrideKey]OverrideRow{}
 		change  DirectoryChange
 	)
+	override := func(r *eventstore.Recorded, o tenant.Override, removed bool) {
+		k := overrideKey{event.TenantID(r.Tenant), o.Limit}
+		if known, ok := limits[k]; !ok || known.Revision < r.Revision {
+			limits[k] = OverrideRow{Override: o, Tenant: k.tenant, Removed: removed, Revision: r.Revision, ChangedAt: r.RecordedAt}
+		}
+	}
 	for i := range events {
 		r := &events[i].Recorded
+		switch events[i].Payload.(type) {
+		case event.TenantDefined, event.KeyCreated, event.KeyRevoked, event.CatalogApplied,
+			event.PlanAssigned, event.LimitOverridden, event.LimitOverrideRemoved:
+			change.Last = r.Position
+		}
 		switch e := events[i].Payload.(type) {
 		case event.TenantDefined:
 			if known, ok := tenants[e.Tenant]; ok && known.Revision >= r.Revision {
@@ -89,12 +127,38 @@ func FoldDirectory(events []Event) DirectoryChange {
 			}
 		case event.CatalogApplied:
 			if change.Catalog == nil || change.Catalog.Revision < r.Revision {
-				change.Catalog = &CatalogRow{Revision: r.Revision, Catalog: e.Catalog, AppliedAt: r.RecordedAt, By: e.By}
+				change.Catalog = &CatalogRow{Revision: r.Revision, Catalog: e.Catalog, Versions: e.Versions, AppliedAt: r.RecordedAt, By: e.By}
 			}
+		case event.PlanAssigned:
+			a := tenant.AssignmentOf(e)
+			k := assignmentKey{e.Tenant, a.EffectiveAt.UnixMicro()}
+			if known, ok := plans[k]; !ok || known.Revision < r.Revision {
+				plans[k] = AssignmentRow{Assignment: a, Tenant: e.Tenant, Revision: r.Revision, AssignedAt: r.RecordedAt, By: e.By}
+			}
+		case event.LimitOverridden:
+			override(r, tenant.OverrideOf(e), false)
+		case event.LimitOverrideRemoved:
+			override(r, tenant.Override{Limit: catalog.LimitKey(e.Limit), By: e.By}, true)
 		}
 	}
 	change.Tenants = slices.SortedFunc(maps.Values(tenants), func(a, b TenantRow) int { return cmp.Compare(a.ID, b.ID) })
 	change.Keys = slices.SortedFunc(maps.Values(keys), func(a, b KeyRow) int { return cmp.Compare(a.ID, b.ID) })
 	change.Revocations = slices.SortedFunc(maps.Values(revoked), func(a, b Revocation) int { return cmp.Compare(a.ID, b.ID) })
+	change.Assignments = slices.SortedFunc(maps.Values(plans), func(a, b AssignmentRow) int {
+		return cmp.Or(cmp.Compare(a.Tenant, b.Tenant), a.EffectiveAt.Compare(b.EffectiveAt))
+	})
+	change.Overrides = slices.SortedFunc(maps.Values(limits), func(a, b OverrideRow) int {
+		return cmp.Or(cmp.Compare(a.Tenant, b.Tenant), cmp.Compare(a.Limit, b.Limit))
+	})
 	return change
+}
+
+type assignmentKey struct {
+	tenant event.TenantID
+	at     int64 // microseconds, which is what the tables keep
+}
+
+type overrideKey struct {
+	tenant event.TenantID
+	limit  catalog.LimitKey
 }

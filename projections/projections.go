@@ -16,10 +16,11 @@ const (
 	UsageModel     = "usage"     // how much each tenant used, per quarter of an hour
 	TimelineModel  = "timeline"  // where in the log each tenant's events are, by when they happened
 	DirectoryModel = "directory" // tenants, API keys and the catalog in force
+	QuotaModel     = "quota"     // what limits have to know about each tenant
 )
 
 // Names lists the read models, in the order in which reports name them.
-func Names() []string { return []string{DirectoryModel, TimelineModel, UsageModel} }
+func Names() []string { return []string{DirectoryModel, QuotaModel, TimelineModel, UsageModel} }
 
 // Event is one event of the log with its decoded payload (one of the structs of package event).
 type Event struct {

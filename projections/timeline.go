@@ -22,11 +22,16 @@ const (
 	KindTenant     Kind = "tenant"
 	KindKey        Kind = "key"
 	KindSwitch     Kind = "admin_switch"
+	KindPlan       Kind = "plan"
+	KindLimit      Kind = "limit"    // a tenant's own maximum
+	KindDecision   Kind = "decision" // of a check
+	KindHold       Kind = "hold"
 	kindCatalog    Kind = "catalog" // of no tenant, so on no timeline
 )
 
 // kindNumbers are the kinds in the read model. Numbers are never reused.
-var kindNumbers = map[Kind]int16{KindUsage: 1, KindCorrection: 2, KindConflict: 3, KindTenant: 4, KindKey: 5, KindSwitch: 6}
+var kindNumbers = map[Kind]int16{KindUsage: 1, KindCorrection: 2, KindConflict: 3, KindTenant: 4, KindKey: 5, KindSwitch: 6,
+	KindPlan: 7, KindLimit: 8, KindDecision: 9, KindHold: 10}
 
 // Number is the kind in the read model; 0 for what is no kind.
 func (k Kind) Number() int16 { return kindNumbers[k] }
@@ -35,7 +40,7 @@ func (k Kind) Number() int16 { return kindNumbers[k] }
 // the log when somebody looks at it.
 type TimelineRow struct {
 	Tenant event.TenantID
-	// OccurredAt is when the fact happened; when it was recorded for everything that is not a fact.
+	// OccurredAt is when the fact happened, the check was decided, the hold ended; when it was recorded for all else.
 	OccurredAt time.Time
 	Position   eventstore.Position
 	// Source and Type stand for texts of any length; a reader compares the texts once it has the event. They are 0 for
@@ -53,38 +58,54 @@ func AppendTimeline(rows []TimelineRow, events []Event) []TimelineRow {
 			continue
 		}
 		row := TimelineRow{Tenant: event.TenantID(e.Tenant), OccurredAt: e.RecordedAt, Position: e.Position}
-		kind, usage := about(e.Payload)
+		kind, of := about(e.Payload)
 		row.Kind = kind.Number()
-		if usage != nil {
-			row.Source, row.Type = SourceHash(usage.Tenant, usage.Source), TypeHash(usage.Type)
-			if kind == KindUsage {
-				row.OccurredAt = usage.OccurredAt
-			}
+		if of.Source != "" {
+			row.Source, row.Type = SourceHash(of.Tenant, of.Source), TypeHash(of.Type)
+		}
+		if !of.at.IsZero() {
+			row.OccurredAt = of.at
 		}
 		rows = append(rows, row)
 	}
 	return rows
 }
 
-// about tells the kind of an event and the fact that it is about, if any.
-func about(payload any) (Kind, *event.Usage) {
+// subject is the fact or check that an event is about, and when that happened; empty and zero where there is none.
+type subject struct {
+	event.Identity
+	at time.Time
+}
+
+// about tells the kind of an event and what it is about.
+func about(payload any) (Kind, subject) {
 	switch e := payload.(type) {
 	case event.UsageRecorded:
-		return KindUsage, &e.Usage
+		return KindUsage, subject{e.Identity, e.OccurredAt}
 	case event.UsageVoided:
-		return KindCorrection, &e.Usage
+		return KindCorrection, subject{Identity: e.Identity}
 	case event.UsageAdjusted:
-		return KindCorrection, &e.Usage
+		return KindCorrection, subject{Identity: e.Identity}
 	case event.UsageConflicted:
-		return KindConflict, &e.Usage
+		return KindConflict, subject{Identity: e.Identity}
+	case event.LimitDecided:
+		return KindDecision, subject{e.Identity, e.DecidedAt}
+	case event.HoldReleased:
+		return KindHold, subject{e.Identity, e.ReleasedAt}
+	case event.HoldExpired:
+		return KindHold, subject{e.Identity, e.ExpiredAt}
+	case event.PlanAssigned:
+		return KindPlan, subject{}
+	case event.LimitOverridden, event.LimitOverrideRemoved:
+		return KindLimit, subject{}
 	case event.TenantDefined:
-		return KindTenant, nil
+		return KindTenant, subject{}
 	case event.KeyCreated, event.KeyRevoked:
-		return KindKey, nil
+		return KindKey, subject{}
 	case event.AdminSwitched:
-		return KindSwitch, nil
+		return KindSwitch, subject{}
 	default:
-		return kindCatalog, nil
+		return kindCatalog, subject{}
 	}
 }
 
@@ -118,9 +139,9 @@ type Item struct {
 	RecordedAt time.Time
 	OccurredAt time.Time
 	Kind       Kind
-	EventType  event.Type     // "" when it is not about a fact
+	EventType  event.Type     // "" when it is not about a fact or a check
 	Source     event.SourceID // likewise
-	Quantity   *money.Decimal // likewise; of an adjustment the new one, of a void the one that is taken back
+	Quantity   *money.Decimal // nil where there is none; of an adjustment the new one, of a void the one that is taken back
 	Summary    string         // a sentence that a support person can read out
 	Data       json.RawMessage
 }
@@ -133,17 +154,18 @@ func (i Item) Is(typ string, source event.SourceID) bool {
 
 // Describe puts an event into words.
 func Describe(e Event) Item {
-	kind, usage := about(e.Payload)
-	item := Item{Position: e.Position, RecordedAt: e.RecordedAt, OccurredAt: e.RecordedAt, Kind: kind}
-	if usage != nil {
-		item.EventType, item.Source, item.Quantity = usage.Type, usage.Source, &usage.Quantity
+	kind, of := about(e.Payload)
+	item := Item{Position: e.Position, RecordedAt: e.RecordedAt, OccurredAt: e.RecordedAt, Kind: kind, EventType: of.Type, Source: of.Source}
+	if !of.at.IsZero() {
+		item.OccurredAt = of.at
 	}
 	switch p := e.Payload.(type) {
 	case event.UsageRecorded:
-		item.OccurredAt = p.OccurredAt
+		item.Quantity = &p.Quantity
 		item.Summary = fmt.Sprintf("%s %s reported for %s%s.", grouped(p.Quantity), p.Type, p.Source, details(p.Data))
 		item.Data = p.Data.AppendJSON(nil)
 	case event.UsageVoided:
+		item.Quantity = &p.Usage.Quantity
 		item.Summary = fmt.Sprintf("%s %s reported for %s taken back by %s: %s",
 			grouped(p.Usage.Quantity), p.Type, p.Source, actor(p.By), sentence(p.Reason))
 		item.Data = object("reason", p.Reason, "by", p.By, "occurredAt", stamp(p.OccurredAt), "data", p.Data)
@@ -158,9 +180,27 @@ func Describe(e Event) Item {
 		item.Data = object("reason", p.Reason, "by", p.By, "occurredAt", stamp(p.OccurredAt), "data", p.Data,
 			"before", object("quantity", p.Usage.Quantity, "data", p.Usage.Data))
 	case event.UsageConflicted:
+		item.Quantity = &p.Quantity
 		item.Summary = fmt.Sprintf("%s %s reported for %s again with other content%s; it was refused and nothing changed.",
 			grouped(p.Quantity), p.Type, p.Source, details(p.Data))
 		item.Data = object("occurredAt", stamp(p.OccurredAt), "data", p.Data)
+	case event.LimitDecided:
+		item.Quantity, item.Summary, item.Data = &p.Quantity, decided(p), explanation(p)
+	case event.HoldReleased:
+		item.Summary = fmt.Sprintf("Hold for %s (%s) was released by %s.", p.Source, p.Type, actor(p.By))
+		item.Data = object("by", p.By)
+	case event.HoldExpired:
+		item.Summary = fmt.Sprintf("Hold for %s (%s) expired.", p.Source, p.Type)
+		item.Data = object("expiredAt", stamp(p.ExpiredAt))
+	case event.PlanAssigned:
+		item.Summary = fmt.Sprintf("Plan %s was assigned by %s, from %s on.", p.Plan, actor(p.By), day(p.EffectiveAt))
+		item.Data = object("plan", p.Plan, "effectiveAt", stamp(p.EffectiveAt), "billingAnchor", stamp(p.BillingAnchor), "by", p.By)
+	case event.LimitOverridden:
+		item.Summary = fmt.Sprintf("Limit %s was set to %s for this workspace by %s%s: %s", p.Limit, grouped(p.Max), actor(p.By), span(p.From, p.Until), sentence(p.Reason))
+		item.Data = object("limit", p.Limit, "max", p.Max, "from", optional(p.From), "until", optional(p.Until), "reason", p.Reason, "by", p.By)
+	case event.LimitOverrideRemoved:
+		item.Summary = fmt.Sprintf("Limit %s was set back to what the plan says by %s.", p.Limit, actor(p.By))
+		item.Data = object("limit", p.Limit, "by", p.By)
 	case event.TenantDefined:
 		item.Summary = fmt.Sprintf("%s was set up by %s: time zone %s, currency %s%s.", p.Name, actor(p.By), p.TimeZone, p.Currency, hosts(p.Hosts))
 		item.Data = object("name", p.Name, "timeZone", p.TimeZone, "currency", p.Currency, "hosts", p.Hosts, "slug", p.Slug, "by", p.By)

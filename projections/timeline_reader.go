@@ -1,9 +1,12 @@
 package projections
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 
+	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/timeline"
 )
@@ -44,4 +47,66 @@ func (r TimelineReader) Timeline(ctx context.Context, q timeline.Query) (timelin
 			Kind: string(item.Kind), EventType: item.EventType, SourceID: item.Source, Quantity: item.Quantity, Summary: item.Summary, Data: item.Data})
 	}
 	return page, at, nil
+}
+
+// Bounds of what Decisions reads. Heartbeats of a long session are many, and the newest say how it stands; corrections and
+// conflicts of a fact come after its decisions, and are gone through.
+const (
+	decisionsPage  = 100
+	decisionsPages = 20
+)
+
+// Decisions returns what was decided about the check of one identity: LimitDecided, HoldReleased and HoldExpired, newest
+// first, back to a page with a decision that keeps something, as far as the bounds allow; and the position that this
+// reflects. The order is that of the log: the timeline goes by when something happened.
+func (r TimelineReader) Decisions(ctx context.Context, id event.Identity) ([]timeline.Event, eventstore.Position, error) {
+	q := timeline.Query{Tenant: id.Tenant, Type: id.Type, Source: id.Source, Limit: decisionsPage}
+	var (
+		all []timeline.Event
+		at  eventstore.Position
+	)
+	for n := range decisionsPages {
+		positions, next, reached, err := r.Index.Timeline(ctx, q)
+		if err != nil {
+			return nil, at, err
+		}
+		if n == 0 {
+			at = reached
+		}
+		recorded, err := r.Log.ReadAt(ctx, positions)
+		if err != nil {
+			return nil, at, fmt.Errorf("read the decisions about an event: %w", err)
+		}
+		events, err := Decode(recorded)
+		if err != nil {
+			return nil, at, err
+		}
+		decided := false
+		for _, e := range events {
+			switch p := e.Payload.(type) {
+			case event.LimitDecided:
+				if p.Identity != id { // the index compares hashes
+					continue
+				}
+				decided = decided || p.Keeps
+			case event.HoldReleased:
+				if p.Identity != id {
+					continue
+				}
+			case event.HoldExpired:
+				if p.Identity != id {
+					continue
+				}
+			default:
+				continue
+			}
+			all = append(all, timeline.Event{Position: e.Position, RecordedAt: e.RecordedAt, Payload: e.Payload})
+		}
+		if decided || next == "" {
+			break
+		}
+		q.Cursor = next
+	}
+	slices.SortFunc(all, func(a, b timeline.Event) int { return cmp.Compare(b.Position.Offset, a.Position.Offset) })
+	return all, at, nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -52,6 +53,23 @@ func TestDescribe(t *testing.T) {
 	}
 	plain := usage
 	plain.Quantity, plain.Data = money.Int(1), event.Data{}
+	at := func(minutes int) time.Time { return noon.Add(time.Duration(minutes) * time.Minute) }
+	check := usage.Identity
+	quota := event.LimitPart{Limit: "tokens_per_day", Kind: event.QuotaLimit, Max: money.Int(200_000), Used: money.Int(199_000), Held: money.Int(600),
+		Requested: money.Int(3000), WindowStart: at(-720), WindowEnd: at(720), ResetAt: at(720)}
+	denied := quota
+	denied.Denied, denied.Overridden = true, true
+	holding := quota
+	holding.ExpiresAt, holding.Max = at(15), money.MustParse("1e6")
+	over := holding
+	over.Soft, over.ExpiresAt = true, at(15).Add(59*time.Second)
+	decision := func(allowed bool, parts ...event.LimitPart) event.LimitDecided {
+		d := event.LimitDecided{Identity: check, Quantity: money.Int(3000), DecidedAt: at(-1), Allowed: allowed, PlanVersion: "pro@3", Fingerprint: 7, Parts: parts}
+		if d.Keeps = allowed; d.Keeps {
+			d.KeepUntil = at(120)
+		}
+		return d
+	}
 	failed := usage
 	failed.Data = event.NewData(map[string]any{"feature": "interview", "status": "failed"})
 	for _, c := range []struct {
@@ -85,6 +103,40 @@ func TestDescribe(t *testing.T) {
 			`API key "backend" was created by API key key_1.`, `{"id":"key_2","kind":"tenant","name":"backend","by":"key:key_1"}`},
 		{"revocation", event.KeyRevoked{ID: "key_2", Tenant: "acme", By: "cli"}, projections.KindKey,
 			"API key key_2 was revoked by an operator on the command line.", `{"id":"key_2","by":"cli"}`},
+		{"denied check", decision(false, denied), projections.KindDecision,
+			"Check of 3,000 tokens_spent for call_789 denied by tokens_per_day: 199,000 used and 600 held of 200,000.",
+			`{"allowed":false,"planVersion":"pro@3","holdExpiresAt":null,"limits":[{"limit":"tokens_per_day","kind":"quota","allowed":false,` +
+				`"max":200000,"used":199000,"held":600,"requested":3000,"overage":false,"overridden":true,"windowStart":"2026-04-05T00:00:00.000Z",` +
+				`"windowEnd":"2026-04-06T00:00:00.000Z","resetAt":"2026-04-06T00:00:00.000Z","planVersion":"pro@3"}],"data":{}}`},
+		{"allowed check", decision(true, holding), projections.KindDecision,
+			"Check of 3,000 tokens_spent for call_789 allowed; 3,000 held until 2026-04-05 12:15 UTC.",
+			`{"allowed":true,"planVersion":"pro@3","holdExpiresAt":"2026-04-05T12:15:00.000Z","limits":[{"limit":"tokens_per_day","kind":"quota","allowed":true,` +
+				`"max":1000000,"used":199000,"held":600,"requested":3000,"overage":false,"overridden":false,"windowStart":"2026-04-05T00:00:00.000Z",` +
+				`"windowEnd":"2026-04-06T00:00:00.000Z","resetAt":"2026-04-06T00:00:00.000Z","expiresAt":"2026-04-05T12:15:00.000Z","planVersion":"pro@3"}],"data":{}}`},
+		{"check of a tenant without a plan", event.LimitDecided{Identity: check, Quantity: money.Int(1), DecidedAt: at(-1), Allowed: true}, projections.KindDecision,
+			"Check of 1 tokens_spent for call_789 allowed.", `{"allowed":true,"planVersion":null,"holdExpiresAt":null,"limits":[],"data":{}}`},
+		{"cooldown", decision(false, event.LimitPart{Limit: "abuse", Kind: event.AbuseGuardLimit, Denied: true, Max: money.Int(50), Used: money.Int(49), ResetAt: at(5)}),
+			projections.KindDecision, "Check of 3,000 tokens_spent for call_789 denied by abuse: too many checks were denied; all are refused until 2026-04-05 12:05 UTC.",
+			`{"allowed":false,"planVersion":"pro@3","holdExpiresAt":null,"limits":[{"limit":"abuse","kind":"abuse_guard","allowed":false,"max":50,"used":49,"held":0,"requested":0,` +
+				`"overage":false,"overridden":false,"resetAt":"2026-04-05T12:05:00.000Z","planVersion":"pro@3"}],"data":{}}`},
+		{"release", event.HoldReleased{Identity: check, ReleasedAt: at(-1), By: "key:key_1"}, projections.KindHold,
+			"Hold for call_789 (tokens_spent) was released by API key key_1.", `{"by":"key:key_1"}`},
+		{"expiry", event.HoldExpired{Identity: check, ExpiredAt: at(-1)}, projections.KindHold,
+			"Hold for call_789 (tokens_spent) expired.", `{"expiredAt":"2026-04-05T11:59:00.000Z"}`},
+		{"plan", event.PlanAssigned{Tenant: "acme", Plan: "pro", EffectiveAt: at(-720), BillingAnchor: at(-1), By: "key:key_1"}, projections.KindPlan,
+			"Plan pro was assigned by API key key_1, from 2026-04-05 on.",
+			`{"plan":"pro","effectiveAt":"2026-04-05T00:00:00.000Z","billingAnchor":"2026-04-05T11:59:00.000Z","by":"key:key_1"}`},
+		{"plan from now on", event.PlanAssigned{Tenant: "acme", Plan: "pro", EffectiveAt: noon, BillingAnchor: noon, By: "cli"}, projections.KindPlan,
+			"Plan pro was assigned by an operator on the command line, from 2026-04-05 12:00 UTC on.",
+			`{"plan":"pro","effectiveAt":"2026-04-05T12:00:00.000Z","billingAnchor":"2026-04-05T12:00:00.000Z","by":"cli"}`},
+		{"override", event.LimitOverridden{Tenant: "acme", Limit: "tokens_per_day", Max: money.Int(300_000), Reason: "ticket 7", By: "key:key_1"}, projections.KindLimit,
+			"Limit tokens_per_day was set to 300,000 for this workspace by API key key_1: ticket 7.",
+			`{"limit":"tokens_per_day","max":300000,"from":null,"until":null,"reason":"ticket 7","by":"key:key_1"}`},
+		{"override for a while", event.LimitOverridden{Tenant: "acme", Limit: "spend", Max: money.MustParse("0.5"), From: noon, Until: at(720), Reason: "ticket 7", By: "cli"},
+			projections.KindLimit, "Limit spend was set to 0.5 for this workspace by an operator on the command line from 2026-04-05 12:00 UTC until 2026-04-06: ticket 7.",
+			`{"limit":"spend","max":0.5,"from":"2026-04-05T12:00:00.000Z","until":"2026-04-06T00:00:00.000Z","reason":"ticket 7","by":"cli"}`},
+		{"override removed", event.LimitOverrideRemoved{Tenant: "acme", Limit: "spend", By: "cli"}, projections.KindLimit,
+			"Limit spend was set back to what the plan says by an operator on the command line.", `{"limit":"spend","by":"cli"}`},
 		{"switch", event.AdminSwitched{Tenant: "acme", Reason: "ticket 7", Day: "2026-04-05", By: "key:key_1"}, projections.KindSwitch,
 			"An administrator (API key key_1) acted in this workspace: ticket 7.", `{"reason":"ticket 7","by":"key:key_1"}`},
 	} {
@@ -96,13 +148,44 @@ func TestDescribe(t *testing.T) {
 			require.Equal(t, c.data, string(item.Data))
 			require.Equal(t, noon, item.RecordedAt)
 			want := noon
-			if c.kind == projections.KindUsage {
+			switch c.kind {
+			case projections.KindUsage:
 				want = noon.Add(-time.Hour)
+			case projections.KindDecision, projections.KindHold:
+				want = at(-1)
 			}
 			require.Equal(t, want, item.OccurredAt)
-			about := c.kind == projections.KindUsage || c.kind == projections.KindCorrection || c.kind == projections.KindConflict
-			require.Equal(t, about, item.Quantity != nil)
+			counted := slices.Contains([]projections.Kind{projections.KindUsage, projections.KindCorrection, projections.KindConflict, projections.KindDecision}, c.kind)
+			require.Equal(t, counted, item.Quantity != nil)
+			about := counted || c.kind == projections.KindHold
+			require.Equal(t, about, item.Source == "call_789" && item.EventType == "tokens_spent")
+			rows := projections.AppendTimeline(nil, []projections.Event{e})
+			require.Equal(t, want, rows[0].OccurredAt, "the index and the item agree")
+			require.Equal(t, about, rows[0].Source == projections.SourceHash("acme", "call_789") && rows[0].Type == projections.TypeHash("tokens_spent"))
 		})
+	}
+	for summary, d := range map[string]event.LimitDecided{
+		"allowed beyond tokens_per_day; 3,000 held until 2026-04-05 12:15 UTC.": decision(true, over),
+		"denied by tokens_per_day: 199,000 used and 600 held of 200,000; by sessions: 5 held of 5.": decision(false, denied,
+			event.LimitPart{Limit: "model_tier", Kind: event.AccessLimit},
+			event.LimitPart{Limit: "sessions", Kind: event.ConcurrencyLimit, Denied: true, Max: money.Int(5), Held: money.Int(5), Requested: money.Int(1)}),
+		"denied by tier: the plan does not include it.": decision(false, event.LimitPart{Limit: "tier", Kind: event.AccessLimit, Denied: true}),
+		"denied by seconds: 1,900 asked for, and at most 1,800 is allowed.": decision(false, event.LimitPart{Limit: "seconds", Kind: event.MaxLimit, Denied: true,
+			Max: money.Int(1800), Requested: money.Int(1900)}),
+		"denied by rpm: 60 used of 60.": decision(false, event.LimitPart{Limit: "rpm", Kind: event.RateLimit, Denied: true, Burst: 20,
+			Max: money.Int(60), Used: money.Int(60), Requested: money.Int(1)}),
+		"denied by rpm: too many at once, and at most 20 are allowed.": decision(false, event.LimitPart{Limit: "rpm", Kind: event.RateLimit, Denied: true, Burst: 20,
+			Max: money.Int(60), Used: money.Int(20), Requested: money.Int(1)}),
+		"denied by retries: it was tried too often.": decision(false, event.LimitPart{Limit: "retries", Kind: event.RetryBudgetLimit, Denied: true,
+			Max: money.Int(10), Requested: money.Int(1)}),
+		"denied by spend: 499.5 used of 500. After so many denials, all checks are refused until 2026-04-05 12:05 UTC (abuse).": decision(false,
+			event.LimitPart{Limit: "spend", Kind: event.BudgetLimit, Denied: true, Max: money.Int(500), Used: money.MustParse("499.5"), Requested: money.Int(1)},
+			event.LimitPart{Limit: "abuse", Kind: event.AbuseGuardLimit, Max: money.Int(50), Used: money.Int(50), Until: at(5), Strikes: 1}),
+	} {
+		item := projections.Describe(projections.Event{Recorded: eventstore.Recorded{Tenant: "acme", RecordedAt: noon}, Payload: d})
+		require.Equal(t, "Check of 3,000 tokens_spent for call_789 "+summary, item.Summary)
+		require.NotContains(t, string(item.Data), "ingerprint")
+		require.True(t, json.Valid(item.Data))
 	}
 }
 

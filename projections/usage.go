@@ -16,6 +16,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/money"
+	"github.com/tollgate-io/tollgate/domain/usage"
 )
 
 // BucketSeconds is the width of a usage bucket. The offset of every time zone since 1980 is a multiple of it, so that
@@ -187,17 +188,7 @@ func (m *meterPlan) quantity(u event.Usage, values []event.Value) (q money.Decim
 	case m.value < 0:
 		return u.Quantity, true
 	}
-	v := values[m.value]
-	q, ok := v.Decimal()
-	if !ok {
-		return q, false
-	}
-	const bound = 1e18 // money.MaxIntegerDigits
-	if n, scale, ok := q.Coefficient(); ok && scale == 0 && -bound < n && n < bound {
-		return q, true
-	}
-	q, err := money.ParseQuantity(q.String())
-	return q, err == nil
+	return usage.Countable(values[m.value])
 }
 
 // cell finds the row of the read model that a fact counts in.

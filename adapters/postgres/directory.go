@@ -9,8 +9,10 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/money"
 	"github.com/tollgate-io/tollgate/domain/tenant"
 	"github.com/tollgate-io/tollgate/projections"
 )
@@ -27,10 +29,24 @@ const (
 	insertKey = `insert into %s.api_keys (key_id, kind, tenant_id, name, hash, created_at, created_by)
 		values ($1, $2, $3, $4, $5, $6, $7) on conflict (key_id) do nothing`
 	revokeKey     = `update %s.api_keys set revoked_at = $2, revoked_by = $3 where key_id = $1 and revoked_at is null`
-	upsertCatalog = `insert into %s.catalogs as t (revision, catalog, applied_at, applied_by) values ($1, $2, $3, $4)
+	upsertCatalog = `insert into %s.catalogs as t (revision, catalog, applied_at, applied_by, plan_versions) values ($1, $2, $3, $4, $5)
 		on conflict (only_row) do update set revision = excluded.revision, catalog = excluded.catalog,
-			applied_at = excluded.applied_at, applied_by = excluded.applied_by
+			applied_at = excluded.applied_at, applied_by = excluded.applied_by, plan_versions = excluded.plan_versions
 		where t.revision < excluded.revision`
+	upsertAssignment = `insert into %s.plan_assignments as t (tenant_id, effective_at, revision, plan, billing_anchor, assigned_at, assigned_by)
+		values ($1, $2, $3, $4, $5, $6, $7)
+		on conflict (tenant_id, effective_at) do update set revision = excluded.revision, plan = excluded.plan,
+			billing_anchor = excluded.billing_anchor, assigned_at = excluded.assigned_at, assigned_by = excluded.assigned_by
+		where t.revision < excluded.revision`
+	upsertOverride = `insert into %s.limit_overrides as t
+			(tenant_id, limit_key, revision, removed, max, valid_from, valid_until, reason, changed_at, changed_by)
+		values ($1, $2, $3, $4, $5::text::numeric, $6, $7, $8, $9, $10)
+		on conflict (tenant_id, limit_key) do update set revision = excluded.revision, removed = excluded.removed, max = excluded.max,
+			valid_from = excluded.valid_from, valid_until = excluded.valid_until, reason = excluded.reason,
+			changed_at = excluded.changed_at, changed_by = excluded.changed_by
+		where t.revision < excluded.revision`
+	upsertChange = `insert into %s.directory_changes as t (partition, position) values ($1, $2)
+		on conflict (partition) do update set position = excluded.position where t.position < excluded.position`
 )
 
 func (r *ReadModels) applyDirectory(ctx context.Context, g projections.Range, events []projections.Event) error {
@@ -69,9 +85,35 @@ func writeDirectory(ctx context.Context, tx pgx.Tx, schema string, change projec
 		b.Queue(inSchema(revokeKey, schema), string(k.ID), k.At, string(k.By))
 	}
 	if c := change.Catalog; c != nil {
-		b.Queue(inSchema(upsertCatalog, schema), int64(c.Revision), string(c.Catalog), c.AppliedAt, string(c.By))
+		versions, err := json.Marshal(c.Versions)
+		if err != nil {
+			return fmt.Errorf("write the versions of plans: %w", err)
+		}
+		if c.Versions == nil {
+			versions = []byte("{}")
+		}
+		b.Queue(inSchema(upsertCatalog, schema), int64(c.Revision), string(c.Catalog), c.AppliedAt, string(c.By), string(versions))
 	}
+	for i := range change.Assignments {
+		a := &change.Assignments[i]
+		b.Queue(inSchema(upsertAssignment, schema), string(a.Tenant), a.EffectiveAt, int64(a.Revision), string(a.Plan), a.BillingAnchor, a.AssignedAt, string(a.By))
+	}
+	for i := range change.Overrides {
+		o := &change.Overrides[i]
+		b.Queue(inSchema(upsertOverride, schema), string(o.Tenant), string(o.Limit), int64(o.Revision), o.Removed, o.Max.String(),
+			orNull(o.From), orNull(o.Until), o.Reason, o.ChangedAt, string(o.By))
+	}
+	b.Queue(inSchema(upsertChange, schema), change.Last.Partition, pack(change.Last))
 	return tx.SendBatch(ctx, b).Close()
+}
+
+// DirectoryVersion is a text that stays the same as long as nothing in the directory changes.
+func (r *ReadModels) DirectoryVersion(ctx context.Context) (version string, err error) {
+	_, err = r.read(ctx, projections.DirectoryModel, "", func(b *pgx.Batch, schema string) {
+		b.Queue(inSchema(`select coalesce(string_agg(position::text, ' ' order by partition), '') from %s.directory_changes`, schema)).
+			QueryRow(func(row pgx.Row) error { return row.Scan(&version) })
+	})
+	return version, err
 }
 
 // Tenant returns a tenant's latest definition and the position that the answer reflects. Error: tenant.ErrUnknown,
@@ -81,6 +123,9 @@ func (r *ReadModels) Tenant(ctx context.Context, id event.TenantID) (tenant.Tena
 		t     tenant.Tenant
 		found bool
 	)
+	if event.CheckID(string(id)) != nil { // such as one with NUL, which the database does not take
+		return t, eventstore.Position{}, fmt.Errorf("tenant %q: %w", id, tenant.ErrUnknown)
+	}
 	at, err := r.read(ctx, projections.DirectoryModel, id, func(b *pgx.Batch, schema string) {
 		found = false
 		b.Queue(inSchema(`select tenant_id, name, time_zone, currency, hosts, slug from %s.tenants where tenant_id = $1`, schema), string(id)).
@@ -183,21 +228,89 @@ func (r *ReadModels) Keys(ctx context.Context, limit int, from string) (keys []t
 	return keys, next, at, err
 }
 
-// Catalog returns the catalog in force as it was applied, with its revision: eventstore.NoStream and nil before the
-// first one.
-func (r *ReadModels) Catalog(ctx context.Context) (revision eventstore.Revision, catalog json.RawMessage, at eventstore.Position, err error) {
+// Catalog returns the catalog in force: the empty one of eventstore.NoStream before the first.
+func (r *ReadModels) Catalog(ctx context.Context) (c app.Catalog, at eventstore.Position, err error) {
+	var (
+		revision       eventstore.Revision
+		text, versions string
+	)
 	at, err = r.read(ctx, projections.DirectoryModel, "", func(b *pgx.Batch, schema string) {
-		revision, catalog = eventstore.NoStream, nil
-		b.Queue(inSchema(`select revision, catalog from %s.catalogs`, schema)).Query(func(rows pgx.Rows) error {
+		revision = eventstore.NoStream
+		b.Queue(inSchema(`select revision, catalog, plan_versions from %s.catalogs`, schema)).Query(func(rows pgx.Rows) error {
 			for rows.Next() {
-				var text string
-				if err := rows.Scan(&revision, &text); err != nil {
+				if err := rows.Scan(&revision, &text, &versions); err != nil {
 					return err
 				}
-				catalog = json.RawMessage(text)
 			}
 			return rows.Err()
 		})
 	})
-	return revision, catalog, at, err
+	if err != nil || revision == eventstore.NoStream {
+		return app.Catalog{Revision: eventstore.NoStream}, at, err
+	}
+	e := event.CatalogApplied{Catalog: json.RawMessage(text)}
+	if err := json.Unmarshal([]byte(versions), &e.Versions); err != nil {
+		return app.Catalog{}, at, fmt.Errorf("read the versions of plans: %w", err)
+	}
+	c, err = app.NewCatalog(e, revision)
+	return c, at, err
+}
+
+// Subscription returns what a tenant is entitled to, and the position that the answer reflects. It is empty for a tenant
+// without one.
+func (r *ReadModels) Subscription(ctx context.Context, id event.TenantID) (s tenant.Subscription, at eventstore.Position, err error) {
+	at, err = r.read(ctx, projections.DirectoryModel, id, func(b *pgx.Batch, schema string) {
+		s = tenant.Subscription{}
+		b.Queue(inSchema(`select plan, effective_at, billing_anchor from %s.plan_assignments where tenant_id = $1 order by effective_at`, schema), string(id)).
+			Query(func(rows pgx.Rows) error {
+				for rows.Next() {
+					var a tenant.Assignment
+					if err := rows.Scan(&a.Plan, &a.EffectiveAt, &a.BillingAnchor); err != nil {
+						return err
+					}
+					a.EffectiveAt, a.BillingAnchor = a.EffectiveAt.UTC(), a.BillingAnchor.UTC()
+					s.Assignments = append(s.Assignments, a)
+				}
+				return rows.Err()
+			})
+		b.Queue(inSchema(`select limit_key, max::text, valid_from, valid_until, reason, changed_by from %s.limit_overrides
+			where tenant_id = $1 and not removed order by limit_key`, schema), string(id)).
+			Query(func(rows pgx.Rows) error {
+				for rows.Next() {
+					o, err := scanOverride(rows)
+					if err != nil {
+						return err
+					}
+					s.Overrides = append(s.Overrides, o)
+				}
+				return rows.Err()
+			})
+	})
+	return s, at, err
+}
+
+func scanOverride(rows pgx.Rows) (o tenant.Override, err error) {
+	var (
+		most        string
+		from, until *time.Time
+	)
+	if err := rows.Scan(&o.Limit, &most, &from, &until, &o.Reason, &o.By); err != nil {
+		return o, err
+	}
+	if from != nil {
+		o.From = from.UTC()
+	}
+	if until != nil {
+		o.Until = until.UTC()
+	}
+	o.Max, err = money.ParseNumber(most)
+	return o, err
+}
+
+// orNull is null for the zero time.
+func orNull(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
 }

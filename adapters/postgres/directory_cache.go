@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -11,7 +12,6 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/tollgate-io/tollgate/domain/app"
-	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/tenant"
@@ -19,19 +19,27 @@ import (
 )
 
 const (
-	// freshFor is how long an answer of the directory may be used again: what another replica changed is seen after it.
+	// freshFor is how long the directory may be used without asking whether it changed: what another replica changed is seen
+	// after it. It is asked ahead of time, so that nobody waits for the answer.
 	freshFor = time.Second
+	askAfter = freshFor / 2
+	// staleFor is for how long what was known stands in while the store is unavailable: limits that fail open must still be
+	// known then.
+	staleFor = 10 * time.Minute
 	// Bounds of the caches, in entries.
-	cachedTenants = 20_000
-	cachedKeys    = 20_000
+	cachedTenants       = 20_000
+	cachedKeys          = 20_000
+	cachedSubscriptions = 20_000
 )
 
-// Directory answers every request's questions (whose key, which tenant, which catalog) from memory.
+// Directory answers every request's questions (whose key, which tenant and plan, which catalog) from memory.
 type Directory struct {
-	readModels *ReadModels
-	tenants    *cache[event.TenantID, tenant.Tenant]
-	keys       *cache[tenant.Hash, tenant.Key]
-	catalogs   *cache[struct{}, app.Catalog]
+	readModels    *ReadModels
+	tenants       *cache[event.TenantID, tenant.Tenant]
+	keys          *cache[tenant.Hash, tenant.Key]
+	catalogs      *cache[struct{}, app.Catalog]
+	subscriptions *cache[event.TenantID, tenant.Subscription]
+	freshness     *freshness
 }
 
 var _ app.Directory = (*Directory)(nil)
@@ -51,32 +59,39 @@ func NewDirectory(r *ReadModels) *Directory {
 		return k, err
 	}, tenant.ErrUnknownKey)
 	d.catalogs = newCache(1, func(ctx context.Context, _ struct{}) (app.Catalog, error) {
-		revision, text, _, err := r.Catalog(ctx)
-		if err != nil || revision == eventstore.NoStream {
-			return app.Catalog{Revision: revision}, err
-		}
-		c, err := catalog.Parse(text)
-		if err != nil {
-			return app.Catalog{}, fmt.Errorf("catalog revision %d: %w", revision, err)
-		}
-		return app.Catalog{Catalog: c, Revision: revision}, nil
+		c, _, err := r.Catalog(ctx)
+		return c, err
 	}, nil)
+	d.subscriptions = newCache(cachedSubscriptions, func(ctx context.Context, id event.TenantID) (tenant.Subscription, error) {
+		s, _, err := r.Subscription(ctx, id)
+		return s, err
+	}, nil)
+	d.freshness = &freshness{version: r.DirectoryVersion, changed: d.forget, now: time.Now}
 	return d
 }
 
 // Tenant implements app.Directory.
 func (d *Directory) Tenant(ctx context.Context, id event.TenantID) (tenant.Tenant, error) {
+	d.freshness.check(ctx)
 	return d.tenants.get(ctx, id)
 }
 
 // Key implements app.Directory.
 func (d *Directory) Key(ctx context.Context, hash tenant.Hash) (tenant.Key, error) {
+	d.freshness.check(ctx)
 	return d.keys.get(ctx, hash)
 }
 
 // Catalog implements app.Directory.
 func (d *Directory) Catalog(ctx context.Context) (app.Catalog, error) {
+	d.freshness.check(ctx)
 	return d.catalogs.get(ctx, struct{}{})
+}
+
+// Subscription implements app.Directory.
+func (d *Directory) Subscription(ctx context.Context, id event.TenantID) (tenant.Subscription, error) {
+	d.freshness.check(ctx)
+	return d.subscriptions.get(ctx, id)
 }
 
 // Reached implements app.Directory.
@@ -84,25 +99,86 @@ func (d *Directory) Reached(ctx context.Context, at eventstore.Position) error {
 	if err := d.readModels.Await(ctx, []string{projections.DirectoryModel}, at); err != nil {
 		return err
 	}
-	d.tenants.forget()
-	d.keys.forget()
-	d.catalogs.forget()
+	d.forget()
 	return nil
 }
 
-// cache keeps answers, and that there is none (the error absent), for freshFor. Many who ask at once cause one query.
+func (d *Directory) forget() {
+	d.tenants.forget()
+	d.keys.forget()
+	d.catalogs.forget()
+	d.subscriptions.forget()
+}
+
+// freshness asks now and then whether the directory changed, once for everything that is kept of it.
+type freshness struct {
+	version func(context.Context) (string, error)
+	changed func()
+	now     func() time.Time
+	flights singleflight.Group
+
+	mu    sync.Mutex
+	known string
+	asked time.Time // when the last answer was asked for
+	next  time.Time // when what is kept must not be used without another answer, or a try
+}
+
+// check returns when what is kept may be used.
+func (f *freshness) check(ctx context.Context) {
+	now := f.now()
+	f.mu.Lock()
+	next := f.next
+	f.mu.Unlock()
+	if now.Before(next.Add(askAfter - freshFor)) {
+		return
+	}
+	flight := f.flights.DoChan("", func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
+		defer cancel()
+		f.ask(ctx)
+		return nil, nil //nolint:nilnil // there is nothing to tell
+	})
+	if now.Before(next) {
+		return
+	}
+	select {
+	case <-flight:
+	case <-ctx.Done():
+	}
+}
+
+func (f *freshness) ask(ctx context.Context) {
+	asked := f.now() // before the query: what it says is never older
+	version, err := f.version(ctx)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case err == nil:
+		if version != f.known || f.asked.IsZero() {
+			f.changed()
+		}
+		f.known, f.asked, f.next = version, asked, asked.Add(freshFor)
+	case f.now().Sub(f.asked) > staleFor:
+		f.changed()
+	default:
+		f.next = f.now().Add(freshFor) // a store that does not answer is not asked by every request
+	}
+}
+
+// cache keeps answers, and that there is none (the error absent), until it has to forget. Many who ask at once cause one
+// query.
 type cache[K comparable, V any] struct {
 	load    func(context.Context, K) (V, error)
 	absent  error
 	entries *lru.Cache[K, cached[V]]
 	flights singleflight.Group
-	epoch   atomic.Int64 // counts the forgetting: a query from before it must not answer or be kept after it
+	epoch   atomic.Int64 // counts the forgetting: an answer from before it must not be given after it
 }
 
 type cached[V any] struct {
 	value V
 	err   error
-	until time.Time
+	epoch int64
 }
 
 func newCache[K comparable, V any](size int, load func(context.Context, K) (V, error), absent error) *cache[K, V] {
@@ -119,18 +195,17 @@ func (c *cache[K, V]) forget() {
 }
 
 func (c *cache[K, V]) get(ctx context.Context, key K) (V, error) {
-	if e, ok := c.entries.Get(key); ok && time.Now().Before(e.until) {
+	epoch := c.epoch.Load()
+	if e, ok := c.entries.Get(key); ok && e.epoch == epoch {
 		return e.value, e.err
 	}
-	epoch := c.epoch.Load()
 	// The query goes on for the others when the one who started it leaves.
 	flight := c.flights.DoChan(fmt.Sprintf("%d %v", epoch, key), func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
 		defer cancel()
-		until := time.Now().Add(freshFor) // from before the query: an answer is never older than it says
 		v, err := c.load(ctx, key)
-		if (err == nil || (c.absent != nil && errors.Is(err, c.absent))) && c.epoch.Load() == epoch {
-			c.entries.Add(key, cached[V]{v, err, until})
+		if err == nil || c.absent != nil && errors.Is(err, c.absent) {
+			c.entries.Add(key, cached[V]{v, err, epoch})
 		}
 		return v, err
 	})

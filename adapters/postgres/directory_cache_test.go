@@ -3,9 +3,13 @@ package postgres
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/tollgate-io/tollgate/domain/eventstore"
 )
 
 // What this process changed must be seen at once, also when a query from before the change is still under way.
@@ -54,4 +58,52 @@ func TestAbsenceIsRememberedAndFailureIsNot(t *testing.T) {
 		require.ErrorIs(t, err, absent)
 	}
 	require.Equal(t, 3, calls)
+}
+
+// While the store is unavailable, what is known stands in, but not for ever. Otherwise it is used for a second, and beyond it
+// when nothing has changed.
+func TestFreshness(t *testing.T) {
+	down := fmt.Errorf("read: %w", eventstore.ErrUnavailable)
+	now, calls, changes := time.Date(2026, 4, 5, 12, 0, 0, 0, time.UTC), 0, 0
+	version, err := "1", error(nil)
+	f := &freshness{version: func(context.Context) (string, error) { calls++; return version, err },
+		changed: func() { changes++ }, now: func() time.Time { return now }}
+	check := func(wantCalls, wantChanges int, why string) {
+		t.Helper()
+		f.check(context.Background())
+		require.Equal(t, []int{wantCalls, wantChanges}, []int{calls, changes}, why)
+	}
+	check(1, 1, "nothing is known")
+	now = now.Add(askAfter - 1)
+	check(1, 1, "fresh")
+	now = now.Add(freshFor - askAfter + 1)
+	check(2, 1, "nothing has changed")
+	now, version = now.Add(freshFor), "2"
+	check(3, 2, "something has")
+	now, err = now.Add(freshFor), down
+	check(4, 2, "an outage")
+	check(4, 2, "a store that is down is asked once in a while")
+	now = now.Add(freshFor)
+	check(5, 2, "it is still down")
+	now, err = now.Add(freshFor), nil
+	check(6, 2, "it is back, and nothing has changed")
+	now, err = now.Add(staleFor+1), down
+	check(7, 3, "too old")
+	check(8, 4, "still too old")
+	err = nil
+	check(9, 4, "back for good")
+}
+
+func TestWhatIsKeptIsKeptUntilItIsForgotten(t *testing.T) {
+	calls := 0
+	c := newCache(10, func(context.Context, string) (int, error) { calls++; return calls, nil }, nil)
+	for range 3 {
+		v, err := c.get(context.Background(), "a")
+		require.NoError(t, err)
+		require.Equal(t, 1, v)
+	}
+	c.forget()
+	v, err := c.get(context.Background(), "a")
+	require.NoError(t, err)
+	require.Equal(t, 2, v)
 }

@@ -2,6 +2,8 @@ package postgres
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -28,7 +30,7 @@ type ReadModels struct {
 	progress *progress
 
 	partitions  atomic.Int32
-	generations [3]atomic.Int32 // that serve, as far as is known; indexed like projections.Names
+	generations [4]atomic.Int32 // that serve, as far as is known; indexed like projections.Names
 }
 
 var _ projections.Target = (*ReadModels)(nil)
@@ -83,13 +85,20 @@ var tables = map[string][]table{
 	projections.UsageModel: {
 		{"usage_rollups", []string{"tenant_id", "meter", "bucket", "dimensions_hash"}, []string{"dimensions", "quantity", "events"}},
 	},
+	projections.QuotaModel: {
+		{"quota_accounts", []string{"tenant_id"}, []string{"revision", "state"}},
+		{"quota_holds", []string{"tenant_id", "hold_id"}, []string{"position", "keep_until", "event_type", "decision"}},
+	},
 	projections.TimelineModel: {
 		{"timeline", []string{"tenant_id", "occurred_at", "position"}, []string{"source_hash", "type_hash", "kind"}},
 	},
 	projections.DirectoryModel: {
 		{"tenants", []string{"tenant_id"}, []string{"revision", "name", "time_zone", "currency", "hosts", "slug", "defined_at", "defined_by"}},
 		{"api_keys", []string{"key_id"}, []string{"kind", "tenant_id", "name", "hash", "created_at", "created_by", "revoked_at", "revoked_by"}},
-		{"catalogs", []string{"only_row"}, []string{"revision", "catalog", "applied_at", "applied_by"}},
+		{"catalogs", []string{"only_row"}, []string{"revision", "catalog", "applied_at", "applied_by", "plan_versions"}},
+		{"plan_assignments", []string{"tenant_id", "effective_at"}, []string{"revision", "plan", "billing_anchor", "assigned_at", "assigned_by"}},
+		{"limit_overrides", []string{"tenant_id", "limit_key"}, []string{"revision", "removed", "max", "valid_from", "valid_until", "reason", "changed_at", "changed_by"}},
+		{"directory_changes", []string{"partition"}, []string{"position"}},
 	},
 }
 
@@ -109,55 +118,69 @@ func schemaOf(readModel string, generation int) string {
 const lockReadModels int64 = 0x746f_6c6c_726d
 
 // Ensure creates the first generation of every read model and the checkpoints for the log's partitions where they are
-// missing. Several processes may call it at once.
-func (r *ReadModels) Ensure(ctx context.Context, partitions int) error {
-	err := pgx.BeginFunc(ctx, r.pool, func(tx pgx.Tx) error {
+// missing. Several processes may call it at once. It returns the read models whose serving generation was made from another
+// definition than this program's, so that statements may not fit its tables: Rebuild them before anything reads or applies.
+func (r *ReadModels) Ensure(ctx context.Context, partitions int) (outdated []string, err error) {
+	err = pgx.BeginFunc(ctx, r.pool, func(tx pgx.Tx) error {
 		// A transaction lock of the second kind, so that a running rebuild does not keep new processes from starting.
 		if _, err := tx.Exec(ctx, `select pg_advisory_xact_lock($1)`, lockReadModels+1); err != nil {
 			return err
 		}
+		outdated = nil
 		for i, name := range projections.Names() {
-			generation, err := ensure(ctx, tx, name, partitions)
+			generation, fits, err := ensure(ctx, tx, name, partitions)
 			if err != nil {
 				return fmt.Errorf("read model %s: %w", name, err)
+			}
+			if !fits {
+				outdated = append(outdated, name)
 			}
 			r.generations[i].Store(int32(generation)) //nolint:gosec // counts rebuilds
 		}
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("create the read models: %w", err)
+		return nil, fmt.Errorf("create the read models: %w", err)
 	}
 	r.partitions.Store(int32(partitions)) //nolint:gosec // at most 1024
-	return nil
+	return outdated, nil
 }
 
-func ensure(ctx context.Context, tx pgx.Tx, name string, partitions int) (generation int, err error) {
+// ensure also tells whether the serving generation fits this program's definition.
+func ensure(ctx context.Context, tx pgx.Tx, name string, partitions int) (generation int, fits bool, err error) {
+	hash, err := definitionHash(name)
+	if err != nil {
+		return 0, false, err
+	}
 	var known int
-	err = tx.QueryRow(ctx, `select m.generation, count(c.partition) from read_models m left join checkpoints c
-		on c.read_model = m.name and c.generation = m.generation where m.name = $1 and m.state = $2 group by m.generation`,
-		name, serving).Scan(&generation, &known)
+	err = tx.QueryRow(ctx, `select m.generation, count(c.partition), m.definition is not distinct from $3 from read_models m left join checkpoints c
+		on c.read_model = m.name and c.generation = m.generation where m.name = $1 and m.state = $2 group by m.name, m.generation`,
+		name, serving, hash).Scan(&generation, &known, &fits)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		if generation, err = create(ctx, tx, name, partitions); err != nil {
-			return 0, err
+			return 0, false, err
 		}
 		if err := index(ctx, tx, name, generation); err != nil {
-			return 0, err
+			return 0, false, err
 		}
-		return generation, publish(ctx, tx, name, generation)
+		return generation, true, publish(ctx, tx, name, generation)
 	case err != nil:
-		return 0, err
+		return 0, false, err
 	case known != partitions:
-		return 0, fmt.Errorf("it has %d checkpoints, but the log has %d partitions", known, partitions)
+		return 0, false, fmt.Errorf("it has %d checkpoints, but the log has %d partitions", known, partitions)
 	}
-	return generation, nil
+	return generation, fits, nil
 }
 
 // create adds an empty generation, in state building, with its tables but without their indexes.
 func create(ctx context.Context, tx pgx.Tx, name string, partitions int) (generation int, err error) {
-	err = tx.QueryRow(ctx, `insert into read_models (name, generation, state)
-		select $1, coalesce(max(generation), 0) + 1, $2 from read_models where name = $1 returning generation`, name, building).Scan(&generation)
+	hash, err := definitionHash(name)
+	if err != nil {
+		return 0, err
+	}
+	err = tx.QueryRow(ctx, `insert into read_models (name, generation, state, definition)
+		select $1, coalesce(max(generation), 0) + 1, $2, $3 from read_models where name = $1 returning generation`, name, building, hash).Scan(&generation)
 	if err != nil {
 		return 0, fmt.Errorf("register a generation: %w", err)
 	}
@@ -197,6 +220,16 @@ func definition(name string) (tables, indexes string, err error) {
 	return tables, indexes, nil
 }
 
+// definitionHash is what the registry keeps of the definition.
+func definitionHash(name string) (string, error) {
+	text, err := migrations.ReadModel(name)
+	if err != nil {
+		return "", fmt.Errorf("definition of read model %s: %w", name, err)
+	}
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:]), nil
+}
+
 // within runs statements with a schema as search path and leaves the search path as it was.
 func within(ctx context.Context, tx pgx.Tx, schema, statements string) error {
 	var path string
@@ -220,13 +253,26 @@ func publish(ctx context.Context, tx pgx.Tx, name string, generation int) error 
 	}
 	for _, t := range tables[name] {
 		columns := strings.Join(slices.Concat(t.key, t.rest), ", ")
-		if _, err := tx.Exec(ctx, fmt.Sprintf(`create or replace view %s with (security_invoker = true) as select %s from %s.%s`,
-			t.name, columns, schemaOf(name, generation), t.name)); err != nil {
+		create := fmt.Sprintf(`create or replace view %s with (security_invoker = true) as select %s from %s.%s`,
+			t.name, columns, schemaOf(name, generation), t.name)
+		err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, create)
+			return err
+		})
+		// A view whose columns are others cannot be replaced, so those who may read it have to be told again.
+		if sqlState(err) == invalidTableDefinition {
+			if _, err = tx.Exec(ctx, `drop view `+t.name+` cascade`); err == nil {
+				_, err = tx.Exec(ctx, create)
+			}
+		}
+		if err != nil {
 			return fmt.Errorf("publish view %s: %w", t.name, err)
 		}
 	}
 	return nil
 }
+
+const invalidTableDefinition = "42P16"
 
 // ReadModels implements projections.Target.
 func (r *ReadModels) ReadModels() []string { return projections.Names() }
@@ -266,6 +312,8 @@ func (r *ReadModels) Apply(ctx context.Context, g projections.Range, events []pr
 			err = r.applyTimeline(ctx, g, events)
 		case projections.DirectoryModel:
 			err = r.applyDirectory(ctx, g, events)
+		case projections.QuotaModel:
+			err = r.applyQuota(ctx, g, events)
 		default:
 			err = errors.New("no such read model")
 		}

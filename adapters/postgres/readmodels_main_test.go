@@ -43,7 +43,9 @@ func openLedger(t testing.TB, url string) *ledger {
 	require.NoError(t, err)
 	t.Cleanup(pool.Close)
 	l := &ledger{TB: t, url: url, log: log, pool: pool, ReadModels: postgres.NewReadModels(pool, projections.NewCatalogs(log))}
-	require.NoError(t, l.Ensure(context.Background(), testPartitions))
+	outdated, err := l.Ensure(context.Background(), testPartitions)
+	require.NoError(t, err)
+	require.Empty(t, outdated)
 	return l
 }
 

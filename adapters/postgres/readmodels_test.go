@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tollgate-io/tollgate/adapters/pgserver/pgtest"
+	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
@@ -32,10 +33,11 @@ func TestEnsureBySeveralProcesses(t *testing.T) {
 	}
 	group.Wait()
 	l := openLedger(t, url)
-	require.EqualValues(t, 3, l.number(`select count(*) from read_models where state = 'serving'`))
-	require.EqualValues(t, 3*testPartitions, l.number(`select count(*) from checkpoints`))
+	require.EqualValues(t, len(projections.Names()), l.number(`select count(*) from read_models where state = 'serving'`))
+	require.EqualValues(t, len(projections.Names())*testPartitions, l.number(`select count(*) from checkpoints`))
 	require.EqualValues(t, 5, l.number(`select count(*) from pg_views where viewname in ('usage_rollups', 'timeline', 'tenants', 'api_keys', 'catalogs')`))
-	require.Error(t, l.Ensure(t.Context(), testPartitions+1), "the log's partitions never change")
+	_, err := l.Ensure(t.Context(), testPartitions+1)
+	require.Error(t, err, "the log's partitions never change")
 }
 
 func TestApplyTakesEffectExactlyOnce(t *testing.T) {
@@ -321,12 +323,13 @@ func TestTimelinePagesAndFilters(t *testing.T) {
 
 func TestDirectory(t *testing.T) {
 	l := newLedger(t)
-	_, _, err := l.Tenant(t.Context(), "acme")
-	require.ErrorIs(t, err, tenant.ErrUnknown)
-	revision, text, _, err := l.Catalog(t.Context())
+	for _, id := range []event.TenantID{"acme", "", "a\x00b", "a\xff"} {
+		_, _, err := l.Tenant(t.Context(), id)
+		require.ErrorIs(t, err, tenant.ErrUnknown)
+	}
+	none, _, err := l.Catalog(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, eventstore.NoStream, revision)
-	require.Nil(t, text)
+	require.Equal(t, app.Catalog{Revision: eventstore.NoStream}, none)
 
 	l.append(applyTestCatalog(t))
 	define := event.TenantDefined{Tenant: "acme", Name: "Acme", TimeZone: "UTC", Currency: "USD", Hosts: []string{"a.example"}, Slug: "acme", By: "cli"}
@@ -385,12 +388,69 @@ func TestDirectory(t *testing.T) {
 	require.Len(t, ids, 7)
 	require.EqualValues(t, "key_6", ids[0], "newest first")
 	require.Equal(t, 2, revoked)
-	revision, text, _, err = l.Catalog(t.Context())
+	c, _, err := l.Catalog(t.Context())
 	require.NoError(t, err)
-	require.Zero(t, revision)
-	c, err := catalog.Parse([]byte(text))
-	require.NoError(t, err)
+	require.Zero(t, c.Revision)
 	require.Len(t, c.Meters, 3)
+	require.Empty(t, c.Versions)
+	l.append(event.CatalogApplied{Catalog: []byte(`{"plans":[{"key":"pro","currency":"USD"},{"key":"old","currency":"USD"}]}`), Versions: map[string]int{"pro": 7, "gone": 2}, By: "cli"}.Append(0))
+	l.project()
+	c, _, err = l.Catalog(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, map[catalog.PlanKey]int{"pro": 7, "gone": 2, "old": 1}, c.Versions)
+}
+
+// A subscription reads as the fold of its stream says, whether its events come one by one or all at once.
+func TestSubscription(t *testing.T) {
+	for _, limit := range []int{1, 100} {
+		l := newLedger(t)
+		acme, globex := tenantOf(0), tenantOf(1)
+		empty, _, err := l.Subscription(t.Context(), acme)
+		require.NoError(t, err)
+		require.Equal(t, tenant.Subscription{}, empty)
+		at := func(hours int) time.Time { return noon.Add(time.Duration(hours)*time.Hour + time.Millisecond) }
+		want := map[event.TenantID]tenant.Subscription{}
+		for of, events := range map[event.TenantID][]interface {
+			Append(eventstore.Revision) eventstore.Append
+		}{
+			acme: {
+				event.PlanAssigned{Tenant: acme, Plan: "free", EffectiveAt: at(0), BillingAnchor: at(-100), By: "cli"},
+				event.PlanAssigned{Tenant: acme, Plan: "pro", EffectiveAt: at(2), BillingAnchor: at(-100), By: "cli"},
+				event.LimitOverridden{Tenant: acme, Limit: "y", Max: money.MustParse("0.000000001"), From: at(1), Until: at(3), Reason: "r", By: "key:1"},
+				event.LimitOverridden{Tenant: acme, Limit: "x", Max: money.MustParse("999999999999999999.999999999"), Reason: "é", By: "key:1"},
+				event.PlanAssigned{Tenant: acme, Plan: "scale", EffectiveAt: at(2), BillingAnchor: at(2), By: "cli"},
+				event.PlanAssigned{Tenant: acme, Plan: "free", EffectiveAt: at(1), BillingAnchor: at(1), By: "cli"},
+				event.LimitOverrideRemoved{Tenant: acme, Limit: "y", By: "cli"},
+				event.LimitOverridden{Tenant: acme, Limit: "z", Max: money.Int(1), Reason: "r", By: "cli"},
+				event.LimitOverridden{Tenant: acme, Limit: "z", Max: money.Int(0), Until: at(5), Reason: "r2", By: "cli"},
+			},
+			globex: {event.LimitOverrideRemoved{Tenant: globex, Limit: "y", By: "cli"}, event.PlanAssigned{Tenant: globex, Plan: "pro", EffectiveAt: at(9), BillingAnchor: at(9), By: "cli"}},
+		} {
+			for i, e := range events {
+				l.append(e.Append(eventstore.Revision(i - 1)))
+				want[of], _ = want[of].Apply(e)
+			}
+		}
+		for p := range testPartitions {
+			for more := true; more; {
+				more, err = l.step(t.Context(), projections.DirectoryModel, p, limit)
+				require.NoError(t, err)
+			}
+		}
+		for of, s := range want {
+			got, position, err := l.Subscription(t.Context(), of)
+			require.NoError(t, err)
+			require.Equal(t, s, got)
+			require.Equal(t, eventstore.PartitionOf(string(of), testPartitions), position.Partition)
+		}
+		// Whatever comes late changes nothing.
+		l.exec(`update rm_directory_1.limit_overrides set revision = 100, removed = true where limit_key = 'x'`)
+		l.append(event.LimitOverridden{Tenant: acme, Limit: "x", Max: money.Int(1), Reason: "late", By: "cli"}.Append(8))
+		l.project()
+		got, _, err := l.Subscription(t.Context(), acme)
+		require.NoError(t, err)
+		require.Equal(t, want[acme].RemoveOverride("x"), got)
+	}
 }
 
 func TestAwait(t *testing.T) {
@@ -435,7 +495,7 @@ func TestLag(t *testing.T) {
 	require.NoError(t, err)
 	lags, err := l.Lag(t.Context(), l.log, oldest[0].RecordedAt.Add(time.Minute))
 	require.NoError(t, err)
-	require.Len(t, lags, 6)
+	require.Len(t, lags, len(projections.Names())*testPartitions)
 	for _, lag := range lags {
 		if lag.ReadModel == projections.TimelineModel && lag.Partition == 1 {
 			require.EqualValues(t, 4, lag.Offset)

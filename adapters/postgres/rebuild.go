@@ -85,7 +85,8 @@ func AcceptDifferences(see func(*Difference)) RebuildOption {
 // Rebuild folds the log from its beginning into new generations of the read models (all where no names are given),
 // beside the live ones, which go on serving and following the log. It compares both at the same position, switches to the
 // new ones in one transaction and removes the old ones. When they differ nothing is switched, and the new generation
-// stays for inspection until the next rebuild. progress, which may be nil, is called now and then with the events folded
+// stays for inspection until the next rebuild. A serving generation that was made from another definition has other tables:
+// it is replaced without being compared. progress, which may be nil, is called now and then with the events folded
 // so far and those to fold. Errors: *Difference; ErrRebuilding; those of the log and the database, after which nothing
 // was switched.
 func (r *ReadModels) Rebuild(ctx context.Context, log eventstore.LogReader, names []string, progress func(done, total int64), options ...RebuildOption) (RebuildReport, error) {
@@ -247,8 +248,8 @@ func (b *build) lock(ctx context.Context) (unlock func(), err error) {
 	return unlock, nil
 }
 
-// begin removes what an interrupted rebuild left behind and creates the new generations. The directory has its indexes
-// from the start: its rows are few, and replace each other.
+// begin removes what an interrupted rebuild left behind and creates the new generations. The directory and the quotas have
+// their indexes from the start: their rows are few, and replace each other.
 func (b *build) begin(ctx context.Context) error {
 	if err := b.removeUnserved(ctx); err != nil {
 		return err
@@ -261,7 +262,7 @@ func (b *build) begin(ctx context.Context) error {
 			}
 			b.generations[name] = generation
 			switch name {
-			case projections.DirectoryModel:
+			case projections.DirectoryModel, projections.QuotaModel:
 				err = index(ctx, tx, name, generation)
 			case projections.UsageModel:
 				_, err = tx.Exec(ctx, inSchema(createStage, schemaOf(name, generation)))
@@ -364,7 +365,7 @@ func (b *build) finish(ctx context.Context, parts []*part, targets map[shard]int
 						return err
 					}
 				}
-				if name != projections.DirectoryModel {
+				if name != projections.DirectoryModel && name != projections.QuotaModel {
 					if err := index(ctx, tx, name, b.generations[name]); err != nil {
 						return err
 					}
@@ -522,6 +523,8 @@ func (p *part) add(ctx context.Context, events []projections.Event) error {
 		case projections.TimelineModel:
 			p.timeline = projections.AppendTimeline(p.timeline[:0], part)
 			p.buffer, err = copyTimeline(ctx, p.pool, schema, p.timeline, p.buffer)
+		case projections.QuotaModel:
+			err = rebuildQuota(ctx, p.pool, schema, part)
 		case projections.DirectoryModel:
 			if change := projections.FoldDirectory(part); !change.IsEmpty() {
 				err = pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error { return writeDirectory(ctx, tx, schema, change) })
@@ -638,21 +641,21 @@ func (b *build) compare(ctx context.Context, report *RebuildReport) (*Difference
 	}
 	var different *Difference
 	err := pgx.BeginTxFunc(ctx, b.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(snapshot pgx.Tx) error {
-		served := map[string]int{}
+		served := map[string]origin{}
 		err := pgx.BeginFunc(ctx, b.pool, func(tx pgx.Tx) error {
 			if err := b.freeze(ctx, tx); err != nil {
 				return err
 			}
-			rows, err := snapshot.Query(ctx, `select name, generation from read_models where state = $1`, serving)
+			rows, err := snapshot.Query(ctx, `select name, generation, coalesce(definition, '') from read_models where state = $1`, serving)
 			if err != nil {
 				return err
 			}
 			var (
-				name       string
-				generation int
+				name string
+				from origin
 			)
-			_, err = pgx.ForEachRow(rows, []any{&name, &generation}, func() error {
-				served[name] = generation
+			_, err = pgx.ForEachRow(rows, []any{&name, &from.generation, &from.definition}, func() error {
+				served[name] = from
 				return nil
 			})
 			return err
@@ -661,13 +664,20 @@ func (b *build) compare(ctx context.Context, report *RebuildReport) (*Difference
 			return fmt.Errorf("take a snapshot: %w", err)
 		}
 		for _, name := range b.names {
+			hash, err := definitionHash(name)
+			if err != nil {
+				return err
+			}
 			for _, t := range tables[name] {
-				old, built := schemaOf(name, served[name]), schemaOf(name, b.generations[name])
+				old, built := schemaOf(name, served[name].generation), schemaOf(name, b.generations[name])
 				rows := TableReport{ReadModel: name, Generation: b.generations[name], Table: t.name}
 				if err := snapshot.QueryRow(ctx, `select count(*) from `+built+`.`+t.name).Scan(&rows.Rows); err != nil {
 					return fmt.Errorf("count %s.%s: %w", built, t.name, err)
 				}
 				report.Tables = append(report.Tables, rows)
+				if served[name].definition != hash {
+					continue
+				}
 				d, err := t.differs(ctx, snapshot, name, old, built)
 				if err != nil {
 					return fmt.Errorf("compare %s.%s with %s.%s: %w", old, t.name, built, t.name, err)
@@ -680,6 +690,12 @@ func (b *build) compare(ctx context.Context, report *RebuildReport) (*Difference
 		return nil
 	})
 	return different, err
+}
+
+// origin is a generation with the hash of what it was made from.
+type origin struct {
+	generation int
+	definition string
 }
 
 // differs compares all columns of all rows, and names the first row that differs in the order of the key.

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"github.com/tollgate-io/tollgate/adapters/pgserver/pgtest"
@@ -15,6 +16,9 @@ import (
 	"github.com/tollgate-io/tollgate/domain/timeline"
 	"github.com/tollgate-io/tollgate/projections"
 )
+
+// models is how many read models there are.
+var models = len(projections.Names())
 
 var postgresConfig = postgres.LogConfig{Partitions: testPartitions}
 
@@ -32,6 +36,16 @@ func (l *ledger) everyKind() {
 			event.UsageAdjusted{Usage: tokens(acme, 2), Metadata: counted, Quantity: money.MustParse("0.25"), Reason: "test", By: "cli"}.Append(0),
 			event.UsageConflicted{Usage: tokens(acme, 3)}.Append(),
 			event.AdminSwitched{Tenant: acme, Reason: "test", Day: "2026-04-05", By: "cli"}.Append())
+		l.append(event.PlanAssigned{Tenant: acme, Plan: "pro", EffectiveAt: noon, BillingAnchor: noon, By: "cli"}.Append(eventstore.NoStream))
+		l.append(event.LimitOverridden{Tenant: acme, Limit: "tokens_per_day", Max: money.Int(5), Until: noon, Reason: "test", By: "cli"}.Append(0))
+		l.append(event.LimitOverridden{Tenant: acme, Limit: "spend", Max: money.MustParse("0.5"), Reason: "test", By: "cli"}.Append(1))
+		l.append(event.LimitOverrideRemoved{Tenant: acme, Limit: "spend", By: "cli"}.Append(2))
+		check := event.Identity{Tenant: acme, Type: "tokens_spent", Source: "check_1"}
+		l.append(event.AppendDecisions(uuid.Nil, acme, eventstore.NoStream, []event.QuotaEvent{
+			event.LimitDecided{Identity: check, Quantity: money.Int(5), DecidedAt: noon, Allowed: true, Keeps: true, KeepUntil: noon.Add(1e9), PlanVersion: "pro@1"},
+			event.HoldReleased{Identity: check, ReleasedAt: noon, By: "cli"},
+			event.HoldExpired{Identity: check, ExpiredAt: noon},
+		}, nil))
 	}
 }
 
@@ -70,7 +84,7 @@ func TestRebuildEqualsLiveWhileEventsKeepComing(t *testing.T) {
 		})
 		require.NoError(t, err)
 		require.Equal(t, report.Events, last)
-		require.Len(t, report.Tables, 5)
+		require.Len(t, report.Tables, 10)
 		require.Equal(t, i+2, report.Tables[0].Generation)
 	}
 	stop()
@@ -78,8 +92,8 @@ func TestRebuildEqualsLiveWhileEventsKeepComing(t *testing.T) {
 	follower.project()
 	_, err := l.Verify(t.Context(), l.log, nil, nil)
 	require.NoError(t, err)
-	require.EqualValues(t, 3, l.number(`select count(*) from read_models`), "old generations are gone")
-	require.EqualValues(t, 3, l.number(`select count(*) from pg_namespace where nspname like 'rm_%'`))
+	require.EqualValues(t, models, l.number(`select count(*) from read_models`), "old generations are gone")
+	require.EqualValues(t, models, l.number(`select count(*) from pg_namespace where nspname like 'rm_%'`))
 	// The queries of a process that did not rebuild follow as well.
 	positions, _, _, err := follower.Timeline(t.Context(), timeline.Query{Tenant: tenantOf(0), Limit: 5})
 	require.NoError(t, err)
@@ -93,6 +107,7 @@ func TestATamperedRowIsFound(t *testing.T) {
 		"removed":  {`delete from rm_timeline_1.timeline where position = (select max(position) from rm_timeline_1.timeline)`, "timeline", "timeline", "", `"kind":`},
 		"invented": {`insert into rm_directory_1.tenants select 'zz', revision, name, time_zone, currency, hosts, slug, defined_at, defined_by from rm_directory_1.tenants limit 1`, "directory", "tenants", `"tenant_id":"zz"`, ""},
 		"revived":  {`update rm_directory_1.api_keys set revoked_at = null`, "directory", "api_keys", `"revoked_at":null`, `"revoked_at":"`},
+		"given":    {`update rm_directory_1.limit_overrides set removed = false`, "directory", "limit_overrides", `"removed":false`, `"removed":true`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLedger(t)
@@ -116,13 +131,13 @@ func TestATamperedRowIsFound(t *testing.T) {
 			}
 			_, err = l.Verify(t.Context(), l.log, []string{c.readModel}, nil)
 			check(err)
-			require.EqualValues(t, 3, l.number(`select count(*) from read_models`), "a verification leaves nothing behind")
+			require.EqualValues(t, models, l.number(`select count(*) from read_models`), "a verification leaves nothing behind")
 			_, err = l.Rebuild(t.Context(), l.log, nil, nil)
 			check(err)
 			generation, _, err := l.Checkpoint(t.Context(), c.readModel, 0)
 			require.NoError(t, err)
 			require.Equal(t, 1, generation, "nothing was switched")
-			require.EqualValues(t, 3, l.number(`select count(*) from read_models where state = 'building'`), "the build stays for inspection")
+			require.EqualValues(t, models, l.number(`select count(*) from read_models where state = 'building'`), "the build stays for inspection")
 			l.append(recordTokens(tenantOf(0), 1000, 1010)...)
 			l.project()
 
@@ -135,7 +150,42 @@ func TestATamperedRowIsFound(t *testing.T) {
 			require.Equal(t, 1, accepted)
 			_, err = l.Verify(t.Context(), l.log, nil, nil)
 			require.NoError(t, err)
-			require.EqualValues(t, 3, l.number(`select count(*) from read_models`))
+			require.EqualValues(t, models, l.number(`select count(*) from read_models`))
+		})
+	}
+}
+
+// A new version of the program may want other tables than those that serve. It says so, and a rebuild replaces them,
+// without comparing what cannot be compared.
+func TestAnotherDefinitionIsBuiltAgain(t *testing.T) {
+	for name, statements := range map[string][]string{
+		"older than all definitions": {`update read_models set definition = null where name = 'directory'`},
+		"a column less":              {`alter table rm_directory_1.catalogs drop column plan_versions cascade`, `update read_models set definition = 'old' where name = 'directory'`},
+		"a table less":               {`drop table rm_directory_1.limit_overrides cascade`, `update read_models set definition = 'old' where name = 'directory'`},
+		"other columns": {`drop view catalogs`, `create view catalogs as select applied_by, revision as old_name, catalog from rm_directory_1.catalogs`,
+			`update read_models set definition = 'old' where name = 'directory'`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLedger(t)
+			l.everyKind()
+			l.project()
+			for _, s := range statements {
+				l.exec(s)
+			}
+			outdated, err := l.Ensure(t.Context(), testPartitions)
+			require.NoError(t, err)
+			require.Equal(t, []string{"directory"}, outdated)
+			report, err := l.Rebuild(t.Context(), l.log, outdated, nil)
+			require.NoError(t, err)
+			require.Equal(t, 2, report.Tables[0].Generation)
+			again := openLedger(t, l.url) // where Ensure finds nothing to do
+			s, _, err := again.Subscription(t.Context(), tenantOf(0))
+			require.NoError(t, err)
+			require.Len(t, s.Assignments, 1)
+			require.EqualValues(t, 1, l.number(`select count(*) from catalogs where plan_versions = '{}' and revision = 0`))
+			require.EqualValues(t, testPartitions, l.number(`select count(*) from limit_overrides where removed`))
+			_, err = l.Verify(t.Context(), l.log, nil, nil)
+			require.NoError(t, err)
 		})
 	}
 }
@@ -171,14 +221,14 @@ func TestAnInterruptedRebuildLeavesNothing(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	_, err := l.Rebuild(ctx, l.log, nil, func(int64, int64) { cancel() })
 	require.ErrorIs(t, err, context.Canceled)
-	require.EqualValues(t, 3, l.number(`select count(*) from read_models`))
+	require.EqualValues(t, models, l.number(`select count(*) from read_models`))
 	// A process that was killed could not clean up.
 	l.exec(`insert into read_models (name, generation, state) values ('usage', 2, 'building')`)
 	l.exec(`create schema rm_usage_2`)
 	l.exec(`create table rm_usage_2.half (done int)`)
 	_, err = l.Rebuild(t.Context(), l.log, []string{"usage"}, nil)
 	require.NoError(t, err)
-	require.EqualValues(t, 3, l.number(`select count(*) from pg_namespace where nspname like 'rm_%'`))
+	require.EqualValues(t, models, l.number(`select count(*) from pg_namespace where nspname like 'rm_%'`))
 	_, err = l.Rebuild(t.Context(), l.log, []string{"usages"}, nil)
 	require.ErrorContains(t, err, "usages")
 }

@@ -59,7 +59,8 @@ func openHouse(t *testing.T, url string) *house {
 		pool.Close()
 	})
 	h := &house{url: url, log: log, pool: pool, read: postgres.NewReadModels(pool, projections.NewCatalogs(log))}
-	require.NoError(t, h.read.Ensure(ctx, partitions))
+	_, err = h.read.Ensure(ctx, partitions)
+	require.NoError(t, err)
 	return h
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/schollz/progressbar/v3"
 
 	"github.com/tollgate-io/tollgate/domain/app"
+	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
@@ -30,6 +31,8 @@ type demoCommand struct {
 // demoTenant is a company of the demo day: how much it uses, and how it behaves.
 type demoTenant struct {
 	tenant.Tenant
+	plan       catalog.PlanKey // of the sample catalog
+	anchor     int             // day of the month on which its billing cycles start
 	interviews int
 	models     []string
 	retries    float64 // share of model calls that are tried again
@@ -37,11 +40,11 @@ type demoTenant struct {
 }
 
 var demoTenants = []demoTenant{
-	{Tenant: tenant.Tenant{ID: "acme", Name: "Acme Recruiting", TimeZone: "Europe/Berlin", Currency: "EUR"},
+	{Tenant: tenant.Tenant{ID: "acme", Name: "Acme Recruiting", TimeZone: "Europe/Berlin", Currency: "EUR"}, plan: "pro", anchor: 31,
 		interviews: 120, models: []string{"gpt-4.1", "gpt-4.1", "gpt-4.1-mini"}, retries: 0.03, failures: 0.01},
-	{Tenant: tenant.Tenant{ID: "globex", Name: "Globex Talent", TimeZone: "America/New_York", Currency: "USD"},
+	{Tenant: tenant.Tenant{ID: "globex", Name: "Globex Talent", TimeZone: "America/New_York", Currency: "USD"}, plan: "scale", anchor: 15,
 		interviews: 60, models: []string{"claude-sonnet-4", "gpt-4.1"}, retries: 0.25, failures: 0.12},
-	{Tenant: tenant.Tenant{ID: "initech", Name: "Initech", TimeZone: "Asia/Kathmandu", Currency: "USD"},
+	{Tenant: tenant.Tenant{ID: "initech", Name: "Initech", TimeZone: "Asia/Kathmandu", Currency: "USD"}, plan: "free", anchor: 1,
 		interviews: 15, models: []string{"gpt-4.1-mini"}, retries: 0.01, failures: 0},
 }
 
@@ -65,7 +68,7 @@ func (c demoCommand) Run(ctx context.Context, log *slog.Logger) error {
 	return c.show(ctx, base, key, last)
 }
 
-// prepare creates the tenants and a service key. Whoever may open the database may do that; no key has to be given.
+// prepare creates the tenants with their plans, and a service key. Whoever may open the database may do that; no key has to be given.
 func (c demoCommand) prepare(ctx context.Context, log *slog.Logger) (tenant.Secret, error) {
 	h, err := c.openReady(ctx, log)
 	if err != nil {
@@ -75,6 +78,11 @@ func (c demoCommand) prepare(ctx context.Context, log *slog.Logger) (tenant.Secr
 	for _, t := range demoTenants {
 		if _, err := h.ledger.DefineTenant(ctx, t.Tenant, "cli"); err != nil {
 			return "", err
+		}
+		assignment := app.PlanAssignment{Plan: t.plan, EffectiveAt: time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC),
+			BillingAnchor: time.Date(2025, 1, t.anchor, 12, 0, 0, 0, time.UTC)} // noon in UTC is that day in all three zones
+		if _, err := h.ledger.AssignPlan(ctx, t.ID, assignment, "cli"); err != nil {
+			return "", fmt.Errorf("assign a plan of the sample catalog to %s: %w", t.ID, err)
 		}
 	}
 	_, secret, err := h.ledger.CreateKey(ctx, app.NewKey{Kind: tenant.Service, Name: "demo"}, rand.Reader, "cli")
@@ -220,10 +228,10 @@ func (c demoCommand) correct(ctx context.Context, base string, key tenant.Secret
 func (c demoCommand) show(ctx context.Context, base string, key tenant.Secret, positions map[string]string) error {
 	fmt.Printf("\nThe last 24 hours:\n\n")
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	_, _ = fmt.Fprintln(w, "tenant\tinterviews\ttokens\toutput tokens\t")
+	_, _ = fmt.Fprintln(w, "tenant\tplan\tinterviews\ttokens\toutput tokens\t")
 	from, to := time.Now().Add(-26*time.Hour).UTC(), time.Now().UTC()
 	for _, t := range demoTenants {
-		_, _ = fmt.Fprintf(w, "%s\t", t.ID)
+		_, _ = fmt.Fprintf(w, "%s\t%s\t", t.ID, t.plan)
 		for _, meter := range []string{"ai_interviews", "tokens", "output_tokens"} {
 			var usage struct {
 				Total json.Number `json:"total"`

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tollgate-io/tollgate/adapters/pgserver"
@@ -40,6 +41,8 @@ type house struct {
 	readModels *postgres.ReadModels
 	directory  *postgres.Directory
 	ledger     *app.Ledger
+	catalogs   projections.Catalogs
+	limits     *app.Limits          // nil for commands that answer no checks
 	runner     *watermill.Runner    // nil while this process does not fold the log
 	metrics    *prometheus.Registry // nil for commands that end
 	closers    []func()
@@ -73,13 +76,43 @@ func (d database) open(ctx context.Context, log *slog.Logger) (_ *house, err err
 		return nil, err
 	}
 	h.closers = append(h.closers, h.log.Close)
-	h.readModels = postgres.NewReadModels(pools.Apply, projections.NewCatalogs(h.log)).ReadFrom(pools.Read)
-	if err := h.readModels.Ensure(ctx, h.log.Partitions()); err != nil {
+	h.catalogs = projections.NewCatalogs(h.log)
+	h.readModels = postgres.NewReadModels(pools.Apply, h.catalogs).ReadFrom(pools.Read)
+	if err := h.ensureReadModels(ctx, log); err != nil {
 		return nil, err
 	}
 	h.directory = postgres.NewDirectory(h.readModels)
 	h.ledger = app.New(h.log, h.directory, time.Now)
 	return h, nil
+}
+
+// rebuildPause is how often a process asks whether another one is done with the read models.
+const rebuildPause = 200 * time.Millisecond
+
+// ensureReadModels makes sure that the read models have the tables of this version, before anything reads them: those of
+// another version are built again from the log, which takes as long as a replay. Where another process does that already,
+// it is waited for.
+func (h *house) ensureReadModels(ctx context.Context, log *slog.Logger) error {
+	for {
+		outdated, err := h.readModels.Ensure(ctx, h.log.Partitions())
+		if err != nil || len(outdated) == 0 {
+			return err
+		}
+		log.Info("this version has other tables; building read models again from the log", "readModels", outdated)
+		report, err := h.readModels.Rebuild(ctx, h.log, outdated, nil)
+		switch {
+		case err == nil:
+			log.Info("read models built", "readModels", outdated, "events", report.Events, "took", report.Took)
+			return nil
+		case !errors.Is(err, postgres.ErrRebuilding):
+			return fmt.Errorf("build the read models of this version: %w", err)
+		}
+		select {
+		case <-time.After(rebuildPause):
+		case <-ctx.Done():
+			return fmt.Errorf("wait for another process that builds the read models: %w", ctx.Err())
+		}
+	}
 }
 
 // openPrivateServer uses the server of the data folder: the one that runs, else one of its own.
@@ -104,21 +137,17 @@ func (h *house) use(server *pgserver.Server) {
 	})
 }
 
-// openReady opens the ledger with a directory that shows everything recorded so far. Where no server folds the log at the
-// moment, this process does.
+// openReady opens the ledger with a directory that shows everything recorded so far. Whenever no server folds the log, this
+// process does.
 func (d database) openReady(ctx context.Context, log *slog.Logger) (*house, error) {
 	h, err := d.open(ctx, log)
 	if err != nil {
 		return nil, err
 	}
-	if err := h.caughtUp(ctx, patience, projections.DirectoryModel); err == nil {
-		return h, nil
+	if err = h.stepIn(ctx, log); err == nil {
+		err = h.caughtUp(ctx, catchUpTimeout, projections.DirectoryModel)
 	}
-	if err := h.fold(ctx, log); err != nil {
-		h.close()
-		return nil, err
-	}
-	if err := h.caughtUp(ctx, catchUpTimeout, projections.DirectoryModel); err != nil {
+	if err != nil {
 		h.close()
 		return nil, err
 	}
@@ -129,7 +158,47 @@ const (
 	// patience is how long a running server gets to show that it folds the log.
 	patience       = time.Second
 	catchUpTimeout = 10 * time.Minute
+	// watchPause is how often a command that ends looks whether somebody folds the log.
+	watchPause = 100 * time.Millisecond
 )
+
+// stepIn folds the log in this process from when on it stands still in the directory, until the house is closed. A directory
+// that shows everything says nothing: it may be that nobody folds what this process will record.
+func (h *house) stepIn(ctx context.Context, log *slog.Logger) error {
+	runner, err := h.newRunner(log)
+	if err != nil {
+		return err
+	}
+	h.background(ctx, func(ctx context.Context) {
+		for h.caughtUp(ctx, patience, projections.DirectoryModel) == nil {
+			select {
+			case <-time.After(watchPause):
+			case <-ctx.Done():
+			}
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if err := runner.Run(ctx); err != nil {
+			log.Error("projections ended", "error", err)
+		}
+	})
+	return nil
+}
+
+// background runs until the house is closed, which waits for it.
+func (h *house) background(ctx context.Context, run func(context.Context)) {
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		run(running)
+	}()
+	h.closers = append(h.closers, func() {
+		stop()
+		<-done
+	})
+}
 
 // caughtUp waits until read models show all that is on the log now.
 func (h *house) caughtUp(ctx context.Context, atMost time.Duration, readModels ...string) error {
@@ -148,25 +217,33 @@ func (h *house) caughtUp(ctx context.Context, atMost time.Duration, readModels .
 }
 
 // fold runs the projections in this process until the house is closed.
-func (h *house) fold(ctx context.Context, log *slog.Logger) error {
-	runner, err := watermill.NewRunner(watermill.Config{Target: h.readModels, Log: h.log, Logger: log, Registerer: h.metrics})
-	if err != nil {
+func (h *house) fold(ctx context.Context, log *slog.Logger) (err error) {
+	if h.runner, err = h.newRunner(log); err != nil {
 		return err
 	}
-	running, stop := context.WithCancel(context.WithoutCancel(ctx))
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if err := runner.Run(running); err != nil {
+	h.background(ctx, func(ctx context.Context) {
+		if err := h.runner.Run(ctx); err != nil {
 			log.Error("projections ended", "error", err)
 		}
-	}()
-	h.runner = runner
-	h.closers = append(h.closers, func() {
-		stop()
-		<-done
 	})
 	return nil
+}
+
+func (h *house) newRunner(log *slog.Logger) (*watermill.Runner, error) {
+	c := watermill.Config{Target: h.readModels, Log: h.log, Logger: log}
+	if h.metrics != nil { // a nil registry would be a Registerer that is not nil
+		c.Registerer = h.metrics
+	}
+	return watermill.NewRunner(c)
+}
+
+// limit starts the limit engine, which runs until the house is closed.
+func (h *house) limit() {
+	h.limits = app.NewLimits(app.LimitsConfig{Writer: uuid.New(),
+		Store: h.log, Directory: h.directory, Accounts: postgres.NewAccounts(h.readModels, h.log), Catalogs: h.catalogs, Now: time.Now,
+	})
+	h.closers = append(h.closers, h.limits.Close)
+	h.ledger.Tell(h.limits.Noted)
 }
 
 // close closes in the reverse order of opening.

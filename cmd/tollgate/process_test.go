@@ -75,11 +75,16 @@ func environment(dir string, more ...string) []string {
 
 var listens = regexp.MustCompile(`listens on (http://\S+)`)
 
-// serve starts a server and waits until it says where it listens.
+// serve starts a server with the sample catalog and waits until it says where it listens.
 func serve(t *testing.T, dir string, more ...string) *process {
 	t.Helper()
+	return serveCatalog(t, dir, "../../scripts/sample/catalog.yaml", more...)
+}
+
+func serveCatalog(t *testing.T, dir, catalog string, more ...string) *process {
+	t.Helper()
 	p := &process{t: t, out: &strings.Builder{}, done: make(chan struct{})}
-	p.cmd = exec.Command(binary, "serve", "--addr", "127.0.0.1:0", "--catalog", "../../scripts/sample/catalog.yaml")
+	p.cmd = exec.Command(binary, "serve", "--addr", "127.0.0.1:0", "--catalog", catalog)
 	p.cmd.Env = environment(dir, more...)
 	p.cmd.Stderr = os.Stderr
 	stdout, err := p.cmd.StdoutPipe()

@@ -26,6 +26,7 @@ type serveCommand struct {
 	Catalog     string        `env:"TOLLGATE_CATALOG" placeholder:"FILE" help:"Catalog to apply at start."`
 	Projections bool          `env:"TOLLGATE_PROJECTIONS" default:"true" negatable:"" help:"Fold the log in this process."`
 	MaxLag      time.Duration `env:"TOLLGATE_MAX_LAG" default:"30s" help:"Age of the oldest event that is not folded yet at which /readyz says no."`
+	MaxRequests float64       `env:"TOLLGATE_MAX_REQUESTS" default:"0" help:"Requests per second that this process takes on; beyond it they are answered 503. 0: no bound."`
 }
 
 const (
@@ -53,8 +54,9 @@ func (c serveCommand) Run(ctx context.Context, log *slog.Logger) error {
 
 	surface := newSurface(h, c.MaxLag)
 	server := api.NewHTTPServer(c.Addr, api.New(api.Config{
-		Ledger: h.ledger, Directory: h.directory, Usage: h.readModels, Timeline: surface, Keys: surface, Positions: surface,
+		Ledger: h.ledger, Directory: h.directory, Usage: h.readModels, Timeline: surface, Limits: h.limits, Keys: surface, Positions: surface,
 		Readiness: surface, Registry: h.metrics, Log: log, Now: time.Now, Random: rand.Reader,
+		MaxRequestsPerSecond: c.MaxRequests,
 	}))
 	server.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
 	ended := make(chan error, 1)
@@ -77,17 +79,18 @@ func (c serveCommand) Run(ctx context.Context, log *slog.Logger) error {
 
 // start opens everything and does what the first start needs. The key is "" when it was there already.
 func (c serveCommand) start(ctx context.Context, log *slog.Logger) (_ *house, key tenant.Secret, err error) {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
 	d := c.database
 	var server *pgserver.Server
 	if d.DatabaseURL == "" {
-		if server, err = pgserver.Start(ctx, pgserver.Config{Dir: d.DataDir, Log: log, Fsync: true}); err != nil {
+		starting, cancel := context.WithTimeout(ctx, startTimeout)
+		server, err = pgserver.Start(starting, pgserver.Config{Dir: d.DataDir, Log: log, Fsync: true})
+		cancel()
+		if err != nil {
 			return nil, "", err
 		}
 		d.DatabaseURL = server.URL()
 	}
-	h, err := d.open(ctx, log)
+	h, err := d.open(ctx, log) // without a time-out: it may have to build read models again
 	if err != nil {
 		if server != nil {
 			err = errors.Join(err, server.Stop(ctx))
@@ -99,11 +102,14 @@ func (c serveCommand) start(ctx context.Context, log *slog.Logger) (_ *house, ke
 			h.close()
 		}
 	}()
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
 	if server != nil {
 		h.supervise(server, log)
 	}
+	h.limit()
 	h.metrics = prometheus.NewRegistry()
-	h.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newLagCollector(h))
+	h.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newLagCollector(h), newLimitCollector(h.limits))
 	if c.Projections {
 		if err := h.fold(ctx, log); err != nil {
 			return nil, "", err

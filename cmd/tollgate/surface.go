@@ -10,6 +10,7 @@ import (
 
 	"github.com/tollgate-io/tollgate/adapters/watermill"
 	"github.com/tollgate-io/tollgate/api"
+	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/projections"
@@ -108,4 +109,43 @@ func (c *lagCollector) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(c.events, prometheus.GaugeValue, float64(l.Events), labels...)
 		out <- prometheus.MustNewConstMetric(c.age, prometheus.GaugeValue, l.Age.Seconds(), labels...)
 	}
+}
+
+// limitCollector reads what the limit engine counts when the metrics are asked for.
+type limitCollector struct {
+	limits                      *app.Limits
+	decisions                   *prometheus.Desc
+	conflicts, loads, evictions *prometheus.Desc
+	accounts                    *prometheus.Desc
+}
+
+func newLimitCollector(l *app.Limits) *limitCollector {
+	return &limitCollector{limits: l,
+		decisions: prometheus.NewDesc("tollgate_limit_decisions_total", "Checks by their answer; undecided ones have none.", []string{"result"}, nil),
+		conflicts: prometheus.NewDesc("tollgate_limit_conflicts_total", "Batches of decisions that were decided again, because another process was faster.", nil, nil),
+		loads:     prometheus.NewDesc("tollgate_limit_account_loads_total", "Accounts that were read into memory.", nil, nil),
+		evictions: prometheus.NewDesc("tollgate_limit_account_evictions_total", "Accounts that left the memory.", nil, nil),
+		accounts:  prometheus.NewDesc("tollgate_limit_accounts", "Accounts in memory.", nil, nil)}
+}
+
+func (c *limitCollector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{c.decisions, c.conflicts, c.loads, c.evictions, c.accounts} {
+		out <- d
+	}
+}
+
+func (c *limitCollector) Collect(out chan<- prometheus.Metric) {
+	n := c.limits.Counts()
+	count := func(d *prometheus.Desc, value int64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(value), labels...)
+	}
+	count(c.decisions, n.Allowed.Load(), "allowed")
+	count(c.decisions, n.Denied.Load(), "denied")
+	count(c.decisions, n.Replayed.Load(), "replayed")
+	count(c.decisions, n.DegradedAllowed.Load(), "degraded_allowed")
+	count(c.decisions, n.Undecided.Load(), "undecided")
+	count(c.conflicts, n.Conflicts.Load())
+	count(c.loads, n.Loads.Load())
+	count(c.evictions, n.Evictions.Load())
+	out <- prometheus.MustNewConstMetric(c.accounts, prometheus.GaugeValue, float64(c.limits.InMemory()))
 }

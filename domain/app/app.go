@@ -35,16 +35,21 @@ func (e *UnknownEventTypeError) Error() string {
 type Catalog struct {
 	catalog.Catalog
 	Revision eventstore.Revision
+	// Versions counts for each plan how often it became another one, from 1. Plans that were taken out stay in it, so that
+	// no number ever stands for two plans.
+	Versions map[catalog.PlanKey]int
 }
 
-// Directory tells who and what exists. Answers may be up to a second old, except that what this process changed is seen
-// at once.
+// Directory tells who and what exists. Answers may be up to a second old, and up to ten minutes while the store is
+// unavailable, except that what this process changed is seen at once.
 type Directory interface {
 	// Tenant's error wraps tenant.ErrUnknown where there is none.
 	Tenant(ctx context.Context, id event.TenantID) (tenant.Tenant, error)
 	// Key's error wraps tenant.ErrUnknownKey where there is none, or it is revoked.
 	Key(ctx context.Context, hash tenant.Hash) (tenant.Key, error)
 	Catalog(ctx context.Context) (Catalog, error)
+	// Subscription is empty for a tenant without one; whether the tenant exists is not asked.
+	Subscription(ctx context.Context, id event.TenantID) (tenant.Subscription, error)
 	// Reached waits until the directory shows what stands at the position, then forgets what is older.
 	Reached(ctx context.Context, at eventstore.Position) error
 }
@@ -60,11 +65,22 @@ type Ledger struct {
 	store     Store
 	directory Directory
 	now       func() time.Time
+	noted     func(event.TenantID, eventstore.Position)
 }
 
 // New makes the application.
 func New(store Store, directory Directory, now func() time.Time) *Ledger {
 	return &Ledger{store: store, directory: directory, now: now}
+}
+
+// Tell makes the ledger tell somebody where facts of a tenant and their corrections stand, before whoever sent them is
+// answered. It is called before the ledger is used.
+func (l *Ledger) Tell(noted func(event.TenantID, eventstore.Position)) { l.noted = noted }
+
+func (l *Ledger) tell(t event.TenantID, at eventstore.Position) {
+	if l.noted != nil {
+		l.noted(t, at)
+	}
 }
 
 // appendOne appends a single decided event.

@@ -3,6 +3,7 @@ package app
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 
 	"github.com/tollgate-io/tollgate/domain/catalog"
@@ -13,21 +14,74 @@ import (
 
 // CatalogAt reads the catalog of one revision from the log. A revision never changes, so callers may keep it for ever.
 func CatalogAt(ctx context.Context, store eventstore.StreamReader, revision eventstore.Revision) (catalog.Catalog, error) {
+	c, err := ReadCatalog(ctx, store, revision)
+	return c.Catalog, err
+}
+
+// ReadCatalog is CatalogAt with the versions of the plans.
+func ReadCatalog(ctx context.Context, store eventstore.StreamReader, revision eventstore.Revision) (Catalog, error) {
 	if revision < 0 {
-		return catalog.Catalog{}, nil
+		return Catalog{Revision: eventstore.NoStream}, nil
 	}
 	recorded, err := store.ReadStream(ctx, event.CatalogStream, revision, 1)
 	if err != nil {
-		return catalog.Catalog{}, fmt.Errorf("read catalog revision %d: %w", revision, err)
+		return Catalog{}, fmt.Errorf("read catalog revision %d: %w", revision, err)
 	}
 	if len(recorded) == 0 {
-		return catalog.Catalog{}, fmt.Errorf("catalog revision %d: %w", revision, ErrNotFound)
+		return Catalog{}, fmt.Errorf("catalog revision %d: %w", revision, ErrNotFound)
 	}
 	payload, err := event.Decode(recorded[0])
 	if err != nil {
-		return catalog.Catalog{}, err
+		return Catalog{}, err
 	}
-	return catalog.Parse(payload.(event.CatalogApplied).Catalog)
+	return NewCatalog(payload.(event.CatalogApplied), revision)
+}
+
+// NewCatalog is the catalog as an event of the log says it. Plans without a version are from before there were any, and
+// count as the first.
+func NewCatalog(e event.CatalogApplied, revision eventstore.Revision) (Catalog, error) {
+	parsed, err := catalog.Parse(e.Catalog)
+	if err != nil {
+		return Catalog{}, fmt.Errorf("catalog revision %d: %w", revision, err)
+	}
+	c := Catalog{Catalog: parsed, Revision: revision, Versions: map[catalog.PlanKey]int{}}
+	for key, version := range e.Versions {
+		c.Versions[catalog.PlanKey(key)] = version
+	}
+	for i := range parsed.Plans {
+		if key := parsed.Plans[i].Key; c.Versions[key] == 0 {
+			c.Versions[key] = 1
+		}
+	}
+	return c, nil
+}
+
+// nextVersions numbers the plans of the next catalog: a plan that is another than the one in force, or that was taken out
+// since it had its last number, gets one more.
+func (c Catalog) nextVersions(next catalog.Catalog) map[string]int {
+	versions := make(map[string]int, len(c.Versions)+len(next.Plans))
+	for key, version := range c.Versions {
+		versions[string(key)] = version
+	}
+	inForce := make(map[catalog.PlanKey][]byte, len(c.Plans))
+	for _, p := range c.Plans {
+		inForce[p.Key] = planText(p)
+	}
+	for _, p := range next.Plans {
+		if !bytes.Equal(inForce[p.Key], planText(p)) {
+			versions[string(p.Key)]++
+		}
+	}
+	return versions
+}
+
+// planText is equal for equal plans.
+func planText(p catalog.Plan) []byte {
+	text, err := json.Marshal(p)
+	if err != nil {
+		panic(fmt.Sprintf("app: a plan cannot be written: %v", err)) // the catalog writes it in the same way
+	}
+	return text
 }
 
 func (l *Ledger) metersAt(ctx context.Context, revision eventstore.Revision, t event.Type) ([]catalog.Meter, error) {
@@ -50,27 +104,27 @@ type CatalogChange struct {
 // Errors: ErrConflict when somebody else changes it at the same time; *invalid.Error.
 func (l *Ledger) ApplyCatalog(ctx context.Context, next catalog.Catalog, dryRun bool, by event.Actor) (CatalogChange, error) {
 	text := next.Canonical()
-	applied := event.CatalogApplied{Catalog: text, By: by}
-	if n := len(applied.Append(eventstore.NoStream).Events[0].Data); n > eventstore.MaxEventBytes {
-		return CatalogChange{}, invalid.New("", "too_large", fmt.Sprintf("the catalog has %d bytes as JSON; at most %d are kept", n, eventstore.MaxEventBytes))
-	}
 	for range maxAttempts {
 		revision, unseen, err := l.catalogHead(ctx)
 		if err != nil {
 			return CatalogChange{}, err
 		}
-		current, err := CatalogAt(ctx, l.store, revision)
+		current, err := ReadCatalog(ctx, l.store, revision)
 		if err != nil {
 			return CatalogChange{}, err
 		}
-		change := CatalogChange{Changes: catalog.Diff(current, next), Revision: revision}
+		applied := event.CatalogApplied{Catalog: text, Versions: current.nextVersions(next), By: by}.Append(revision)
+		if n := len(applied.Events[0].Data); n > eventstore.MaxEventBytes {
+			return CatalogChange{}, invalid.New("", "too_large", fmt.Sprintf("the catalog has %d bytes as JSON; at most %d are kept", n, eventstore.MaxEventBytes))
+		}
+		change := CatalogChange{Changes: catalog.Diff(current.Catalog, next), Revision: revision}
 		switch same := revision >= 0 && bytes.Equal(current.Canonical(), text); {
 		case same && !dryRun && unseen != (eventstore.Position{}):
 			return change, l.reached(ctx, unseen)
 		case same || dryRun:
 			return change, nil
 		}
-		r, err := l.appendOne(ctx, applied.Append(revision))
+		r, err := l.appendOne(ctx, applied)
 		if err != nil {
 			return CatalogChange{}, err
 		}

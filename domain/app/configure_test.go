@@ -164,7 +164,7 @@ func TestApplyCatalog(t *testing.T) {
 	require.NotZero(t, first.Position)
 	seen, err := h.directory.Catalog(ctx)
 	require.NoError(t, err)
-	require.Equal(t, app.Catalog{Catalog: next, Revision: 0}, seen)
+	require.Equal(t, app.Catalog{Catalog: next, Revision: 0, Versions: map[catalog.PlanKey]int{}}, seen)
 
 	same, err := h.ledger.ApplyCatalog(ctx, parsed(t, string(next.Canonical())), false, "key:1")
 	require.NoError(t, err)
@@ -246,6 +246,52 @@ func TestApplyCatalogConcurrently(t *testing.T) {
 	require.False(t, change.Applied)
 	require.Equal(t, eventstore.Revision(people-1), change.Revision)
 	require.Equal(t, change.Revision, h.directory.catalog.Revision, "an unchanged one is waited for as well")
+}
+
+// The number of a plan counts how often it became another one: a plan that stays has the same, and no number ever stands
+// for two plans.
+func TestPlanVersions(t *testing.T) {
+	h := emptyHouse(t)
+	plan := func(key, tier string) string {
+		return fmt.Sprintf("  - {key: %s, currency: USD, tier: %s}\n", key, tier)
+	}
+	for i, step := range []struct {
+		plans    string
+		versions map[catalog.PlanKey]int
+	}{
+		{plan("free", "a") + plan("pro", "a"), map[catalog.PlanKey]int{"free": 1, "pro": 1}},
+		{plan("free", "a") + plan("pro", "b"), map[catalog.PlanKey]int{"free": 1, "pro": 2}},
+		{plan("pro", "b") + plan("free", "a") + plan("scale", "a"), map[catalog.PlanKey]int{"free": 1, "pro": 2, "scale": 1}},
+		{plan("free", "b") + plan("scale", "a"), map[catalog.PlanKey]int{"free": 2, "pro": 2, "scale": 1}},
+		{plan("free", "b"), map[catalog.PlanKey]int{"free": 2, "pro": 2, "scale": 1}},
+		{plan("pro", "b"), map[catalog.PlanKey]int{"free": 2, "pro": 3, "scale": 1}},
+		{plan("pro", "a"), map[catalog.PlanKey]int{"free": 2, "pro": 4, "scale": 1}},
+	} {
+		require.True(t, h.apply("plans:\n"+step.plans).Applied)
+		seen, err := h.directory.Catalog(ctx)
+		require.NoError(t, err)
+		require.Equal(t, step.versions, seen.Versions, "step %d", i)
+		read, err := app.ReadCatalog(ctx, h.log, seen.Revision)
+		require.NoError(t, err)
+		require.Equal(t, seen, read)
+	}
+}
+
+// Catalogs were applied before their plans had numbers.
+func TestPlansWithoutAVersionAreTheFirst(t *testing.T) {
+	h := emptyHouse(t)
+	old := parsed(t, "plans: [{key: pro, currency: USD}, {key: free, currency: USD}]")
+	r := h.log.Append(ctx, []eventstore.Append{event.CatalogApplied{Catalog: old.Canonical(), By: "cli"}.Append(eventstore.NoStream)})[0]
+	require.Equal(t, eventstore.Appended, r.Outcome)
+	require.NoError(t, h.directory.Reached(ctx, r.Position))
+	seen, err := h.directory.Catalog(ctx)
+	require.NoError(t, err)
+	require.Equal(t, map[catalog.PlanKey]int{"pro": 1, "free": 1}, seen.Versions)
+	require.False(t, h.apply(string(old.Canonical())).Applied)
+	h.apply("plans: [{key: pro, currency: EUR}, {key: free, currency: USD}]")
+	seen, err = h.directory.Catalog(ctx)
+	require.NoError(t, err)
+	require.Equal(t, map[catalog.PlanKey]int{"pro": 2, "free": 1}, seen.Versions)
 }
 
 func TestKeys(t *testing.T) {

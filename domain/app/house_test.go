@@ -34,13 +34,14 @@ type directory struct {
 	at      map[int]int64
 	tenants map[event.TenantID]tenant.Tenant
 	keys    map[tenant.Hash]tenant.Key
+	plans   map[event.TenantID]tenant.Subscription
 	catalog app.Catalog
 	err     error // what every question is answered with, when set
 }
 
 func newDirectory(log *memory.Store) *directory {
 	return &directory{log: log, at: map[int]int64{}, tenants: map[event.TenantID]tenant.Tenant{}, keys: map[tenant.Hash]tenant.Key{},
-		catalog: app.Catalog{Revision: eventstore.NoStream}}
+		plans: map[event.TenantID]tenant.Subscription{}, catalog: app.Catalog{Revision: eventstore.NoStream}}
 }
 
 func (d *directory) Tenant(_ context.Context, id event.TenantID) (tenant.Tenant, error) {
@@ -67,6 +68,12 @@ func (d *directory) Catalog(context.Context) (app.Catalog, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.catalog, d.err
+}
+
+func (d *directory) Subscription(_ context.Context, id event.TenantID) (tenant.Subscription, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.plans[id], d.err
 }
 
 func (d *directory) Reached(ctx context.Context, at eventstore.Position) error {
@@ -99,11 +106,12 @@ func (d *directory) Reached(ctx context.Context, at eventstore.Position) error {
 					}
 				}
 			case event.CatalogApplied:
-				c, err := catalog.Parse(e.Catalog)
-				if err != nil {
+				if d.catalog, err = app.NewCatalog(e, r.Revision); err != nil {
 					return err
 				}
-				d.catalog = app.Catalog{Catalog: c, Revision: r.Revision}
+			case event.PlanAssigned, event.LimitOverridden, event.LimitOverrideRemoved:
+				id := event.TenantID(r.Tenant)
+				d.plans[id], _ = d.plans[id].Apply(e)
 			}
 		}
 	}

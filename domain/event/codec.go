@@ -181,10 +181,20 @@ func decodeUsageEvent(k kind, id Identity, payload []byte) (any, error) {
 	return m.UsageAdjusted, nil
 }
 
-// unmarshal reads the fields; strings share the payload's one copy. An unknown field is an error: it was written by a
-// newer version, and to count an event that is only half understood would be wrong. So is a repeated one: it would have
-// two meanings.
+// unmarshal reads the fields; strings share the payload's one copy.
 func (m *usageMessage) unmarshal(w string, highest protowire.Number) error {
+	return walkFields(w, highest, 0, m)
+}
+
+// fields takes what walkFields finds.
+type fields interface {
+	setVarint(n protowire.Number, u uint64) error
+	setText(n protowire.Number, s string) error
+}
+
+// walkFields reads a message. An unknown field is an error: it was written by a newer version, and to count an event that
+// is only half understood would be wrong. So is a repeated one, but for the one that may be: it would have two meanings.
+func walkFields(w string, highest, repeated protowire.Number, m fields) error {
 	last := protowire.Number(0)
 	for w != "" {
 		tag, rest, ok := checkVarint(w)
@@ -192,7 +202,7 @@ func (m *usageMessage) unmarshal(w string, highest protowire.Number) error {
 			return errCut
 		}
 		n := protowire.Number(tag >> 3) //nolint:gosec // at most highest
-		if n <= last {
+		if n < last || n == last && n != repeated {
 			return errOrder
 		}
 		last = n

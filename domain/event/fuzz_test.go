@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
@@ -243,6 +244,17 @@ func walk(t require.TestingT, e any, expected eventstore.Revision) {
 		usages = []event.Usage{e.Usage, e.After()}
 	case event.UsageConflicted:
 		usages = []event.Usage{e.Usage}
+	case event.LimitDecided:
+		require.Positive(t, e.Quantity.Sign())
+		require.True(t, json.Valid(e.Data.AppendJSON(nil)), "%q", e.Data.AppendJSON(nil))
+		for i := range e.Parts {
+			p := &e.Parts[i]
+			require.Equal(t, p.Kind, event.ParseLimitKind(p.Kind.String()))
+			for _, at := range []time.Time{e.DecidedAt, e.KeepUntil, p.WindowStart, p.WindowEnd, p.ResetAt, p.ExpiresAt, p.Until} {
+				_, err := at.MarshalJSON()
+				require.NoError(t, err)
+			}
+		}
 	}
 	for _, u := range usages {
 		require.Positive(t, u.Quantity.Sign())
@@ -291,7 +303,7 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, kind byte, payload []byte) {
 		name := kinds[int(kind)%len(kinds)]
-		if strings.HasPrefix(name, "usage_") {
+		if strings.HasPrefix(name, "usage_") || name == "limit_decided.v1" || strings.HasPrefix(name, "hold_") {
 			name += ":a"
 		}
 		decodeAnything(t, eventstore.Recorded{Type: name, Tenant: "tenant_123", Data: payload})

@@ -32,12 +32,22 @@ const (
 	keyCreated      kind = "key_created.v1"
 	keyRevoked      kind = "key_revoked.v1"
 	adminSwitched   kind = "admin_switched.v1"
+
+	planAssigned         kind = "plan_assigned.v1"
+	limitOverridden      kind = "limit_overridden.v1"
+	limitOverrideRemoved kind = "limit_override_removed.v1"
+
+	limitDecided kind = "limit_decided.v1"
+	holdReleased kind = "hold_released.v1"
+	holdExpired  kind = "hold_expired.v1"
 )
 
 // Kinds lists every kind that the log can hold, for the tests that keep one recording of each.
 func Kinds() []string {
 	return []string{string(usageRecorded), string(usageVoided), string(usageAdjusted), string(usageConflicted),
-		string(tenantDefined), string(catalogApplied), string(keyCreated), string(keyRevoked), string(adminSwitched)}
+		string(tenantDefined), string(catalogApplied), string(keyCreated), string(keyRevoked), string(adminSwitched),
+		string(planAssigned), string(limitOverridden), string(limitOverrideRemoved),
+		string(limitDecided), string(holdReleased), string(holdExpired)}
 }
 
 // typeName is an event's type on the log. Events about a fact carry the fact's own type behind a colon, so that neither
@@ -63,7 +73,9 @@ type TenantDefined struct {
 // CatalogApplied: the product configuration as a whole, from here on.
 type CatalogApplied struct {
 	Catalog json.RawMessage `json:"catalog"`
-	By      Actor           `json:"by"`
+	// Versions counts for each plan how often it became another one: 1 for a new plan.
+	Versions map[string]int `json:"planVersions,omitempty"`
+	By       Actor          `json:"by"`
 }
 
 // KeyCreated: an API key exists. The log holds only the hash.
@@ -124,6 +136,14 @@ func Decode(r eventstore.Recorded) (any, error) {
 		e, err = decodeConfiguration[KeyRevoked](r, named)
 	case adminSwitched:
 		e, err = decodeConfiguration[AdminSwitched](r, named)
+	case planAssigned:
+		e, err = decodeConfiguration[PlanAssigned](r, named)
+	case limitOverridden:
+		e, err = decodeConfiguration[LimitOverridden](r, named)
+	case limitOverrideRemoved:
+		e, err = decodeConfiguration[LimitOverrideRemoved](r, named)
+	case limitDecided, holdReleased, holdExpired:
+		e, err = decodeQuotaEvent(kind(name), Identity{Tenant: TenantID(r.Tenant), Type: Type(usageType)}, r.Data)
 	default:
 		err = errors.New("unknown kind")
 	}

@@ -1,14 +1,17 @@
 package event_test
 
 import (
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"flag"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"github.com/tollgate-io/tollgate/domain/event"
@@ -57,6 +60,31 @@ func samples(t *testing.T) map[string]eventstore.Append {
 	for i := range hash {
 		hash[i] = byte(i)
 	}
+	at := func(ms int64) time.Time {
+		return u.OccurredAt.Truncate(time.Millisecond).Add(time.Duration(ms) * time.Millisecond)
+	}
+	one := func(e event.QuotaEvent) eventstore.Append {
+		return event.AppendDecisions(uuid.Nil, "tenant_123", 41, []event.QuotaEvent{e}, []event.Identity{u.Identity})
+	}
+	// Numbers of all four, and instants, are different in each part; some parts lack what their kind does not have.
+	number := func(part int, n int64) money.Decimal { return money.Int(int64(part)*10 + n) }
+	parts := make([]event.LimitPart, 8)
+	for i := range parts {
+		n := int64(i) * 1000
+		parts[i] = event.LimitPart{Limit: "limit_" + event.LimitKind(i+1).String(), Kind: event.LimitKind(i + 1),
+			Max: number(i, 1), Used: number(i, 2), Held: number(i, 3), Requested: number(i, 4),
+			WindowStart: at(-n - 1), WindowEnd: at(n + 2), ResetAt: at(n + 3), ExpiresAt: at(n + 4), Until: at(n + 5), Strikes: n + 6, Burst: n + 7}
+	}
+	parts[0].Taken, parts[1].Overridden, parts[2].Soft, parts[3].Denied = true, true, true, true
+	parts[4] = event.LimitPart{Limit: "limit_access", Kind: event.AccessLimit}
+	parts[5].ResetAt, parts[5].WindowEnd = at(0), time.Time{}
+	parts[6].Max, parts[6].Used, parts[6].Held = money.MustParse("500"), money.MustParse("12.345678901"), money.MustParse("-0.5")
+	// Where one of the numbers does not fit, all four are written as text.
+	parts[7].Max, parts[7].Used, parts[7].Held = money.MustParse("999999999999999999.999999999"), money.MustParse("-123456789012345678901234567890"), money.MustParse("0.000000000000000001")
+	decided := event.LimitDecided{Identity: u.Identity, Quantity: u.Quantity, DecidedAt: at(0), Allowed: true, Keeps: true, KeepUntil: at(900_000),
+		PlanVersion: "pro@3", Fingerprint: 0x0102030405060708, Parts: parts}
+	denied := event.LimitDecided{Identity: u.Identity, Quantity: money.MustParse("123456789012345678.123456789"), DecidedAt: at(1), Fingerprint: 9, Data: data,
+		Parts: []event.LimitPart{{Limit: "tokens_per_day", Kind: event.QuotaLimit, Denied: true, Max: money.MustParse("9223372036854775807"), Requested: money.MustParse("0.1"), ResetAt: at(2)}}}
 	return map[string]eventstore.Append{
 		"usage_recorded.v1": u.Append(meta),
 		// Every name of the dictionary. A new name needs a recording of its own.
@@ -69,7 +97,19 @@ func samples(t *testing.T) map[string]eventstore.Append {
 		"catalog_applied.v1": event.CatalogApplied{Catalog: json.RawMessage(`{"meters":[{"key":"a","eventType":"<a> & b","aggregation":"sum"}]}`), By: "cli"}.Append(eventstore.NoStream),
 		"key_created.v1":     event.KeyCreated{ID: "key_0001020304050607", Kind: "tenant", Tenant: "tenant_123", Name: "backend", Hash: hash, By: "key:key_1"}.Append(),
 		"key_revoked.v1":     event.KeyRevoked{ID: "key_0001020304050607", Tenant: "tenant_123", By: "key:key_1"}.Append(0),
-		"admin_switched.v1":  event.AdminSwitched{Tenant: "tenant_123", Reason: "ticket 7", Day: "2026-04-05", By: "key:key_1"}.Append(),
+		"catalog_applied.v1.versions": event.CatalogApplied{Catalog: json.RawMessage(`{"plans":[{"key":"pro","currency":"USD"}]}`),
+			Versions: map[string]int{"pro": 3, "gone": 2, "free": 1}, By: "cli"}.Append(7),
+		"plan_assigned.v1": event.PlanAssigned{Tenant: "tenant_123", Plan: "pro", EffectiveAt: at(0), BillingAnchor: at(-86_400_001), By: "key:key_1"}.Append(3),
+		"limit_overridden.v1": event.LimitOverridden{Tenant: "tenant_123", Limit: "tokens_per_day", Max: money.MustParse("999999999999999999.999999999"),
+			From: at(1), Until: at(2), Reason: "a <trial> & more", By: "key:key_1"}.Append(4),
+		"limit_overridden.v1.open":   event.LimitOverridden{Tenant: "tenant_123", Limit: "tokens_per_day", Max: money.Int(0), Reason: "blocked", By: "cli"}.Append(5),
+		"limit_override_removed.v1":  event.LimitOverrideRemoved{Tenant: "tenant_123", Limit: "tokens_per_day", By: "key:key_1"}.Append(6),
+		"limit_decided.v1":           one(decided),
+		"limit_decided.v1.denied":    one(denied),
+		"limit_decided.v1.unlimited": one(event.LimitDecided{Identity: u.Identity, Quantity: money.Int(1), DecidedAt: time.UnixMilli(-1).UTC(), Allowed: true}),
+		"hold_released.v1":           one(event.HoldReleased{Identity: u.Identity, ReleasedAt: at(1), By: "key:key_1"}),
+		"hold_expired.v1":            one(event.HoldExpired{Identity: u.Identity, ExpiredAt: at(2)}),
+		"admin_switched.v1":          event.AdminSwitched{Tenant: "tenant_123", Reason: "ticket 7", Day: "2026-04-05", By: "key:key_1"}.Append(),
 	}
 }
 
@@ -94,6 +134,18 @@ func again(t require.TestingT, e any, expected eventstore.Revision) eventstore.A
 		return e.Append(expected)
 	case event.AdminSwitched:
 		return e.Append()
+	case event.PlanAssigned:
+		return e.Append(expected)
+	case event.LimitOverridden:
+		return e.Append(expected)
+	case event.LimitOverrideRemoved:
+		return e.Append(expected)
+	case event.LimitDecided:
+		return event.AppendDecisions(uuid.Nil, e.Tenant, expected, []event.QuotaEvent{e}, nil)
+	case event.HoldReleased:
+		return event.AppendDecisions(uuid.Nil, e.Tenant, expected, []event.QuotaEvent{e}, nil)
+	case event.HoldExpired:
+		return event.AppendDecisions(uuid.Nil, e.Tenant, expected, []event.QuotaEvent{e}, nil)
 	default:
 		require.Failf(t, "no recording covers it", "%T", e)
 		return eventstore.Append{}
@@ -195,6 +247,21 @@ func TestRecordings(t *testing.T) {
 func TestDecodeRefuses(t *testing.T) {
 	usage := recordings(t)["usage_recorded.v1.json"].event(t)
 	configured := recordings(t)["tenant_defined.v1.json"].event(t)
+	decided, overridden := recordings(t)["limit_decided.v1.denied.json"].event(t), recordings(t)["limit_overridden.v1.open.json"].event(t)
+	assigned, released := recordings(t)["plan_assigned.v1.json"].event(t), recordings(t)["hold_released.v1.json"].event(t)
+	// field is a field of a decision, behind those that the recording has.
+	field := func(r eventstore.Recorded, number int, value string) eventstore.Recorded {
+		r.Data = append(append([]byte(nil), r.Data...), byte(number<<3|2), byte(len(value)))
+		r.Data = append(r.Data, value...)
+		return r
+	}
+	// head is a decision at 1970 with these fields behind.
+	head := func(fields string) eventstore.Recorded {
+		return eventstore.Recorded{Type: "limit_decided.v1:a", Tenant: "t", Data: []byte("\x0a\x01s\x10\x02\x28\x00" + fields)}
+	}
+	const mark = "\x52\x0812345678"
+	_, err := event.Decode(head(mark + "\x62\x05\x0a\x01l\x10\x01"))
+	require.NoError(t, err)
 	with := func(r eventstore.Recorded, change func(*eventstore.Recorded)) eventstore.Recorded {
 		r.Data = append([]byte(nil), r.Data...)
 		change(&r)
@@ -217,7 +284,39 @@ func TestDecodeRefuses(t *testing.T) {
 		"a member in another case":           with(configured, func(r *eventstore.Recorded) { r.Data = []byte(`{"TenantId":"tenant_123"}`) }),
 		"a member twice":                     with(configured, func(r *eventstore.Recorded) { r.Data = []byte(`{"tenantId":"tenant_123","tenantId":"tenant_123"}`) }),
 		"null":                               with(configured, func(r *eventstore.Recorded) { r.Data = []byte(`null`) }),
-		"an empty object":                    with(configured, func(r *eventstore.Recorded) { r.Data = []byte(`{}`) }),
+		"a decision without fingerprint":     head(""),
+		"a short fingerprint":                head("\x52\x071234567"),
+		"a decision without time":            {Type: "limit_decided.v1:a", Tenant: "t", Data: []byte("\x0a\x01s\x10\x02" + mark)},
+		"a decision without quantity":        {Type: "limit_decided.v1:a", Tenant: "t", Data: []byte("\x0a\x01s\x28\x00" + mark)},
+		"a decision without type":            with(decided, func(r *eventstore.Recorded) { r.Type = "limit_decided.v1" }),
+		"a decision with an actor":           head(mark + "\x5a\x01x"),
+		"unknown flags":                      head("\x38\x04" + mark),
+		"held, and not allowed":              head("\x38\x02\x40\x02" + mark),
+		"held for no time":                   head("\x38\x03" + mark),
+		"an instant that is none":            head("\x38\x03\x40\x00" + mark),
+		"an instant beyond all calendars":    head("\x38\x03\x40\xfe\xff\xff\xff\xff\xff\xff\xff\x7f" + mark),
+		"a part of no kind":                  field(decided, 12, "\x0a\x01l"),
+		"a part of an unknown kind":          field(decided, 12, "\x0a\x01l\x10\x09"),
+		"a part without limit":               field(decided, 12, "\x10\x01"),
+		"unknown flags of a part":            field(decided, 12, "\x0a\x01l\x10\x01\x18\x10"),
+		"an unknown field of a part":         field(decided, 12, "\x0a\x01l\x10\x01\xa0\x01\x01"),
+		"a field of a part twice":            field(decided, 12, "\x0a\x01l\x10\x01\x10\x01"),
+		"a number with an exponent":          field(decided, 12, "\x0a\x01l\x10\x01\x82\x01\x031e2"),
+		"a number of a part that is none":    field(decided, 12, "\x0a\x01l\x10\x01\x82\x01\x01x"),
+		"a scale beyond all numbers":         field(decided, 12, "\x0a\x01l\x10\x01\x20\x02\x40\x41"),
+		"too many parts":                     head(mark + strings.Repeat("\x62\x05\x0a\x01l\x10\x01", 1001)),
+		"a release with parts":               field(released, 12, "\x0a\x01l\x10\x01"),
+		"a release with a quantity":          {Type: "hold_released.v1:a", Tenant: "t", Data: []byte("\x0a\x01s\x10\x02\x28\x00")},
+		"an expiry with an actor":            with(released, func(r *eventstore.Recorded) { r.Type = "hold_expired.v1:a" }),
+		"an expiry without time":             {Type: "hold_expired.v1:a", Tenant: "t", Data: []byte("\x0a\x01s")},
+		"a plan without a name":              with(assigned, func(r *eventstore.Recorded) { r.Data = bytes.Replace(r.Data, []byte(`"pro"`), []byte(`""`), 1) }),
+		"a plan from no instant on":          with(assigned, func(r *eventstore.Recorded) { r.Data = bytes.Replace(r.Data, []byte("effective"), []byte("e"), 1) }),
+		"a maximum below 0":                  with(overridden, func(r *eventstore.Recorded) { r.Data = bytes.Replace(r.Data, []byte(`"max":0`), []byte(`"max":-1`), 1) }),
+		"an endless maximum": with(overridden, func(r *eventstore.Recorded) {
+			r.Data = bytes.Replace(r.Data, []byte(`"max":0`), []byte(`"max":1e99`), 1)
+		}),
+		"an override of another tenant": with(overridden, func(r *eventstore.Recorded) { r.Tenant = "tenant_9" }),
+		"an empty object":               with(configured, func(r *eventstore.Recorded) { r.Data = []byte(`{}`) }),
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := event.Decode(r)

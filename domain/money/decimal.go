@@ -195,6 +195,41 @@ func (v Decimal) Sub(w Decimal) Decimal {
 	return r.reduced()
 }
 
+var one = Int(1)
+
+// Mul is v * w, exact.
+func (v Decimal) Mul(w Decimal) Decimal {
+	var r Decimal
+	must(exact.Mul(&r.d, &v.d, &w.d))
+	return r.reduced()
+}
+
+// Ceil is the smallest whole number that is not below v / w, for v >= 0 and w > 0.
+func (v Decimal) Ceil(w Decimal) Decimal {
+	var q, rest Decimal
+	must(exact.QuoInteger(&q.d, &v.d, &w.d))
+	must(exact.Rem(&rest.d, &v.d, &w.d))
+	if rest.Sign() > 0 {
+		return q.Add(Int(1))
+	}
+	return q.reduced()
+}
+
+// Floor is the largest whole number that is not above v, for v >= 0.
+func (v Decimal) Floor() Decimal {
+	var q Decimal
+	must(exact.QuoInteger(&q.d, &v.d, &one.d))
+	return q.reduced()
+}
+
+// Max is the larger one.
+func (v Decimal) Max(w Decimal) Decimal {
+	if v.Cmp(w) < 0 {
+		return w
+	}
+	return v
+}
+
 // Neg is -v.
 func (v Decimal) Neg() Decimal { return Decimal{}.Sub(v) }
 

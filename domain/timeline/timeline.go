@@ -26,13 +26,20 @@ type Query struct {
 type Item struct {
 	Position   eventstore.Position
 	RecordedAt time.Time
-	OccurredAt time.Time // of the fact; everything else occurs when it is recorded
-	Kind       string    // usage, correction, conflict, tenant, key, admin_switch
+	OccurredAt time.Time // of the fact, the decision or the end of a hold; everything else occurs when it is recorded
+	Kind       string    // usage, correction, conflict, decision, hold, plan, limit, tenant, key, admin_switch
 	EventType  event.Type
 	SourceID   event.SourceID
 	Quantity   *money.Decimal  // nil where nothing was counted
 	Summary    string          // a sentence
 	Data       json.RawMessage // a JSON object, or nil
+}
+
+// Event is an entry as the log has it: the payload is the struct of its kind, of package event.
+type Event struct {
+	Position   eventstore.Position
+	RecordedAt time.Time
+	Payload    any
 }
 
 // Page is a part of the timeline, newest first. NextCursor is "" at the end.

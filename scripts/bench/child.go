@@ -42,6 +42,8 @@ type childConfig struct {
 const (
 	childLedger   = "ledger"
 	childBaseline = "baseline"
+	childRedis    = "redis" // URL is its address
+	childRow      = "row"
 )
 
 func isChild() bool { return os.Getenv(childVariable) != "" }
@@ -136,6 +138,17 @@ func (c childConfig) serve(ctx context.Context) error {
 		}
 		defer committer.close()
 		handler = committer.handler()
+	case childRedis:
+		var done func()
+		handler, done = redisHandler(c.URL)
+		defer done()
+	case childRow:
+		rows, err := newRowTable(ctx, c.URL)
+		if err != nil {
+			return err
+		}
+		defer rows.pool.Close()
+		handler = rows.handler()
 	default:
 		return fmt.Errorf("no server of kind %q", c.Kind)
 	}
@@ -172,7 +185,7 @@ func (l *ledger) handler() http.Handler {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s := surface{TimelineReader: projections.TimelineReader{Index: l.readModels, Log: l.log}, ledger: l}
 	return api.New(api.Config{
-		Ledger: l.Ledger, Directory: l.directory, Usage: l.readModels, Timeline: s, Keys: s, Positions: s, Readiness: s,
+		Ledger: l.Ledger, Limits: l.limits, Directory: l.directory, Usage: l.readModels, Timeline: s, Keys: s, Positions: s, Readiness: s,
 		Registry: registry, Log: slog.New(slog.DiscardHandler), Now: time.Now, Random: rand.Reader,
 	})
 }

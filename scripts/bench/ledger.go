@@ -8,12 +8,14 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tollgate-io/tollgate/adapters/postgres"
 	"github.com/tollgate-io/tollgate/adapters/watermill"
 	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/catalog"
+	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/tenant"
 	"github.com/tollgate-io/tollgate/migrations"
@@ -32,6 +34,7 @@ type ledger struct {
 	log        *postgres.Log
 	readModels *postgres.ReadModels
 	directory  *postgres.Directory
+	limits     *app.Limits
 	closers    []func()
 }
 
@@ -55,11 +58,15 @@ func openLedger(ctx context.Context, url string, partitions int) (_ *ledger, err
 	}
 	l.closers = append(l.closers, l.log.Close)
 	l.readModels = postgres.NewReadModels(pools.Apply, projections.NewCatalogs(l.log)).ReadFrom(pools.Read)
-	if err := l.readModels.Ensure(ctx, l.log.Partitions()); err != nil {
+	if _, err := l.readModels.Ensure(ctx, l.log.Partitions()); err != nil {
 		return nil, err
 	}
 	l.directory = postgres.NewDirectory(l.readModels)
 	l.Ledger = app.New(l.log, l.directory, time.Now)
+	l.limits = app.NewLimits(app.LimitsConfig{Writer: uuid.New(), Store: l.log, Directory: l.directory, Accounts: postgres.NewAccounts(l.readModels, l.log),
+		Catalogs: projections.NewCatalogs(l.log), Now: time.Now})
+	l.closers = append(l.closers, l.limits.Close)
+	l.Ledger.Tell(l.limits.Noted)
 	return l, nil
 }
 
@@ -102,7 +109,7 @@ func prepare(ctx context.Context, url string, partitions int) (tenant.Secret, er
 	if err := l.fold(ctx); err != nil {
 		return "", err
 	}
-	c, err := catalog.Parse([]byte(benchCatalog))
+	c, err := catalog.Parse([]byte(benchCatalog + benchPlan))
 	if err != nil {
 		return "", err
 	}
@@ -110,9 +117,11 @@ func prepare(ctx context.Context, url string, partitions int) (tenant.Secret, er
 		return "", err
 	}
 	// All at once: one by one each would wait until the directory shows it.
-	definitions := make([]eventstore.Append, tenants)
-	for n := range definitions {
-		definitions[n] = tenantOf(n).Append(eventstore.NoStream)
+	var definitions []eventstore.Append
+	for n := range checkedTenants {
+		id := event.TenantID(tenantName(n))
+		definitions = append(definitions, tenantOf(n).Append(eventstore.NoStream),
+			event.PlanAssigned{Tenant: id, Plan: "bench", EffectiveAt: planned, BillingAnchor: planned, By: "bench"}.Append(eventstore.NoStream))
 	}
 	for _, r := range l.log.Append(ctx, definitions) {
 		if r.Outcome != eventstore.Appended {
@@ -123,16 +132,24 @@ func prepare(ctx context.Context, url string, partitions int) (tenant.Secret, er
 	if err != nil {
 		return "", err
 	}
+	return key, l.caughtUp(ctx)
+}
+
+// planned is since when the tenants have their plan.
+var planned = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// caughtUp waits until the read models show all that is on the log.
+func (l *ledger) caughtUp(ctx context.Context) error {
 	for p := range l.log.Partitions() {
 		head, err := l.log.Head(ctx, p)
 		if err != nil {
-			return "", err
+			return err
 		}
 		if err := l.readModels.Await(ctx, projections.Names(), head); err != nil {
-			return "", err
+			return err
 		}
 	}
-	return key, nil
+	return nil
 }
 
 // record records a batch in which everything is new.

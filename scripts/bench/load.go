@@ -34,7 +34,7 @@ func (r *request) renew() {
 	}
 }
 
-const requestLines = "POST /v1/events HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n"
+const requestLines = "POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n"
 
 // newRequest builds a request for one event, or for an array of more.
 func newRequest(g *generator, key string, events int) *request {
@@ -55,12 +55,16 @@ func newRequest(g *generator, key string, events int) *request {
 	if events > 1 {
 		body = append(body, ']')
 	}
-	head := fmt.Appendf(nil, requestLines, key, len(body))
-	for i := range r.ids {
-		r.ids[i] += len(head)
+	return buildRequest("/v1/events", key, body, r.ids, string(r.answer))
+}
+
+// buildRequest puts a request together; at is where the source ids stand in the body, and answer how the answer begins.
+func buildRequest(path, key string, body []byte, at []int, answer string) *request {
+	head := fmt.Appendf(nil, requestLines, path, key, len(body))
+	for i := range at {
+		at[i] += len(head)
 	}
-	r.bytes = slices.Concat(head, body)
-	return r
+	return &request{bytes: slices.Concat(head, body), ids: at, answer: []byte(answer)}
 }
 
 // load sends requests over keep-alive connections, each of which waits for an answer before it sends the next one.

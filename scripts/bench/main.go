@@ -116,6 +116,9 @@ type benchmark struct {
 var benchmarks = []benchmark{
 	{[]string{"ingest/single/1", "ingest/single/32", "ingest/single/256"}, ingestSingle},
 	{[]string{"ingest/batch/100", "ingest/batch/1000"}, ingestBatch},
+	{[]string{"check/hot/1", "check/hot/32", "check/hot/256", "check/spread/1", "check/spread/32", "check/spread/256"}, checks},
+	{[]string{"check/holds"}, holds},
+	{[]string{"check/history"}, checkHistory},
 	{[]string{"import"}, importRows},
 	{[]string{"partitions"}, partitionCounts},
 	{[]string{"lag"}, lag},

@@ -1,0 +1,166 @@
+package api
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tollgate-io/tollgate/domain/app"
+	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/invalid"
+	"github.com/tollgate-io/tollgate/domain/limit"
+	"github.com/tollgate-io/tollgate/domain/money"
+	"github.com/tollgate-io/tollgate/domain/timeline"
+)
+
+func TestRateLimitHeaders(t *testing.T) {
+	at := decodeClock
+	after := at.Add
+	n := money.MustParse
+	for name, c := range map[string]struct {
+		allowed                   bool
+		part                      event.LimitPart
+		policy, limit, retryAfter string
+	}{
+		"quota": {true, event.LimitPart{Limit: "tokens_per_day", Kind: event.QuotaLimit, Max: n("200000"), Used: n("199600"), WindowStart: after(-23 * time.Hour), WindowEnd: after(time.Hour), ResetAt: after(time.Hour)},
+			`"tokens_per_day";q=200000;w=86400`, `"tokens_per_day";r=400;t=3600`, ""},
+		"denied": {false, event.LimitPart{Limit: "a", Kind: event.RateLimit, Denied: true, Max: n("2"), Used: n("2"), WindowStart: after(-2 * time.Second), WindowEnd: at, ResetAt: after(1001 * time.Millisecond)},
+			`"a";q=2;w=2`, `"a";r=0;t=2`, "2"},
+		"denied for a moment": {false, event.LimitPart{Limit: "a", Kind: event.RateLimit, Denied: true, Max: n("2"), Used: n("2"), WindowStart: after(-500 * time.Millisecond), WindowEnd: at, ResetAt: after(time.Millisecond)},
+			`"a";q=2;w=1`, `"a";r=0;t=1`, "1"},
+		"denied for ever": {false, event.LimitPart{Limit: "a", Kind: event.QuotaLimit, Denied: true, Max: n("2"), WindowStart: at, WindowEnd: after(time.Minute)},
+			`"a";q=2;w=60`, `"a";r=2`, ""},
+		"fractions are rounded down": {true, event.LimitPart{Limit: "a", Kind: event.BudgetLimit, Max: n("10.99"), Used: n("0.01"), WindowStart: at, WindowEnd: after(1500 * time.Millisecond)},
+			`"a";q=10;w=2`, `"a";r=10`, ""},
+		"more than an integer of the format": {true, event.LimitPart{Limit: "a", Kind: event.QuotaLimit, Max: n("999999999999999999"), WindowStart: at, WindowEnd: after(time.Minute)},
+			`"a";q=999999999999999;w=60`, `"a";r=999999999999999`, ""},
+		"more than a machine word": {true, event.LimitPart{Limit: "a", Kind: event.QuotaLimit, Max: n("999999999999999999.999999999"), WindowStart: at, WindowEnd: after(time.Minute)},
+			`"a";q=999999999999999;w=60`, `"a";r=999999999999999`, ""},
+		"nothing is left":     {true, event.LimitPart{Limit: "a", Kind: event.QuotaLimit, Max: n("1"), Used: n("5"), WindowStart: at, WindowEnd: after(time.Minute)}, `"a";q=1;w=60`, `"a";r=0`, ""},
+		"concurrency":         {true, event.LimitPart{Limit: "s", Kind: event.ConcurrencyLimit, Max: n("5"), Held: n("1")}, `"s";q=5;qu="concurrent-requests"`, `"s";r=4`, ""},
+		"quotes":              {true, event.LimitPart{Limit: "a\"\\\né", Kind: event.ConcurrencyLimit, Max: n("5")}, `"a\"\\___";q=5;qu="concurrent-requests"`, `"a\"\\___";r=5`, ""},
+		"access":              {false, event.LimitPart{Limit: "a", Kind: event.AccessLimit, Denied: true}, "", "", ""},
+		"abuse has no number": {false, event.LimitPart{Limit: "a", Kind: event.AbuseGuardLimit, Denied: true, ResetAt: after(time.Minute)}, "", "", "60"},
+	} {
+		e := event.LimitDecided{DecidedAt: at, Allowed: c.allowed, Parts: []event.LimitPart{c.part}}
+		h := http.Header{}
+		setRateLimits(h, &e, limit.Binding(&e))
+		assert.Equal(t, c.policy, h.Get("RateLimit-Policy"), name)
+		assert.Equal(t, c.limit, h.Get("RateLimit"), name)
+		assert.Equal(t, c.retryAfter, h.Get("Retry-After"), name)
+	}
+}
+
+func TestHostileHolds(t *testing.T) {
+	for hold, pointer := range map[string]string{
+		`"15m"`: "/hold", `900`: "/hold", `[]`: "/hold", `{"TTL":"15m"}`: "/hold/TTL", `{"ttl":"15m","ttl":"16m"}`: "/hold/ttl", `{"ttl":900}`: "/hold/ttl",
+		`{"ttl":""}`: "/hold/ttl", `{"ttl":"0s"}`: "/hold/ttl", `{"ttl":"999ms"}`: "/hold/ttl", `{"ttl":"-15m"}`: "/hold/ttl", `{"ttl":"7d1s"}`: "/hold/ttl",
+		`{"ttl":"15"}`: "/hold/ttl", `{"ttl":"9999999h"}`: "/hold/ttl", `{"ttl":"\ud800"}`: "/hold/ttl", `{"ttl":"15m","until":"x"}`: "/hold/until", `{"ttl":false}`: "/hold/ttl",
+	} {
+		var ask limit.Ask
+		err := new(decoder).check([]byte(`{"eventType":"t","sourceId":"s","quantity":-1,"hold":`+hold+`}`), "/3", decodeClock, &ask)
+		var bad *invalid.Error
+		if assert.ErrorAs(t, err, &bad, hold) {
+			assert.Equal(t, "/3"+pointer, bad.Fields[0].Pointer, hold)
+			assert.Equal(t, "/3/quantity", bad.Fields[len(bad.Fields)-1].Pointer, "all is said at once")
+		}
+	}
+	for hold, want := range map[string]limit.Ask{
+		`true`: {}, `null`: {}, `{}`: {}, `{"ttl":null}`: {}, `false`: {NoHold: true}, `{"ttl":"15m"}`: {TTL: 15 * time.Minute}, `{"ttl":"1s"}`: {TTL: time.Second},
+		`{ "ttl" : "7d" }`: {TTL: 7 * 24 * time.Hour}, `{"ttl":"1h30m"}`: {TTL: 90 * time.Minute},
+	} {
+		var ask limit.Ask
+		require.NoError(t, new(decoder).check([]byte(`{"eventType":"t","sourceId":"s","hold":`+hold+`}`), "", decodeClock, &ask), hold)
+		assert.Equal(t, want.NoHold, ask.NoHold, hold)
+		assert.Equal(t, want.TTL, ask.TTL, hold)
+	}
+}
+
+func TestCheckNeedsNoTime(t *testing.T) {
+	for at, ok := range map[string]bool{
+		``: true, `,"occurredAt":null`: true, `,"occurredAt":"2026-04-05T10:30:00Z"`: true, `,"occurredAt":"2999-01-01T00:00:00Z"`: true,
+		`,"occurredAt":"soon"`: false, `,"occurredAt":1775385000`: false, `,"occurredAt":"2026-04-05T10:30:00"`: false,
+	} {
+		var ask limit.Ask
+		err := new(decoder).check([]byte(`{"eventType":"t","sourceId":"s"`+at+`}`), "", decodeClock, &ask)
+		assert.Equal(t, ok, err == nil, at)
+	}
+}
+
+// FuzzCheck: nothing makes the decoder fail, and every event is a check of the same.
+func FuzzCheck(f *testing.F) {
+	f.Add(`{"eventType":"t","sourceId":"s","occurredAt":"2026-04-05T10:30:00Z"}`)
+	f.Add(`{"tenantId":"t","eventType":"t","quantity":"1.50","sourceId":"s","data":{"gen_ai.usage.input_tokens":5},"hold":{"ttl":"15m"}}`)
+	f.Add(`{"eventType":"t","sourceId":"s","hold":false}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		var (
+			s   app.Submission
+			ask limit.Ask
+		)
+		err := new(decoder).check([]byte(text), "", decodeClock, &ask)
+		if err == nil && ask.TTL != 0 && (ask.TTL < limit.MinTTL || ask.TTL > limit.MaxTTL) {
+			t.Fatalf("%q holds for %s", text, ask.TTL)
+		}
+		if decodeErr := new(decoder).event([]byte(text), "", decodeClock, &s); decodeErr != nil {
+			return
+		}
+		if err != nil || ask.Identity != s.Identity || !ask.Quantity.Equal(s.Quantity) || !ask.Data.Equal(s.Data) {
+			t.Fatalf("the event %q is not the same check: %v", text, err)
+		}
+	})
+}
+
+// A fact tells how the hold of its check ended.
+func TestStoryOfAHold(t *testing.T) {
+	at := func(minutes int) time.Time { return decodeClock.Add(time.Duration(minutes) * time.Minute) }
+	allowed := func(quantity int64, until int) event.LimitDecided {
+		return event.LimitDecided{Quantity: money.Int(quantity), Allowed: true, Keeps: true, KeepUntil: at(until)}
+	}
+	denied := event.LimitDecided{Quantity: money.Int(100), Parts: []event.LimitPart{{Limit: "a", Kind: event.QuotaLimit, Denied: true}}}
+	for name, c := range map[string]struct {
+		events []any // oldest first
+		state  string
+		latest int64
+	}{
+		"nobody asked":               {nil, "", 0},
+		"settled":                    {[]any{allowed(5, 15)}, "settled", 5},
+		"raised":                     {[]any{allowed(5, 15), allowed(8, 15)}, "settled", 8},
+		"a raise that is denied":     {[]any{allowed(5, 15), denied}, "settled", 100},
+		"denied":                     {[]any{denied}, "", 100},
+		"released":                   {[]any{allowed(5, 15), event.HoldReleased{}}, "released", 5},
+		"released and held again":    {[]any{allowed(5, 15), event.HoldReleased{}, allowed(6, 15)}, "settled", 6},
+		"expired":                    {[]any{allowed(5, 15), event.HoldExpired{}}, "expired", 5},
+		"expired, not yet written":   {[]any{allowed(5, 10)}, "expired", 5},
+		"asked again without a hold": {[]any{allowed(5, 15), event.LimitDecided{Quantity: money.Int(6), Allowed: true}}, "released", 6},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var events []timeline.Event
+			for i, e := range append(c.events, event.HoldReleased{}) { // the last one comes after the fact
+				at := eventstore.Position{Offset: int64(i + 1)}
+				if i == len(c.events) {
+					at.Offset = 10
+				}
+				events = append([]timeline.Event{{Position: at, Payload: e}}, events...)
+			}
+			s := storyOf(events, app.History{RecordedAt: at(10), Position: eventstore.Position{Offset: 9}})
+			assert.Equal(t, c.state, s.holdState)
+			assert.Equal(t, c.state == "", s.hold == nil)
+			if c.latest == 0 {
+				assert.Nil(t, s.decision)
+				return
+			}
+			assert.True(t, money.Int(c.latest).Equal(s.decision.Quantity))
+			text := string(appendStory(nil, s, money.Int(7)))
+			if s.hold != nil {
+				assert.Contains(t, text, fmt.Sprintf(`"overage":%t}`, money.Int(7).Cmp(s.hold.Quantity) > 0))
+			}
+			assert.Equal(t, strings.Count(text, "{"), strings.Count(text, "}"))
+		})
+	}
+}

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tollgate-io/tollgate/adapters/pgserver"
+	"github.com/tollgate-io/tollgate/domain/tenant"
+)
+
+const tortureCatalog = `
+meters:
+  - {key: interviews, eventType: interview, aggregation: sum}
+plans:
+  - key: pro
+    currency: USD
+    limits:
+      - {key: interviews_per_cycle, kind: quota, meter: interviews, max: 1000, window: billing_cycle, holdTTL: 7d}
+`
+
+// fleet is three servers on one database, of which some are killed or stopped while clients go on asking.
+type fleet struct {
+	t       *testing.T
+	dir     string
+	catalog string
+	env     []string
+	client  *http.Client
+	key     tenant.Secret
+
+	mu      sync.Mutex
+	members [3]*process
+}
+
+func newFleet(t *testing.T) *fleet {
+	dir := dataFolder(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	server, err := pgserver.Start(ctx, pgserver.Config{Dir: dir, Fsync: true})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		require.NoError(t, server.Stop(ctx))
+	})
+	f := &fleet{t: t, dir: dir, catalog: filepath.Join(t.TempDir(), "catalog.yaml"), env: []string{"TOLLGATE_DATABASE_URL=" + server.URL()},
+		client: &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
+	require.NoError(t, os.WriteFile(f.catalog, []byte(tortureCatalog), 0o600))
+	for i := range f.members {
+		f.members[i] = serveCatalog(t, dir, f.catalog, f.env...)
+	}
+	f.key = f.members[0].serviceKey()
+	return f
+}
+
+func (f *fleet) member(i int) *process {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.members[i]
+}
+
+// restart kills a server and starts another one in its place.
+func (f *fleet) restart(i int, signal syscall.Signal) {
+	old := f.member(i)
+	_ = old.cmd.Process.Signal(signal)
+	<-old.done
+	next := serveCatalog(f.t, f.dir, f.catalog, f.env...)
+	f.mu.Lock()
+	f.members[i] = next
+	f.mu.Unlock()
+}
+
+// freeze stops a server as if its machine were suspended.
+func (f *fleet) freeze(i int, d time.Duration) {
+	p := f.member(i)
+	_ = p.cmd.Process.Signal(syscall.SIGSTOP)
+	time.Sleep(d)
+	_ = p.cmd.Process.Signal(syscall.SIGCONT)
+}
+
+// check asks until somebody gives an answer: the same check, at whatever server is there.
+func (f *fleet) check(random *rand.Rand, body []byte) (allowed bool, err error) {
+	for until := time.Now().Add(90 * time.Second); time.Now().Before(until); {
+		var answer struct {
+			Allowed *bool `json:"allowed"`
+		}
+		request, err := http.NewRequestWithContext(f.t.Context(), http.MethodPost, f.member(random.IntN(3)).url+"/v1/limits/check", bytes.NewReader(body))
+		if err != nil {
+			return false, err
+		}
+		request.Header.Set("Authorization", "Bearer "+string(f.key))
+		request.Header.Set("Content-Type", "application/json")
+		response, err := f.client.Do(request)
+		if err == nil {
+			text, _ := io.ReadAll(response.Body)
+			_ = response.Body.Close()
+			switch {
+			case response.StatusCode == http.StatusOK && json.Unmarshal(text, &answer) == nil && answer.Allowed != nil:
+				return *answer.Allowed, nil
+			case response.StatusCode < 500:
+				return false, fmt.Errorf("%s: %s", response.Status, text)
+			}
+		}
+		time.Sleep(time.Duration(random.IntN(20)) * time.Millisecond)
+	}
+	return false, fmt.Errorf("nobody answered")
+}
+
+// Three servers, 64 clients, many more checks than there is room for, each asked until it is answered; one server is killed
+// and one suspended in the middle, and at the end all are restarted one after the other. Whoever answers: exactly as many
+// are admitted as there is room for, although everybody meets the tenant for the first time.
+func TestTortureOfChecks(t *testing.T) {
+	const clients, room = 64, 1000
+	checks := 4000
+	if *torture > 2 {
+		checks = 20_000
+	}
+	f := newFleet(t)
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	for round := range *torture {
+		id := fmt.Sprint("tenant-", round)
+		f.members[0].putTenant(id)
+		require.NoError(t, call(t.Context(), http.MethodPut, f.members[0].url+"/v1/admin/tenants/"+id+"/plan", adminKey, map[string]any{"plan": "pro"}, nil))
+		time.Sleep(1100 * time.Millisecond) // the other servers may answer from what they knew a second ago
+		var admitted, asked atomic.Int64
+		var work, faults sync.WaitGroup
+		started := time.Now()
+		for client := range clients {
+			work.Go(func() {
+				random := rand.New(rand.NewPCG(seed, uint64(round*1000+client)))
+				for n := client; n < checks; n += clients {
+					body := fmt.Appendf(nil, `{"tenantId":%q,"eventType":"interview","sourceId":"s-%d","quantity":1}`, id, n)
+					allowed, err := f.check(random, body)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					asked.Add(1)
+					if allowed {
+						admitted.Add(1)
+					}
+				}
+			})
+		}
+		faults.Go(func() {
+			random := rand.New(rand.NewPCG(seed, uint64(round)))
+			for after := int64(random.IntN(room)); asked.Load() < after; {
+				time.Sleep(time.Millisecond)
+			}
+			victim := random.IntN(3)
+			faults.Go(func() { f.freeze((victim+1)%3, time.Duration(200+random.IntN(1500))*time.Millisecond) })
+			f.restart(victim, syscall.SIGKILL)
+		})
+		work.Wait()
+		took := time.Since(started)
+		faults.Wait()
+		require.EqualValues(t, checks, asked.Load())
+		require.EqualValues(t, room, admitted.Load(), "round %d, seed %d", round, seed)
+		t.Logf("round %d: %d of %d admitted in %.1f s", round, admitted.Load(), checks, took.Seconds())
+	}
+	for i := range f.members { // a rolling restart
+		f.restart(i, syscall.SIGTERM)
+		id := fmt.Sprint("tenant-", *torture-1)
+		allowed, err := f.check(rand.New(rand.NewPCG(seed, 1)), fmt.Appendf(nil, `{"tenantId":%q,"eventType":"interview","sourceId":"late-%d","quantity":1}`, id, i))
+		require.NoError(t, err)
+		require.False(t, allowed)
+	}
+	out, err := run(t, f.dir, "verify")
+	require.NoError(t, err, out)
+}

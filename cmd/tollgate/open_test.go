@@ -1,0 +1,102 @@
+package main
+
+import (
+	"bytes"
+	"log/slog"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tollgate-io/tollgate/domain/tenant"
+)
+
+// lines is a log to look at.
+type lines struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// An installation of an earlier version has other tables. Whoever opens it first builds them again, before anything reads
+// them; whoever opens it at the same time waits.
+func TestAnEarlierInstallationIsBuiltAgain(t *testing.T) {
+	d := database{DataDir: dataFolder(t), EventStore: "postgres"}
+	quiet := slog.New(slog.DiscardHandler)
+	h, err := d.openReady(t.Context(), quiet)
+	require.NoError(t, err)
+	defer h.close()
+	_, err = h.ledger.DefineTenant(t.Context(), tenant.Tenant{ID: "acme", Name: "Acme"}, "cli")
+	require.NoError(t, err)
+	conn, err := pgx.Connect(t.Context(), h.url)
+	require.NoError(t, err)
+	defer func() { _ = conn.Close(t.Context()) }()
+	for _, statement := range []string{
+		`drop table rm_directory_1.limit_overrides cascade`,
+		`alter table rm_directory_1.catalogs drop column plan_versions cascade`,
+		`update read_models set definition = null where name = 'directory'`,
+	} {
+		_, err = conn.Exec(t.Context(), statement)
+		require.NoError(t, err)
+	}
+
+	d.DatabaseURL = h.url
+	var log lines
+	var group sync.WaitGroup
+	for range 3 {
+		group.Go(func() {
+			opened, err := d.open(t.Context(), slog.New(slog.NewTextHandler(&log, nil)))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer opened.close()
+			if _, err := opened.directory.Tenant(t.Context(), "acme"); err != nil {
+				t.Error(err)
+			}
+			if _, err := opened.directory.Subscription(t.Context(), "acme"); err != nil {
+				t.Error(err)
+			}
+			if _, err := opened.directory.Catalog(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	require.Contains(t, log.String(), "building read models again")
+	require.Contains(t, log.String(), "read models built")
+	require.Contains(t, log.String(), "directory")
+	require.NotContains(t, log.String(), "timeline")
+	var generation int
+	require.NoError(t, conn.QueryRow(t.Context(), `select generation from read_models where name = 'directory' and state = 'serving'`).Scan(&generation))
+	require.GreaterOrEqual(t, generation, 2)
+}
+
+// Commands that change something need no server: they fold what they record themselves, also when everything before it is
+// folded already.
+func TestCommandsWithoutAServer(t *testing.T) {
+	dir := dataFolder(t)
+	for _, want := range []string{"catalog revision 0 is in force", "Nothing to change"} {
+		out, err := run(t, dir, "apply", "-f", "../../scripts/sample/catalog.yaml")
+		require.NoError(t, err, out)
+		require.Contains(t, out, want)
+	}
+	out, err := run(t, dir, "key")
+	require.NoError(t, err, out)
+	require.Contains(t, out, "key_")
+	out, err = run(t, dir, "verify")
+	require.NoError(t, err, out)
+	require.Contains(t, out, "equal to the log")
+}

@@ -1,0 +1,366 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/tollgate-io/tollgate/domain/catalog"
+	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/invalid"
+	"github.com/tollgate-io/tollgate/domain/limit"
+)
+
+// Accounts reads what limits have to know about a tenant before its first check in this process. What it returns may be
+// old: the log tells the rest.
+type Accounts interface {
+	// Account returns the fold of the tenant's quota stream.
+	Account(ctx context.Context, t event.TenantID) (limit.Snapshot, error)
+	// Series returns sums of usage from an instant on; of minutes, for needs that have them, only the recent ones. The
+	// result is in the order of the needs.
+	Series(ctx context.Context, t event.TenantID, needs []limit.Need, since, recent time.Time) ([]limit.Loaded, error)
+	// Overdue lists tenants that have holds which ended before an instant, at most so many.
+	Overdue(ctx context.Context, before time.Time, most int) ([]event.TenantID, error)
+}
+
+// Catalogs gives the catalog of one revision, which never changes.
+type Catalogs interface {
+	At(ctx context.Context, revision eventstore.Revision) (*catalog.Catalog, error)
+}
+
+// LimitsConfig is what the limit engine works with. All but the bounds is required.
+type LimitsConfig struct {
+	Writer    uuid.UUID // of this engine alone: a new random one each time
+	Store     eventstore.Store
+	Directory Directory
+	Accounts  Accounts
+	Catalogs  Catalogs
+	Now       func() time.Time
+	// MaxAccounts bounds the accounts in memory. 0: 20,000.
+	MaxAccounts int
+	// IdleAfter is when an account that nobody asks for leaves the memory. 0: ten minutes.
+	IdleAfter time.Duration
+	// SweepEvery is how often ended holds are written down. 0: five seconds; below 0: never.
+	SweepEvery time.Duration
+}
+
+const (
+	defaultAccounts = 20_000
+	defaultIdle     = 10 * time.Minute
+	defaultSweep    = 5 * time.Second
+
+	maxQueuedJobs = 10_000           // per tenant
+	maxJobs       = 500              // decided and appended together
+	workTimeout   = 15 * time.Second // of one such batch
+)
+
+// Limits answers checks. Each tenant's checks go through one actor in this process, which decides all that is waiting
+// against the tenant's account, appends the decisions in one batch at the revision that it knows, and answers after the
+// commit. When another replica was faster it learns what that one wrote, and decides again: the tenant's quota stream is
+// the only boundary of consistency, and needs neither leader nor lock.
+type Limits struct {
+	LimitsConfig
+	followers []*follower
+	counts    LimitCounts
+
+	running context.Context //nolint:containedctx // ends with the engine, not with a request
+	stop    context.CancelFunc
+	work    sync.WaitGroup
+}
+
+// LimitCounts is what the engine has done since it was made.
+type LimitCounts struct {
+	Allowed, Denied, Replayed   atomic.Int64
+	DegradedAllowed, Undecided  atomic.Int64 // while the log could not be reached
+	Conflicts, Loads, Evictions atomic.Int64
+	Appends, Events             atomic.Int64
+}
+
+// NewLimits starts the engine. Close it before its store.
+func NewLimits(c LimitsConfig) *Limits {
+	if c.MaxAccounts == 0 {
+		c.MaxAccounts = defaultAccounts
+	}
+	if c.IdleAfter == 0 {
+		c.IdleAfter = defaultIdle
+	}
+	if c.SweepEvery == 0 {
+		c.SweepEvery = defaultSweep
+	}
+	if c.Writer == uuid.Nil {
+		panic("app: a limit engine without an id of its own")
+	}
+	l := &Limits{LimitsConfig: c}
+	l.running, l.stop = context.WithCancel(context.Background())
+	for p := range c.Store.Partitions() {
+		f := newFollower(l, p)
+		l.followers = append(l.followers, f)
+		l.work.Go(f.run)
+	}
+	l.work.Go(l.keepHouse)
+	return l
+}
+
+// Close ends the engine. Checks that wait are answered with eventstore.ErrUnavailable.
+func (l *Limits) Close() {
+	l.stop()
+	l.work.Wait()
+}
+
+// Counts tells what the engine has done.
+func (l *Limits) Counts() *LimitCounts { return &l.counts }
+
+// InMemory counts the accounts in memory.
+func (l *Limits) InMemory() (n int) {
+	for _, f := range l.followers {
+		n += f.len()
+	}
+	return n
+}
+
+// Decision answers one check.
+type Decision struct {
+	limit.Answer
+	Policy   *limit.Policy
+	Position eventstore.Position // of the decision that holds now; of the usage, where it is recorded already; zero if degraded
+	Degraded bool                // the log could not be reached, and the limits admit that; nothing is recorded
+	// Err: *invalid.Error, tenant.ErrUnknown or *UnknownEventTypeError for input; eventstore.ErrUnavailable or ErrOverloaded
+	// when there is no answer.
+	Err error
+}
+
+// Check decides checks in order, each on its own; those of one tenant together, as far as the queue allows. The result has
+// one decision for each, in order.
+func (l *Limits) Check(ctx context.Context, asks []limit.Ask) []Decision {
+	decisions := make([]Decision, len(asks))
+	jobs := make([]*job, len(asks))
+	var one [1]*job
+	for i := 0; i < len(asks); {
+		if err := l.accept(ctx, asks[i]); err != nil {
+			decisions[i].Err = err
+			i++
+			continue
+		}
+		// A run of checks of one tenant enters its queue as one.
+		run := one[:0]
+		for first := i; i < len(asks) && asks[i].Tenant == asks[first].Tenant; i++ {
+			if i > first {
+				if err := l.accept(ctx, asks[i]); err != nil {
+					break
+				}
+			}
+			jobs[i] = newJob()
+			jobs[i].ask = &asks[i]
+			run = append(run, jobs[i])
+		}
+		if err := l.enqueue(run[0].ask.Tenant, run); err != nil {
+			for _, j := range run {
+				j.finish(err)
+			}
+		}
+	}
+	for i, j := range jobs {
+		if j == nil {
+			continue
+		}
+		if err := j.wait(ctx); err != nil {
+			decisions[i].Err = err
+		} else {
+			decisions[i] = j.decision
+		}
+		l.count(&decisions[i])
+	}
+	return decisions
+}
+
+func (l *Limits) count(d *Decision) {
+	switch {
+	case d.Err != nil:
+		if errors.Is(d.Err, eventstore.ErrUnavailable) || errors.Is(d.Err, eventstore.ErrOverloaded) {
+			l.counts.Undecided.Add(1)
+		}
+	case d.Degraded && d.Allowed:
+		l.counts.DegradedAllowed.Add(1)
+	case d.Replayed:
+		l.counts.Replayed.Add(1)
+	case d.Allowed:
+		l.counts.Allowed.Add(1)
+	default:
+		l.counts.Denied.Add(1)
+	}
+}
+
+// Release ends an open hold; released is false where there is none.
+func (l *Limits) Release(ctx context.Context, id event.Identity, by event.Actor) (released bool, at eventstore.Position, err error) {
+	j := newJob()
+	j.release, j.by = &id, by
+	if err := l.enqueue(id.Tenant, []*job{j}); err != nil {
+		return false, at, err
+	}
+	if err := j.wait(ctx); err != nil {
+		return false, at, err
+	}
+	return j.released, j.decision.Position, j.decision.Err
+}
+
+// Standing is how a tenant's limits are at an instant.
+type Standing struct {
+	Policy *limit.Policy
+	Limits []limit.Status
+	Holds  []limit.Hold // open ones, in the order in which they end
+	At     eventstore.Position
+	Now    time.Time
+}
+
+// Standing tells how the limits of a tenant stand.
+func (l *Limits) Standing(ctx context.Context, t event.TenantID) (s Standing, err error) {
+	j := newJob()
+	j.look = func(a *limit.Account, p *limit.Policy, at eventstore.Position, now time.Time) {
+		s = Standing{Policy: p, Limits: a.View(p, now), Holds: a.Holds(now), At: at, Now: now}
+	}
+	if err := l.enqueue(t, []*job{j}); err != nil {
+		return s, err
+	}
+	if err := j.wait(ctx); err != nil {
+		return s, err
+	}
+	return s, j.decision.Err
+}
+
+// Noted tells the engine that events of a tenant were recorded up to a position by this process, so that its next decision
+// knows them.
+func (l *Limits) Noted(t event.TenantID, at eventstore.Position) {
+	if a := l.follower(t).find(t); a != nil {
+		a.noted(at.Offset)
+	}
+}
+
+func (l *Limits) follower(t event.TenantID) *follower {
+	return l.followers[eventstore.PartitionOf(string(t), len(l.followers))]
+}
+
+func (l *Limits) enqueue(t event.TenantID, jobs []*job) error {
+	if l.running.Err() != nil {
+		return fmt.Errorf("%w: the limit engine is closed", eventstore.ErrUnavailable)
+	}
+	for {
+		if err := l.follower(t).actor(t).enqueue(jobs); !errors.Is(err, errGone) {
+			return err
+		}
+	}
+}
+
+// accept checks an intended usage event like one that happened.
+func (l *Limits) accept(ctx context.Context, ask limit.Ask) error {
+	config, err := l.Directory.Catalog(ctx)
+	if err != nil {
+		return fmt.Errorf("read the catalog: %w", err)
+	}
+	now := l.Now()
+	u := event.Usage{Identity: ask.Identity, Quantity: ask.Quantity, OccurredAt: now, Data: ask.Data}
+	if err := u.Check(now); err != nil {
+		return err
+	}
+	if ask.TTL != 0 && (ask.TTL < limit.MinTTL || ask.TTL > limit.MaxTTL) {
+		return invalid.New("/hold/ttl", "invalid_event", fmt.Sprintf("ttl must be between %s and %s", limit.MinTTL, limit.MaxTTL))
+	}
+	if _, err := l.Directory.Tenant(ctx, ask.Tenant); err != nil {
+		return fmt.Errorf("tenant %q: %w", ask.Tenant, err)
+	}
+	return countable(u, config.MetersOf(string(ask.Type)), config.EventTypes)
+}
+
+// job is one thing to do for a tenant's actor.
+type job struct {
+	ask     *limit.Ask
+	release *event.Identity
+	by      event.Actor
+	look    func(*limit.Account, *limit.Policy, eventstore.Position, time.Time)
+	sweep   bool
+
+	done     chan struct{}
+	decision Decision
+	released bool
+	record   int // index of the job's event in the batch, plus 1
+}
+
+func newJob() *job { return &job{done: make(chan struct{})} }
+
+func (j *job) finish(err error) {
+	j.decision.Err = err
+	close(j.done)
+}
+
+func (j *job) wait(ctx context.Context) error {
+	select {
+	case <-j.done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w while a decision was under way", eventstore.ErrUnavailable, ctx.Err())
+	}
+}
+
+// keepHouse ends what nobody uses: accounts in memory, and holds.
+func (l *Limits) keepHouse() {
+	every := l.SweepEvery
+	if every < 0 {
+		every = defaultSweep
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-l.running.Done():
+			return
+		case <-tick.C:
+		}
+		for _, f := range l.followers {
+			f.evict(l.Now())
+		}
+		if l.SweepEvery > 0 {
+			l.Sweep(l.running)
+		}
+	}
+}
+
+const (
+	sweepTenants = 100
+	// sweepAfter lets the process that decided write the end of a hold first.
+	sweepAfter   = 10 * time.Second
+	sweepTimeout = 10 * time.Second
+)
+
+// Sweep writes down the ends of holds that are over. Nothing depends on it: a hold ends by time, whether or not anybody
+// says so.
+func (l *Limits) Sweep(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
+	defer cancel()
+	tenants := map[event.TenantID]bool{}
+	for _, f := range l.followers {
+		for _, t := range f.overdue(l.Now()) {
+			tenants[t] = true
+		}
+	}
+	if others, err := l.LimitsConfig.Accounts.Overdue(ctx, l.Now().Add(-sweepAfter), sweepTenants); err == nil { // else the next time
+		for _, t := range others {
+			tenants[t] = true
+		}
+	}
+	var jobs []*job
+	for t := range tenants {
+		j := newJob()
+		j.sweep = true
+		if l.enqueue(t, []*job{j}) == nil {
+			jobs = append(jobs, j)
+		}
+	}
+	for _, j := range jobs {
+		_ = j.wait(ctx)
+	}
+}

@@ -1,0 +1,475 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/invalid"
+	"github.com/tollgate-io/tollgate/domain/limit"
+	"github.com/tollgate-io/tollgate/domain/tenant"
+)
+
+// errGone: the actor left the memory; there is, or will be, another one.
+var errGone = errors.New("the actor is gone")
+
+// actor decides for one tenant. A goroutine of its own runs while there are jobs; between jobs the account is changed by
+// whoever tells it what happened.
+type actor struct {
+	limits   *Limits
+	follower *follower
+	tenant   event.TenantID
+	asked    time.Time // last; guarded by the follower's lock
+
+	mu      sync.Mutex
+	queue   []*job
+	running bool // the goroutine is at work and owns the account: what is told waits in the inbox
+	gone    bool
+	loading bool
+	account *limit.Account // nil while it is not loaded
+	broken  bool           // the account cannot be trusted any more
+	inbox   []limit.Event
+	least   int64 // offset that the account must have been told before the next decision
+	unsure  bool  // an append may or may not be on the log
+
+	// Owned by the goroutine.
+	policy   *limit.Policy
+	policyOf policyKey
+}
+
+// policyKey is what a policy was made of.
+type policyKey struct {
+	catalog      eventstore.Revision
+	zone         string
+	subscription tenant.Subscription
+}
+
+func (k policyKey) equal(other policyKey) bool {
+	return k.catalog == other.catalog && k.zone == other.zone && k.subscription.Equal(other.subscription)
+}
+
+// enqueue takes all jobs or none.
+func (a *actor) enqueue(jobs []*job) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.gone:
+		return errGone
+	case len(a.queue) > 0 && len(a.queue)+len(jobs) > maxQueuedJobs:
+		return fmt.Errorf("%w: more than %d checks of one tenant wait", eventstore.ErrOverloaded, maxQueuedJobs)
+	}
+	a.queue = append(a.queue, jobs...)
+	if !a.running {
+		a.running = true
+		a.limits.work.Go(a.run)
+	}
+	return nil
+}
+
+// noted raises what the account must have been told.
+func (a *actor) noted(offset int64) {
+	a.mu.Lock()
+	a.least = max(a.least, offset)
+	a.mu.Unlock()
+}
+
+// listen makes room for what will be told from now on.
+func (a *actor) listen() {
+	a.mu.Lock()
+	a.loading, a.account, a.broken, a.inbox = true, nil, false, nil
+	a.mu.Unlock()
+}
+
+// tell informs the account, at once or as soon as the goroutine lets it go.
+func (a *actor) tell(e limit.Event) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.running && (a.loading || a.account != nil):
+		a.inbox = append(a.inbox, e)
+	case a.account != nil:
+		a.apply(e)
+	}
+}
+
+// apply folds an event; a.mu is held.
+func (a *actor) apply(e limit.Event) {
+	if !a.broken && a.account.Apply(e) != nil {
+		a.broken = true // it is loaded again before the next decision
+	}
+}
+
+// hear folds what was told in the meantime.
+func (a *actor) hear() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.drain()
+}
+
+func (a *actor) drain() {
+	if a.account == nil {
+		return
+	}
+	for i := range a.inbox {
+		a.apply(a.inbox[i])
+	}
+	clear(a.inbox)
+	a.inbox = a.inbox[:0]
+}
+
+// idle reports whether the actor may leave the memory, and if so makes sure that nobody uses it any more.
+func (a *actor) idle() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.running {
+		a.gone = true
+	}
+	return a.gone
+}
+
+func (a *actor) overdue(now time.Time) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return !a.running && a.account != nil && len(a.account.Expired(now, 1)) > 0
+}
+
+func (a *actor) run() {
+	for {
+		a.mu.Lock()
+		n := min(len(a.queue), maxJobs)
+		if n == 0 {
+			a.drain()
+			a.running = false
+			a.mu.Unlock()
+			return
+		}
+		jobs := slices.Clone(a.queue[:n])
+		a.queue = append(a.queue[:0], a.queue[n:]...)
+		a.mu.Unlock()
+		a.work(jobs)
+	}
+}
+
+// work does jobs together: as often as other replicas are faster, it learns what they did and decides again.
+func (a *actor) work(jobs []*job) {
+	ctx, cancel := context.WithTimeout(a.limits.running, workTimeout)
+	defer cancel()
+	b := &batch{actor: a, jobs: jobs, recorded: map[limit.Source]eventstore.Position{}}
+	for range maxAttempts {
+		done, err := b.decide(ctx)
+		if err != nil {
+			b.fail(err)
+			return
+		}
+		if done {
+			for _, j := range jobs {
+				j.finish(nil)
+			}
+			return
+		}
+	}
+	b.fail(fmt.Errorf("%w: other replicas decide for %s all the time", eventstore.ErrOverloaded, a.tenant))
+}
+
+// prepare finds out what holds for the tenant now, and has the account know what it must.
+func (a *actor) prepare(ctx context.Context) error {
+	if err := a.look(ctx); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	load := a.account == nil || a.broken || a.account.Misses(a.policy)
+	a.mu.Unlock()
+	if load {
+		if err := a.load(ctx); err != nil {
+			return fmt.Errorf("load the account of %s: %w", a.tenant, err)
+		}
+	}
+	a.mu.Lock()
+	least, unsure := a.least, a.unsure
+	a.mu.Unlock()
+	if unsure {
+		if err := a.follower.sync(ctx); err != nil {
+			return err
+		}
+		a.mu.Lock()
+		a.unsure = false
+		a.mu.Unlock()
+	}
+	return a.follower.reach(ctx, least)
+}
+
+// look reads the tenant's policy.
+func (a *actor) look(ctx context.Context) error {
+	d := a.limits.Directory
+	config, err := d.Catalog(ctx)
+	if err != nil {
+		return fmt.Errorf("read the catalog: %w", err)
+	}
+	t, err := d.Tenant(ctx, a.tenant)
+	if err != nil {
+		return fmt.Errorf("tenant %q: %w", a.tenant, err)
+	}
+	s, err := d.Subscription(ctx, a.tenant)
+	if err != nil {
+		return fmt.Errorf("subscription of tenant %q: %w", a.tenant, err)
+	}
+	key := policyKey{config.Revision, t.TimeZone, s}
+	now := a.limits.Now()
+	if p := a.policy; p != nil && key.equal(a.policyOf) && !now.Before(p.From) && (p.Until.IsZero() || now.Before(p.Until)) {
+		return nil
+	}
+	zone, err := time.LoadLocation(t.TimeZone)
+	if err != nil {
+		return fmt.Errorf("time zone of tenant %s: %w", t.ID, err)
+	}
+	a.policy, a.policyOf = limit.NewPolicy(&config.Catalog, config.Versions, s, zone, now), key
+	return nil
+}
+
+// load makes the account: what the read models say, and what stands on the log after that.
+func (a *actor) load(ctx context.Context) error {
+	a.limits.counts.Loads.Add(1)
+	from, err := a.follower.listen(ctx, a)
+	if err != nil {
+		return err
+	}
+	// Nobody noted for this account what the process acknowledged before.
+	head, err := a.limits.Store.Head(ctx, a.follower.partition)
+	if err != nil {
+		return err
+	}
+	a.noted(head.Offset)
+	l := a.limits
+	snapshot, err := l.LimitsConfig.Accounts.Account(ctx, a.tenant)
+	if err != nil {
+		return err
+	}
+	account := limit.NewAccount(a.tenant, snapshot)
+	low := snapshot.At
+	needs := a.policy.Needs()
+	if len(needs) > 0 {
+		now := l.Now()
+		series, err := l.LimitsConfig.Accounts.Series(ctx, a.tenant, needs, now.Add(-limit.History), now.Add(-limit.RecentMinutes))
+		if err != nil {
+			return err
+		}
+		for _, s := range series {
+			account.AddSeries(s)
+			low = min(low, s.At)
+			if s.Need.Minutes {
+				low = min(low, s.MinutesAt)
+			}
+		}
+	}
+	missed, err := a.follower.between(ctx, a.tenant, low, from)
+	if err != nil {
+		return err
+	}
+	for i := range missed {
+		e, err := l.decode(ctx, missed[i])
+		if err != nil {
+			return err
+		}
+		if err := account.Apply(*e); err != nil {
+			return err
+		}
+	}
+	a.mu.Lock()
+	a.account, a.loading = account, false
+	a.mu.Unlock()
+	return nil
+}
+
+// batch is jobs on their way to one append.
+type batch struct {
+	actor    *actor
+	jobs     []*job
+	recorded map[limit.Source]eventstore.Position // checks whose usage turned out to be on the log
+	events   []event.QuotaEvent
+	guarded  []event.Identity // of the checks in events
+}
+
+// decide decides all jobs and appends what they have to say; done is false when it has to be tried again.
+func (b *batch) decide(ctx context.Context) (done bool, err error) {
+	a := b.actor
+	if err := a.prepare(ctx); err != nil {
+		return false, err
+	}
+	now := a.limits.Now()
+	a.hear()
+	synced := a.account.Due(now) || b.sweeps()
+	if synced { // usage may have settled what is about to be freed
+		if err := a.catchUp(ctx); err != nil {
+			return false, err
+		}
+	}
+	if a.broken {
+		return false, nil
+	}
+	b.propose(now)
+	if len(b.events) == 0 && !synced && b.answers() {
+		// An append would tell whether another replica has decided in the meantime. Where there is none, look.
+		a.account.Undo()
+		if err := a.catchUp(ctx); err != nil || a.broken {
+			return false, err
+		}
+		b.propose(now)
+	}
+	if len(b.events) == 0 {
+		a.account.Keep(nil, eventstore.Position{})
+		b.show(now)
+		return true, nil
+	}
+	expected := a.account.Revision() - eventstore.Revision(len(b.events))
+	a.limits.counts.Appends.Add(1)
+	result := a.limits.Store.Append(ctx, []eventstore.Append{event.AppendDecisions(a.limits.Writer, a.tenant, expected, b.events, b.guarded)})[0]
+	switch result.Outcome {
+	case eventstore.Appended, eventstore.Duplicate:
+		a.account.Keep(b.events, result.Position)
+		b.place(result.Position)
+		b.show(now)
+		a.limits.counts.Events.Add(int64(len(b.events)))
+		return true, nil
+	case eventstore.Present:
+		a.account.Undo()
+		for _, i := range result.Present {
+			id := b.guarded[i]
+			if b.recorded[limit.Source{Type: id.Type, Source: id.Source}], err = a.usageAt(ctx, id); err != nil {
+				return false, err
+			}
+		}
+		return false, nil
+	case eventstore.Conflict:
+		a.limits.counts.Conflicts.Add(1)
+		a.account.Undo()
+		return false, a.follower.sync(ctx)
+	default:
+		a.account.Undo()
+		a.mu.Lock()
+		a.unsure = true
+		a.mu.Unlock()
+		return false, fmt.Errorf("append decisions of %s: %w", a.tenant, result.Err)
+	}
+}
+
+// catchUp has the account know everything that is on the log.
+func (a *actor) catchUp(ctx context.Context) error {
+	if err := a.follower.sync(ctx); err != nil {
+		return err
+	}
+	a.hear()
+	return nil
+}
+
+// answers reports whether somebody asked for a decision.
+func (b *batch) answers() bool {
+	return slices.ContainsFunc(b.jobs, func(j *job) bool { return j.ask != nil || j.release != nil })
+}
+
+func (b *batch) sweeps() bool {
+	return slices.ContainsFunc(b.jobs, func(j *job) bool { return j.sweep })
+}
+
+// usageAt is where a recorded fact stands.
+func (a *actor) usageAt(ctx context.Context, id event.Identity) (eventstore.Position, error) {
+	recorded, err := a.limits.Store.ReadStream(ctx, id.Stream(), 0, 1)
+	if err != nil {
+		return eventstore.Position{}, err
+	}
+	if len(recorded) == 0 {
+		return eventstore.Position{}, fmt.Errorf("%w: %s/%s was there a moment ago", eventstore.ErrHole, id.Type, id.Source)
+	}
+	return recorded[0].Position, nil
+}
+
+// propose decides every job, each on what the ones before it take.
+func (b *batch) propose(now time.Time) {
+	account, policy := b.actor.account, b.actor.policy
+	account.Begin()
+	b.events, b.guarded = b.events[:0], b.guarded[:0]
+	add := func(j *job, e event.QuotaEvent) {
+		account.Propose(e)
+		b.events = append(b.events, e)
+		if j != nil {
+			j.record = len(b.events)
+		}
+	}
+	for _, j := range b.jobs {
+		j.record, j.released, j.decision = 0, false, Decision{Policy: policy}
+		switch {
+		case j.ask != nil:
+			source := limit.Source{Type: j.ask.Type, Source: j.ask.Source}
+			if at, ok := b.recorded[source]; ok {
+				j.decision.Answer, j.decision.Position = account.Recorded(policy, *j.ask, now), at
+				continue
+			}
+			j.decision.Answer = account.Decide(policy, *j.ask, now)
+			if j.decision.Record {
+				add(j, j.decision.LimitDecided)
+				b.guarded = append(b.guarded, j.ask.Identity)
+			}
+		case j.release != nil:
+			source := limit.Source{Type: j.release.Type, Source: j.release.Source}
+			if _, ok := b.recorded[source]; ok {
+				continue
+			}
+			if e := account.Release(source, now, j.by); e != nil {
+				j.released = true
+				add(j, e)
+				b.guarded = append(b.guarded, *j.release)
+			}
+		case j.sweep:
+			for _, e := range account.Expired(now, max(0, eventstore.MaxStreamBatch-len(b.jobs)-len(b.events))) {
+				add(nil, e)
+			}
+		}
+	}
+}
+
+// place tells each job where its event stands; last is where the last one does.
+func (b *batch) place(last eventstore.Position) {
+	for _, j := range b.jobs {
+		if j.record > 0 {
+			j.decision.Position = eventstore.Position{Partition: last.Partition, Offset: last.Offset - int64(len(b.events)-j.record)}
+		}
+	}
+}
+
+// show answers those who only look, or who were answered before.
+func (b *batch) show(now time.Time) {
+	a := b.actor
+	for _, j := range b.jobs {
+		if j.look != nil {
+			j.look(a.account, a.policy, a.follower.here(), now)
+		}
+		if j.record == 0 && j.decision.Hold != nil {
+			j.decision.Position = j.decision.Hold.Position
+		}
+	}
+}
+
+// fail answers all jobs with an error; checks whose limits admit it are let through when the log is away.
+func (b *batch) fail(err error) {
+	var bad *invalid.Error
+	known := errors.As(err, &bad) || errors.Is(err, tenant.ErrUnknown) || errors.Is(err, eventstore.ErrOverloaded)
+	if !known && !errors.Is(err, eventstore.ErrUnavailable) && b.actor.limits.running.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("%w: %w", eventstore.ErrUnavailable, err)
+	}
+	now := b.actor.limits.Now()
+	for _, j := range b.jobs {
+		if p := b.actor.policy; j.ask != nil && p != nil && errors.Is(err, eventstore.ErrUnavailable) {
+			if answer, ok := limit.Degraded(p, *j.ask, now); ok {
+				j.decision = Decision{Answer: answer, Policy: p, Degraded: true}
+				j.finish(nil)
+				continue
+			}
+		}
+		j.decision = Decision{}
+		j.finish(err)
+	}
+}

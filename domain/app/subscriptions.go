@@ -1,0 +1,287 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tollgate-io/tollgate/domain/catalog"
+	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/invalid"
+	"github.com/tollgate-io/tollgate/domain/money"
+	"github.com/tollgate-io/tollgate/domain/tenant"
+)
+
+// PlanAssignment gives a tenant a plan. Instants are cut to milliseconds, the ticks of the limits' clock and of the answers.
+type PlanAssignment struct {
+	Plan          catalog.PlanKey
+	EffectiveAt   time.Time // zero: now
+	BillingAnchor time.Time // zero: that of the assignment in force at EffectiveAt, else EffectiveAt
+}
+
+// AssignedPlan answers an assignment.
+type AssignedPlan struct {
+	tenant.Assignment
+	Version  int // of the plan in the catalog in force
+	Changed  bool
+	Position eventstore.Position // from which on the assignment is seen
+}
+
+// AssignPlan gives a tenant a plan from an instant on; another assignment at the same instant replaces it. What is in
+// force already, or said again, writes nothing. Errors: tenant.ErrUnknown; *invalid.Error; ErrConflict.
+func (l *Ledger) AssignPlan(ctx context.Context, id event.TenantID, p PlanAssignment, by event.Actor) (AssignedPlan, error) {
+	if _, err := l.directory.Tenant(ctx, id); err != nil {
+		return AssignedPlan{}, fmt.Errorf("tenant %q: %w", id, err)
+	}
+	version, err := l.checkAssignment(ctx, &p)
+	if err != nil {
+		return AssignedPlan{}, err
+	}
+	given := !p.EffectiveAt.IsZero()
+	if !given {
+		p.EffectiveAt = tick(l.now())
+	}
+	answer := AssignedPlan{Version: version}
+	answer.Changed, answer.Position, err = l.subscribe(ctx, id, func(s tenant.Subscription, expected eventstore.Revision) *eventstore.Append {
+		before, ok := s.At(p.EffectiveAt)
+		next := tenant.Assignment{Plan: p.Plan, EffectiveAt: p.EffectiveAt, BillingAnchor: p.BillingAnchor}
+		switch {
+		case !next.BillingAnchor.IsZero():
+		case ok:
+			next.BillingAnchor = before.BillingAnchor
+		default:
+			next.BillingAnchor = next.EffectiveAt
+		}
+		same := ok && before.Plan == next.Plan && before.BillingAnchor.Equal(next.BillingAnchor)
+		if same && (!given || before.EffectiveAt.Equal(next.EffectiveAt)) {
+			answer.Assignment = before
+			return nil
+		}
+		answer.Assignment = next
+		a := event.PlanAssigned{Tenant: id, Plan: string(next.Plan), EffectiveAt: next.EffectiveAt, BillingAnchor: next.BillingAnchor, By: by}.Append(expected)
+		return &a
+	})
+	return answer, err
+}
+
+// checkAssignment checks what was asked for, cuts its instants, and finds the plan's version.
+func (l *Ledger) checkAssignment(ctx context.Context, p *PlanAssignment) (version int, err error) {
+	c, err := l.directory.Catalog(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("read the catalog: %w", err)
+	}
+	var bad invalid.List
+	if known := planKeys(c.Catalog); !slices.Contains(known, string(p.Plan)) {
+		bad.Add("/plan", "invalid_event", fmt.Sprintf("there is no plan %q; %s", shorten(string(p.Plan)), knownKeys("plans", known)))
+	}
+	checkTime(&bad, "effectiveAt", &p.EffectiveAt)
+	checkTime(&bad, "billingAnchor", &p.BillingAnchor)
+	return max(c.Versions[p.Plan], 1), bad.Err()
+}
+
+// Override gives a tenant its own maximum of a limit. Instants are cut to milliseconds.
+type Override struct {
+	Limit  catalog.LimitKey
+	Max    money.Decimal // 0 blocks
+	From   time.Time     // zero: at once
+	Until  time.Time     // exclusive; zero: for ever
+	Reason string
+}
+
+// OverriddenLimit answers an override.
+type OverriddenLimit struct {
+	tenant.Override
+	Changed  bool
+	Position eventstore.Position // from which on the override is seen
+}
+
+// OverrideLimit gives a tenant its own maximum of a limit, in place of every plan's and of the override before it. The same
+// again writes nothing. Errors: tenant.ErrUnknown; *invalid.Error; ErrConflict.
+func (l *Ledger) OverrideLimit(ctx context.Context, id event.TenantID, o Override, by event.Actor) (OverriddenLimit, error) {
+	if _, err := l.directory.Tenant(ctx, id); err != nil {
+		return OverriddenLimit{}, fmt.Errorf("tenant %q: %w", id, err)
+	}
+	if err := l.checkOverride(ctx, &o); err != nil {
+		return OverriddenLimit{}, err
+	}
+	answer := OverriddenLimit{Override: tenant.Override{Limit: o.Limit, Max: o.Max, From: o.From, Until: o.Until, Reason: o.Reason, By: by}}
+	changed, at, err := l.subscribe(ctx, id, func(s tenant.Subscription, expected eventstore.Revision) *eventstore.Append {
+		if before, ok := s.Overriding(o.Limit); ok && sameOverride(before, answer.Override) {
+			return nil
+		}
+		a := event.LimitOverridden{Tenant: id, Limit: string(o.Limit), Max: o.Max, From: o.From, Until: o.Until, Reason: o.Reason, By: by}.Append(expected)
+		return &a
+	})
+	answer.Changed, answer.Position = changed, at
+	return answer, err
+}
+
+// sameOverride ignores who said it.
+func sameOverride(a, b tenant.Override) bool {
+	return a.Max.Equal(b.Max) && a.From.Equal(b.From) && a.Until.Equal(b.Until) && a.Reason == b.Reason
+}
+
+func (l *Ledger) checkOverride(ctx context.Context, o *Override) error {
+	c, err := l.directory.Catalog(ctx)
+	if err != nil {
+		return fmt.Errorf("read the catalog: %w", err)
+	}
+	var bad invalid.List
+	kinds := maximums(c.Catalog)
+	of, ok := kinds[o.Limit]
+	if !ok {
+		known := make([]string, 0, len(kinds))
+		for key := range kinds {
+			known = append(known, string(key))
+		}
+		slices.Sort(known)
+		bad.Add("/limit", "invalid_event", fmt.Sprintf("no plan has a limit %q with a maximum; %s", shorten(string(o.Limit)), knownKeys("those", known)))
+	}
+	switch _, scale, fits := o.Max.Coefficient(); {
+	case o.Max.Sign() < 0:
+		bad.Add("/max", "invalid_event", "max must be at least 0")
+	case !isQuantity(o.Max):
+		bad.Add("/max", "invalid_event", "max has "+money.ErrRange.Error())
+	case slices.ContainsFunc(of, countsChecks) && (!fits || scale > 0):
+		bad.Add("/max", "invalid_event", fmt.Sprintf("max must be a whole number: %s counts checks", o.Limit))
+	}
+	checkTime(&bad, "from", &o.From)
+	checkTime(&bad, "until", &o.Until)
+	switch {
+	case o.Until.IsZero():
+	case !o.Until.After(o.From):
+		bad.Add("/until", "invalid_event", "until must be after from")
+	case !o.Until.After(l.now()):
+		bad.Add("/until", "invalid_event", "until must be after now")
+	}
+	var reason *invalid.Error
+	if errors.As(checkReason(o.Reason), &reason) {
+		for _, f := range reason.Fields {
+			bad.Add(f.Pointer, f.Code, f.Detail)
+		}
+	}
+	return bad.Err()
+}
+
+// RemoveOverride makes a limit what the plan says again; removed is false when it was that already, also where there is no
+// such limit. Errors: tenant.ErrUnknown; ErrConflict.
+func (l *Ledger) RemoveOverride(ctx context.Context, id event.TenantID, limit catalog.LimitKey, by event.Actor) (removed bool, at eventstore.Position, err error) {
+	if _, err := l.directory.Tenant(ctx, id); err != nil {
+		return false, at, fmt.Errorf("tenant %q: %w", id, err)
+	}
+	return l.subscribe(ctx, id, func(s tenant.Subscription, expected eventstore.Revision) *eventstore.Append {
+		if _, ok := s.Overriding(limit); !ok {
+			return nil
+		}
+		a := event.LimitOverrideRemoved{Tenant: id, Limit: string(limit), By: by}.Append(expected)
+		return &a
+	})
+}
+
+// subscribe decides on a tenant's subscription as the log has it and appends at its revision; nil is nothing to write. When
+// somebody was faster, it decides again. It returns when the directory shows what was decided on, and from which position on
+// it is seen: the zero one where nothing was ever said.
+func (l *Ledger) subscribe(ctx context.Context, id event.TenantID, decide func(tenant.Subscription, eventstore.Revision) *eventstore.Append) (changed bool, at eventstore.Position, err error) {
+	for range maxAttempts {
+		recorded, err := l.readStream(ctx, event.SubscriptionStream(id))
+		if err != nil {
+			return false, at, err
+		}
+		var s tenant.Subscription
+		for _, r := range recorded {
+			payload, err := event.Decode(r)
+			if err != nil {
+				return false, at, err
+			}
+			var ok bool
+			if s, ok = s.Apply(payload); !ok {
+				return false, at, fmt.Errorf("%w: %T in the stream of a subscription", event.ErrMalformed, payload)
+			}
+		}
+		a := decide(s, eventstore.Revision(len(recorded))-1)
+		switch {
+		case a == nil && len(recorded) == 0:
+			return false, at, nil
+		case a == nil:
+			at = recorded[len(recorded)-1].Position
+			return false, at, l.reached(ctx, at)
+		}
+		r, err := l.appendOne(ctx, *a)
+		if err != nil {
+			return false, at, err
+		}
+		if r.Outcome == eventstore.Conflict {
+			continue
+		}
+		return r.Outcome == eventstore.Appended, r.Position, l.reached(ctx, r.Position)
+	}
+	return false, at, fmt.Errorf("%w: the tenant's subscription is being changed by others at the same time", ErrConflict)
+}
+
+func tick(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }
+
+// checkTime cuts an instant to milliseconds and bounds it: everything about plans happens since there are computers, and in
+// years that every calendar can write.
+func checkTime(bad *invalid.List, name string, t *time.Time) {
+	if t.IsZero() {
+		return
+	}
+	*t = tick(*t)
+	if y := t.Year(); y < 1970 || y > 9999 {
+		bad.Add("/"+name, "invalid_event", name+" must be between the years 1970 and 9999")
+	}
+}
+
+// isQuantity reports whether a number is within the bounds of what comes from outside.
+func isQuantity(d money.Decimal) bool {
+	_, err := money.ParseQuantity(d.String())
+	return err == nil
+}
+
+func planKeys(c catalog.Catalog) []string {
+	keys := make([]string, len(c.Plans))
+	for i := range c.Plans {
+		keys[i] = string(c.Plans[i].Key)
+	}
+	return keys
+}
+
+// maximums are the limits of all plans that have a maximum, with the kinds that they have.
+func maximums(c catalog.Catalog) map[catalog.LimitKey][]catalog.LimitKind {
+	kinds := map[catalog.LimitKey][]catalog.LimitKind{}
+	for i := range c.Plans {
+		for _, l := range c.Plans[i].Limits {
+			switch l.Kind {
+			case catalog.Rate, catalog.Quota, catalog.Concurrency, catalog.Max, catalog.Budget:
+				kinds[l.Key] = append(kinds[l.Key], l.Kind)
+			}
+		}
+	}
+	return kinds
+}
+
+func countsChecks(k catalog.LimitKind) bool { return k == catalog.Rate || k == catalog.Concurrency }
+
+// knownKeys tells what there is instead.
+func knownKeys(what string, known []string) string {
+	const most = 50
+	switch {
+	case len(known) == 0:
+		return "the catalog in force has none"
+	case len(known) > most:
+		return fmt.Sprintf("there are %s and %d more %s", strings.Join(known[:most], ", "), len(known)-most, what)
+	}
+	return fmt.Sprintf("the known %s are %s", what, strings.Join(known, ", "))
+}
+
+// shorten keeps an answer from repeating all that was sent.
+func shorten(s string) string {
+	if runes := []rune(s); len(runes) > 100 {
+		return string(runes[:100]) + "..."
+	}
+	return s
+}

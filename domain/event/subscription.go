@@ -1,0 +1,70 @@
+package event
+
+import (
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/money"
+)
+
+// PlanAssigned: the tenant has the plan from EffectiveAt on, until the next assignment takes effect. Another assignment at
+// the same instant replaces this one.
+type PlanAssigned struct {
+	Tenant        TenantID  `json:"tenantId"`
+	Plan          string    `json:"plan"`
+	EffectiveAt   time.Time `json:"effectiveAt"`
+	BillingAnchor time.Time `json:"billingAnchor"` // billing cycles start on its date in the tenant's zone
+	By            Actor     `json:"by"`
+}
+
+// LimitOverridden: the tenant's limit has another maximum than its plan says. It replaces the override before it.
+type LimitOverridden struct {
+	Tenant TenantID      `json:"tenantId"`
+	Limit  string        `json:"limit"`
+	Max    money.Decimal `json:"max"`
+	From   time.Time     `json:"from,omitzero"`  // zero: at once
+	Until  time.Time     `json:"until,omitzero"` // exclusive; zero: for ever
+	Reason string        `json:"reason"`
+	By     Actor         `json:"by"`
+}
+
+// LimitOverrideRemoved: the limit is what the plan says again.
+type LimitOverrideRemoved struct {
+	Tenant TenantID `json:"tenantId"`
+	Limit  string   `json:"limit"`
+	By     Actor    `json:"by"`
+}
+
+// SubscriptionStream is the stream of what a tenant is entitled to: its plan and the exceptions from it.
+func SubscriptionStream(t TenantID) eventstore.StreamName {
+	return eventstore.StreamName("subscription-" + uuid.NewSHA1(eventSpace, []byte(t)).String())
+}
+
+func (e PlanAssigned) of() TenantID         { return e.Tenant }
+func (e LimitOverridden) of() TenantID      { return e.Tenant }
+func (e LimitOverrideRemoved) of() TenantID { return e.Tenant }
+
+func (e PlanAssigned) missing() bool {
+	return e.Tenant == "" || e.Plan == "" || e.EffectiveAt.IsZero() || e.BillingAnchor.IsZero()
+}
+func (e LimitOverridden) missing() bool {
+	return e.Tenant == "" || e.Limit == "" || e.Max.Sign() < 0
+}
+func (e LimitOverrideRemoved) missing() bool { return e.Tenant == "" || e.Limit == "" }
+
+// Append is the log entry after revision expected.
+func (e PlanAssigned) Append(expected eventstore.Revision) eventstore.Append {
+	return command(SubscriptionStream(e.Tenant), e.Tenant, expected, string(planAssigned), encodeJSON(e))
+}
+
+// Append is the log entry after revision expected.
+func (e LimitOverridden) Append(expected eventstore.Revision) eventstore.Append {
+	return command(SubscriptionStream(e.Tenant), e.Tenant, expected, string(limitOverridden), encodeJSON(e))
+}
+
+// Append is the log entry after revision expected.
+func (e LimitOverrideRemoved) Append(expected eventstore.Revision) eventstore.Append {
+	return command(SubscriptionStream(e.Tenant), e.Tenant, expected, string(limitOverrideRemoved), encodeJSON(e))
+}

@@ -1,0 +1,412 @@
+package limit
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/btree"
+
+	"github.com/tollgate-io/tollgate/domain/calendar"
+	"github.com/tollgate-io/tollgate/domain/catalog"
+	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/money"
+)
+
+// ErrGap: a decision is missing between what an account knows and what it is told. Load the account again.
+var ErrGap = errors.New("a decision is missing")
+
+// Source names a check, and the usage event that it announces, within a tenant.
+type Source struct {
+	Type   event.Type
+	Source event.SourceID
+}
+
+func compareSources(a, b Source) int {
+	return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Source, b.Source))
+}
+
+// Hold is an allowed check whose usage has not arrived: what it keeps aside, and the memory that makes asking again
+// harmless.
+type Hold struct {
+	event.LimitDecided
+	Position eventstore.Position // of the decision
+}
+
+// ExpiresAt is when the first part of the hold ends; when it is forgotten, where no limit holds anything.
+func (h *Hold) ExpiresAt() time.Time {
+	first := h.KeepUntil
+	for i := range h.Parts {
+		if e := h.Parts[i].ExpiresAt; !e.IsZero() && e.Before(first) {
+			first = e
+		}
+	}
+	return first
+}
+
+func (h *Hold) source() Source { return Source{h.Type, h.Source} }
+
+// part is what the hold keeps of a limit at an instant.
+func (h *Hold) part(limit string, now Tick) money.Decimal {
+	for i := range h.Parts {
+		if p := &h.Parts[i]; p.Limit == limit && !p.ExpiresAt.IsZero() && TickOf(p.ExpiresAt) > now {
+			return p.Requested
+		}
+	}
+	return money.Decimal{}
+}
+
+// lease is a part of a hold among those of one limit, ordered by when they end.
+type lease struct {
+	ends   Tick
+	source Source
+	amount money.Decimal
+}
+
+func (a lease) before(b lease) bool {
+	return cmp.Or(cmp.Compare(a.ends, b.ends), compareSources(a.source, b.source)) < 0
+}
+
+// pool is what is held of one limit: the leases that have not ended, and their sum.
+type pool struct {
+	leases *btree.BTreeG[lease]
+	sum    money.Decimal
+}
+
+const branching = 16 // of the trees
+
+func newTree() *btree.BTreeG[lease] { return btree.NewG(branching, lease.before) }
+
+func (p *pool) put(l lease) {
+	if _, replaced := p.leases.ReplaceOrInsert(l); replaced {
+		panic(fmt.Sprintf("limit: two leases of %s end at %d", l.source.Source, l.ends)) // a hold is dropped before it is replaced
+	}
+	p.sum = p.sum.Add(l.amount)
+}
+
+func (p *pool) drop(l lease) {
+	if gone, ok := p.leases.Delete(l); ok {
+		p.sum = p.sum.Sub(gone.amount)
+	}
+}
+
+// Account is what limits know about one tenant: a fold of its decisions and usage events. It is not safe for concurrent
+// use.
+type Account struct {
+	tenant   event.TenantID
+	revision eventstore.Revision // of the last decision
+	state    State
+	holds    map[Source]*Hold
+	endings  *btree.BTreeG[lease] // of whole holds
+	pools    map[string]*pool
+	series   map[Series]*series
+	reached  Tick // the latest instant that the account was asked about: what had ended by then is gone
+	forgot   Tick // when buckets were dropped last
+
+	windows  map[catalog.Period]calendar.Window // the ones asked for last
+	calendar calendar.Calendar
+
+	// journal undoes what was done since Begin, last first.
+	journal   []func()
+	recording bool
+}
+
+// Snapshot is an account as the quota read model has it.
+type Snapshot struct {
+	Revision eventstore.Revision // of the last decision in it; eventstore.NoStream if none
+	State    State
+	Holds    []Hold
+	At       int64 // offset of the last event in it
+}
+
+// NewAccount makes an account from a snapshot. What happened after it is told by Apply.
+func NewAccount(t event.TenantID, s Snapshot) *Account {
+	a := &Account{
+		tenant: t, revision: s.Revision, state: s.State, holds: make(map[Source]*Hold, len(s.Holds)), endings: newTree(),
+		pools: map[string]*pool{}, series: map[Series]*series{}, windows: map[catalog.Period]calendar.Window{},
+	}
+	for i := range s.Holds {
+		a.put(&s.Holds[i])
+	}
+	return a
+}
+
+// Revision is that of the last decision.
+func (a *Account) Revision() eventstore.Revision { return a.revision }
+
+// AddSeries makes the account add up a series. Facts that stand in the log after what is loaded must be told afterwards.
+func (a *Account) AddSeries(l Loaded) { a.series[l.Series] = newSeries(l) }
+
+// Misses reports whether the account does not add up something that the policy looks at.
+func (a *Account) Misses(p *Policy) bool {
+	return slices.ContainsFunc(p.Needs(), func(n Need) bool {
+		s := a.series[n.Series]
+		return s == nil || n.Minutes && !s.Need.Minutes
+	})
+}
+
+// Event is something that happened to the tenant, as the log tells it.
+type Event struct {
+	Position eventstore.Position
+	Revision eventstore.Revision
+	Payload  any
+	Meters   []catalog.Meter // that count it, where it is about a fact
+}
+
+// Apply folds an event. Decisions that the account knows already are skipped; usage events come in the order of the log.
+// Error: ErrGap.
+func (a *Account) Apply(e Event) error {
+	switch p := e.Payload.(type) {
+	case event.UsageRecorded:
+		// A decision that stands after the usage was made without knowing it: its hold ends by itself.
+		if h := a.holds[Source{p.Type, p.Source}]; h != nil && h.Position.Offset < e.Position.Offset {
+			a.drop(h.source())
+		}
+		a.count(e, Fact{Usage: p.Usage, Meters: e.Meters})
+	case event.UsageVoided:
+		a.count(e, Fact{Usage: p.Usage, Meters: e.Meters, Back: true})
+	case event.UsageAdjusted:
+		a.count(e, Fact{Usage: p.Usage, Meters: e.Meters, Back: true})
+		a.count(e, Fact{Usage: p.After(), Meters: e.Meters})
+	case event.LimitDecided, event.HoldReleased, event.HoldExpired:
+		if e.Revision <= a.revision {
+			return nil
+		}
+		if e.Revision != a.revision+1 {
+			return fmt.Errorf("%w: revision %d of %s follows %d", ErrGap, e.Revision, a.tenant, a.revision)
+		}
+		a.decided(p, e.Position)
+	}
+	return nil
+}
+
+// count adds a fact to every series that it belongs to.
+func (a *Account) count(e Event, f Fact) {
+	for _, s := range a.series { // each on its own, so their order is of no importance
+		if q, counts := s.Need.quantity(f.Usage, f.Meters); counts {
+			s.add(e.Position.Offset, f.OccurredAt, f.signed(q))
+		}
+	}
+}
+
+// decided folds the next event of the quota stream.
+func (a *Account) decided(payload any, at eventstore.Position) {
+	a.note(func(revision eventstore.Revision) func() { return func() { a.revision = revision } }(a.revision))
+	a.revision++
+	switch p := payload.(type) {
+	case event.LimitDecided:
+		a.keepState(p)
+		a.state.Apply(p)
+		if p.Allowed {
+			a.drop(Source{p.Type, p.Source})
+		}
+		if p.Keeps {
+			a.put(&Hold{LimitDecided: p, Position: at})
+		}
+	case event.HoldReleased:
+		a.drop(Source{p.Type, p.Source})
+	case event.HoldExpired:
+		a.drop(Source{p.Type, p.Source})
+	}
+}
+
+// keepState notes how to undo what a decision does to the state.
+func (a *Account) keepState(e event.LimitDecided) {
+	if !a.recording {
+		return
+	}
+	now := a.state.Now
+	a.note(func() { a.state.Now = now })
+	for i := range e.Parts {
+		if !e.Parts[i].Taken {
+			continue
+		}
+		key := e.Parts[i].Limit
+		if e.Parts[i].Kind == event.AbuseGuardLimit {
+			guard := a.state.Guards[key]
+			a.note(func() { a.state.Guards[key] = guard })
+		} else {
+			slide := a.state.Slides[key]
+			a.note(func() { a.state.Slides[key] = slide })
+		}
+	}
+}
+
+func (a *Account) put(h *Hold) {
+	source := h.source()
+	a.holds[source] = h
+	a.endings.ReplaceOrInsert(lease{ends: TickOf(h.KeepUntil), source: source})
+	for i := range h.Parts {
+		p := &h.Parts[i]
+		if p.ExpiresAt.IsZero() {
+			continue
+		}
+		of := a.pools[p.Limit]
+		if of == nil {
+			of = &pool{leases: newTree()}
+			a.pools[p.Limit] = of
+		}
+		of.put(lease{TickOf(p.ExpiresAt), source, p.Requested})
+	}
+	a.note(func() { a.drop(source) })
+}
+
+func (a *Account) drop(source Source) {
+	h := a.holds[source]
+	if h == nil {
+		return
+	}
+	delete(a.holds, source)
+	a.endings.Delete(lease{ends: TickOf(h.KeepUntil), source: source})
+	for i := range h.Parts {
+		p := &h.Parts[i]
+		if of := a.pools[p.Limit]; of != nil && !p.ExpiresAt.IsZero() {
+			of.drop(lease{ends: TickOf(p.ExpiresAt), source: source})
+		}
+	}
+	a.note(func() { a.put(h) })
+}
+
+func (a *Account) note(undo func()) {
+	if a.recording {
+		a.journal = append(a.journal, undo)
+	}
+}
+
+// Begin starts to record, so that decisions which could not be appended can be taken back. Between Begin and Keep or
+// Undo, nothing but Propose may change the account.
+func (a *Account) Begin() { a.recording, a.journal = true, a.journal[:0] }
+
+// Propose folds an event of the quota stream that is about to be appended.
+func (a *Account) Propose(e event.QuotaEvent) { a.decided(e, eventstore.Position{}) }
+
+// Keep confirms what was proposed; last is where the last of these events stands in the log.
+func (a *Account) Keep(events []event.QuotaEvent, last eventstore.Position) {
+	a.recording = false
+	clear(a.journal)
+	for i, e := range slices.Backward(events) { // a check that was decided twice is where it was decided last
+		if d, ok := e.(event.LimitDecided); ok && d.Keeps {
+			if h := a.holds[Source{d.Type, d.Source}]; h != nil && h.Position == (eventstore.Position{}) {
+				h.Position = eventstore.Position{Partition: last.Partition, Offset: last.Offset - int64(len(events)-1-i)}
+			}
+		}
+	}
+}
+
+// Undo takes back what was proposed.
+func (a *Account) Undo() {
+	a.recording = false
+	for i := len(a.journal) - 1; i >= 0; i-- {
+		a.journal[i]()
+	}
+	clear(a.journal)
+}
+
+// Due reports whether some part of a hold has ended by then and still counts. Its usage may have been recorded before it
+// ended without the account having been told: tell it everything up to that instant before the next decision.
+func (a *Account) Due(now time.Time) bool {
+	at := a.clock(now)
+	for _, p := range a.pools {
+		if first, ok := p.leases.Min(); ok && first.ends <= at {
+			return true
+		}
+	}
+	return false
+}
+
+// clock is the account's time: that of the caller, unless that goes back.
+func (a *Account) clock(now time.Time) Tick { return max(TickOf(now), a.state.Now, a.reached) }
+
+// advance lets time pass and returns the instant at which a decision is made: never before an earlier one.
+func (a *Account) advance(now time.Time) Tick {
+	at := a.clock(now)
+	a.reached = at
+	for _, p := range a.pools { // each on its own, so their order is of no importance
+		for {
+			first, ok := p.leases.Min()
+			if !ok || first.ends > at {
+				break
+			}
+			p.drop(first)
+		}
+	}
+	if at >= a.forgot.after(RecentMinutes) {
+		a.forgot = at
+		for _, s := range a.series {
+			s.forget(at)
+		}
+	}
+	return at
+}
+
+// Hold returns an open hold.
+func (a *Account) Hold(s Source, now time.Time) (Hold, bool) {
+	h := a.open(s, a.clock(now))
+	if h == nil {
+		return Hold{}, false
+	}
+	return *h, true
+}
+
+func (a *Account) open(s Source, at Tick) *Hold {
+	h := a.holds[s]
+	if h == nil || TickOf(h.KeepUntil) <= at {
+		return nil
+	}
+	return h
+}
+
+// Holds returns the open holds in the order in which they end.
+func (a *Account) Holds(now time.Time) []Hold {
+	at := a.clock(now)
+	open := make([]Hold, 0, len(a.holds))
+	a.endings.AscendGreaterOrEqual(lease{ends: at + 1}, func(l lease) bool {
+		open = append(open, *a.holds[l.source])
+		return true
+	})
+	return open
+}
+
+// Expired returns holds that have ended without anybody having said so, at most so many.
+func (a *Account) Expired(now time.Time, most int) []event.QuotaEvent {
+	at := a.clock(now)
+	var ended []event.QuotaEvent
+	a.endings.Ascend(func(l lease) bool {
+		if l.ends > at || len(ended) == most {
+			return false
+		}
+		ended = append(ended, event.HoldExpired{
+			Identity:  event.Identity{Tenant: a.tenant, Type: l.source.Type, Source: l.source.Source},
+			ExpiredAt: l.ends.Time(),
+		})
+		return true
+	})
+	return ended
+}
+
+// Release is the event that ends an open hold; nil where there is none.
+func (a *Account) Release(s Source, now time.Time, by event.Actor) event.QuotaEvent {
+	at := a.clock(now)
+	if a.open(s, at) == nil {
+		return nil
+	}
+	return event.HoldReleased{Identity: event.Identity{Tenant: a.tenant, Type: s.Type, Source: s.Source}, ReleasedAt: at.Time(), By: by}
+}
+
+// window is the period that contains an instant. The last answers are kept: nearly all checks fall into them.
+func (a *Account) window(p *Policy, period catalog.Period, at Tick) calendar.Window {
+	if a.calendar != p.Calendar {
+		a.calendar = p.Calendar
+		clear(a.windows)
+	}
+	t := at.Time()
+	w := a.windows[period]
+	if !w.Contains(t) {
+		w = p.Calendar.Window(period, t)
+		a.windows[period] = w
+	}
+	return w
+}

@@ -1,0 +1,103 @@
+package limit
+
+import (
+	"github.com/tollgate-io/tollgate/domain/calendar"
+	"github.com/tollgate-io/tollgate/domain/catalog"
+	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/money"
+)
+
+// budget judges money: what the window's usage comes to at the plan's prices for usage, and what the check would add to it.
+// While no other check holds anything, its usage comes next, so what it adds is known. Otherwise the usage of the others may
+// come before it and use up what is included or cheap; then it is the most that it can add. Fees do not count; they are
+// owed whatever is used.
+func (d *decision) budget(l *Limit, part *event.LimitPart) {
+	period := l.Window.Period
+	all := make([]*series, len(d.policy.prices))
+	for i := range d.policy.prices {
+		p := &d.policy.prices[i]
+		all[i] = d.account.series[Series{p.Meter, whereKey(p.Where)}]
+	}
+	d.windowed(l, part, measure{
+		period: period,
+		series: all,
+		used: func(w calendar.Window) (spent money.Decimal) {
+			for i := range d.policy.prices {
+				p := &d.policy.prices[i]
+				spent = spent.Add(amount(&p.Price, d.sum(all[i], period, w)))
+			}
+			return spent
+		},
+		requested: func(w calendar.Window, alone bool) (cost money.Decimal, known bool) {
+			for i := range d.policy.prices {
+				p := &d.policy.prices[i]
+				if p.meter.EventType != string(d.ask.Type) || !matches(p.Where, d.ask.Data) {
+					continue
+				}
+				q, ok := requested(p.meter, d.ask.Check)
+				if !ok {
+					return money.Decimal{}, false
+				}
+				before := d.sum(all[i], period, w)
+				more := dearest(&p.Price, before, q)
+				if alone {
+					more = amount(&p.Price, before.Add(q)).Sub(amount(&p.Price, before))
+				}
+				cost = cost.Add(more.Max(money.Decimal{}))
+			}
+			return cost, true
+		},
+	})
+}
+
+// dearest is the most that a quantity adds to what is used and to any quantity that comes in between; of a volume price whose
+// tiers rise, what it adds to what is used.
+func dearest(p *catalog.Price, used, q money.Decimal) money.Decimal {
+	whole := *p
+	whole.Included = money.Decimal{}
+	if len(p.Tiers) == 0 {
+		return amount(&whole, q)
+	}
+	reached := used.Sub(p.Included)
+	var unit money.Decimal
+	for _, t := range p.Tiers {
+		if t.Open() || t.UpTo.Cmp(reached) > 0 {
+			unit = unit.Max(t.Unit)
+		}
+	}
+	if p.Model == catalog.Graduated {
+		return q.Mul(unit)
+	}
+	return reached.Max(money.Decimal{}).Add(q).Mul(unit).Sub(amount(p, used))
+}
+
+// amount is what a quantity costs, exact and unrounded: the rules of catalog.PriceModel.
+func amount(p *catalog.Price, quantity money.Decimal) money.Decimal {
+	q := quantity.Sub(p.Included)
+	if q.Sign() <= 0 {
+		return money.Decimal{}
+	}
+	switch p.Model {
+	case catalog.PerUnit:
+		return q.Mul(p.Unit)
+	case catalog.Package:
+		return q.Ceil(p.Size).Mul(p.Unit)
+	case catalog.Percentage:
+		return q.Mul(p.Percent).Mul(money.Scaled(1, 2))
+	case catalog.Volume:
+		for _, t := range p.Tiers {
+			if t.Open() || q.Cmp(t.UpTo) <= 0 {
+				return q.Mul(t.Unit)
+			}
+		}
+	case catalog.Graduated:
+		var sum, from money.Decimal
+		for _, t := range p.Tiers {
+			if t.Open() || q.Cmp(t.UpTo) <= 0 {
+				return sum.Add(q.Sub(from).Mul(t.Unit))
+			}
+			sum, from = sum.Add(t.UpTo.Sub(from).Mul(t.Unit)), t.UpTo
+		}
+	}
+	return money.Decimal{}
+}

@@ -1,0 +1,615 @@
+package limit
+
+import (
+	"iter"
+	"slices"
+	"time"
+
+	"github.com/tollgate-io/tollgate/domain/calendar"
+	"github.com/tollgate-io/tollgate/domain/catalog"
+	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/money"
+)
+
+// How long a hold is kept.
+const (
+	DefaultTTL = 15 * time.Minute // where neither the check nor the limit says
+	MinTTL     = time.Second
+	MaxTTL     = 7 * 24 * time.Hour
+)
+
+// Ask is a check with what it wants to be kept.
+type Ask struct {
+	event.Check
+	NoHold bool          // decide and record, keep nothing
+	TTL    time.Duration // of the hold; 0: as the limits say
+}
+
+// Answer is what a check is told.
+type Answer struct {
+	event.LimitDecided
+	// Replayed: the check was allowed before and its hold is open, or its usage is recorded. Nothing is taken again.
+	Replayed bool
+	// Record: the decision is new and has to be appended before anybody is told.
+	Record bool
+	// Hold is the open hold of a replayed answer.
+	Hold *Hold
+}
+
+// Decide answers a check. All limits that apply are decided together: all pass and everything is taken, or nothing is. The
+// account is left as it is; Propose the decision to make it count.
+//
+// An open hold of the same check is the check's own: asking again for the same renews it, for more tries to raise it, for
+// less lowers it. What is asked again is not counted again by sliding limits, and never needs more room than it adds.
+func (a *Account) Decide(p *Policy, ask Ask, now time.Time) Answer {
+	at := a.advance(now)
+	own := a.open(Source{ask.Type, ask.Source}, at)
+	d := &decision{account: a, policy: p, ask: ask, at: at, own: own}
+	fingerprint := ask.Fingerprint()
+	if own != nil && own.Fingerprint == fingerprint && d.whole() {
+		return d.renew()
+	}
+	e := event.LimitDecided{
+		Identity: ask.Identity, Quantity: ask.Quantity, DecidedAt: at.Time(), Allowed: true, PlanVersion: p.PlanVersion, Fingerprint: fingerprint,
+		Parts: make([]event.LimitPart, 0, len(p.Limits)),
+	}
+	for i := range p.Limits {
+		l := &p.Limits[i]
+		if !p.applies(l, ask.Type) {
+			continue
+		}
+		part := d.judge(l)
+		e.Allowed = e.Allowed && !part.Denied
+		e.Parts = append(e.Parts, part)
+	}
+	d.settle(&e)
+	return Answer{LimitDecided: e, Record: true}
+}
+
+// Recorded answers a check whose usage is on the log already: it was allowed, and there is nothing left to hold.
+func (a *Account) Recorded(p *Policy, ask Ask, now time.Time) Answer {
+	d := &decision{account: a, policy: p, ask: ask, at: a.advance(now)}
+	return Answer{LimitDecided: d.view(), Replayed: true}
+}
+
+// decision is one check on its way through the limits.
+type decision struct {
+	account *Account
+	policy  *Policy
+	ask     Ask
+	at      Tick
+	own     *Hold // the check's open hold
+}
+
+// whole reports whether every part of the check's hold is open.
+func (d *decision) whole() bool {
+	for i := range d.own.Parts {
+		if e := d.own.Parts[i].ExpiresAt; !e.IsZero() && TickOf(e) <= d.at {
+			return false
+		}
+	}
+	return true
+}
+
+// ttl is how long a part of the hold lasts.
+func (d *decision) ttl(l catalog.Duration) time.Duration {
+	switch {
+	case d.ask.TTL > 0:
+		return d.ask.TTL
+	case l.Value() > 0:
+		return l.Value()
+	default:
+		return DefaultTTL
+	}
+}
+
+// judge asks one limit.
+func (d *decision) judge(l *Limit) event.LimitPart {
+	part := event.LimitPart{Limit: string(l.Key), Kind: l.kind, Max: l.Max, Overridden: l.Overridden}
+	switch l.kind {
+	case event.RateLimit:
+		d.rate(l, &part)
+	case event.QuotaLimit:
+		d.quota(l, &part)
+	case event.ConcurrencyLimit:
+		d.concurrency(l, &part)
+	case event.MaxLimit:
+		d.ceiling(l, &part)
+	case event.AccessLimit:
+		d.access(l, &part)
+	case event.RetryBudgetLimit:
+		d.retries(l, &part)
+	case event.BudgetLimit:
+		d.budget(l, &part)
+	case event.AbuseGuardLimit:
+		d.guard(l, &part)
+	}
+	return part
+}
+
+// settle ends a decision: what is taken, held and counted depends on whether all limits pass.
+func (d *decision) settle(e *event.LimitDecided) {
+	if !e.Allowed {
+		e.Data = d.ask.Data
+	}
+	keep := e.Allowed && !d.ask.NoHold && len(e.Parts) > 0
+	until := d.at.after(d.ttl(catalog.Duration{}))
+	for i := range e.Parts {
+		part := &e.Parts[i]
+		l := d.limit(part.Limit)
+		switch part.Kind {
+		case event.RateLimit, event.RetryBudgetLimit:
+			part.Taken = e.Allowed && d.own == nil
+			if part.Taken {
+				d.replenished(l, part)
+			}
+		case event.QuotaLimit, event.ConcurrencyLimit, event.BudgetLimit:
+			if keep {
+				ends := d.at.after(d.ttl(l.HoldTTL))
+				part.ExpiresAt = ends.Time()
+				until = max(until, ends)
+			}
+			if e.Allowed {
+				d.replenished(l, part)
+			}
+		case event.AbuseGuardLimit:
+			part.Taken = !part.Denied && d.own == nil
+			if part.Taken && !e.Allowed {
+				d.strike(l, part)
+			}
+		}
+	}
+	if keep {
+		e.Keeps, e.KeepUntil = true, until.Time()
+	}
+}
+
+func (d *decision) limit(key string) *Limit {
+	for i := range d.policy.Limits {
+		if string(d.policy.Limits[i].Key) == key {
+			return &d.policy.Limits[i]
+		}
+	}
+	return &Limit{}
+}
+
+// renew answers a check that asks for exactly what it holds. It moves the ends of the hold ahead, but writes so only when
+// that makes a difference: a client that asks twice within a moment has one decision.
+func (d *decision) renew() Answer {
+	e := d.view()
+	moved := false
+	until := TickOf(d.own.KeepUntil)
+	move := func(ends time.Time, ttl time.Duration) Tick {
+		next := max(TickOf(ends), d.at.after(ttl))
+		moved = moved || next > TickOf(ends).after(min(time.Second, ttl/10))
+		return next
+	}
+	for i := range e.Parts {
+		if part := &e.Parts[i]; !part.ExpiresAt.IsZero() {
+			ends := move(part.ExpiresAt, d.ttl(d.limit(part.Limit).HoldTTL))
+			part.ExpiresAt = ends.Time()
+			until = max(until, ends)
+		}
+	}
+	until = max(until, move(d.own.KeepUntil, d.ttl(catalog.Duration{})))
+	if d.ask.NoHold || !moved {
+		e.Keeps, e.KeepUntil = true, d.own.KeepUntil
+		for i := range e.Parts {
+			e.Parts[i].ExpiresAt = d.own.expires(e.Parts[i].Limit)
+		}
+		return Answer{LimitDecided: e, Replayed: true, Hold: d.own}
+	}
+	e.Keeps, e.KeepUntil = true, until.Time()
+	return Answer{LimitDecided: e, Replayed: true, Record: true, Hold: d.own}
+}
+
+// expires is when the hold's part of a limit ends; zero where it has none.
+func (h *Hold) expires(limit string) time.Time {
+	for i := range h.Parts {
+		if h.Parts[i].Limit == limit {
+			return h.Parts[i].ExpiresAt
+		}
+	}
+	return time.Time{}
+}
+
+// soft reports whether the hold went over a soft limit.
+func (h *Hold) soft(limit string) bool {
+	return slices.ContainsFunc(h.Parts, func(p event.LimitPart) bool { return p.Limit == limit && p.Soft })
+}
+
+// view is how the limits stand for a check that was allowed before. Parts of its hold keep what they hold.
+func (d *decision) view() event.LimitDecided {
+	e := event.LimitDecided{
+		Identity: d.ask.Identity, Quantity: d.ask.Quantity, DecidedAt: d.at.Time(), Allowed: true, PlanVersion: d.policy.PlanVersion,
+		Fingerprint: d.ask.Fingerprint(),
+	}
+	seen := map[string]bool{}
+	for i := range d.policy.Limits {
+		l := &d.policy.Limits[i]
+		if !d.policy.applies(l, d.ask.Type) {
+			continue
+		}
+		part := d.judge(l)
+		part.Denied, part.Soft, part.Taken = false, false, false
+		part.Requested = money.Decimal{}
+		if d.own != nil {
+			part.Requested, part.ExpiresAt = d.own.part(part.Limit, d.at), d.own.expires(part.Limit)
+			part.Soft = d.own.soft(part.Limit)
+		}
+		d.replenished(l, &part)
+		e.Parts = append(e.Parts, part)
+		seen[part.Limit] = true
+	}
+	if d.own == nil {
+		return e
+	}
+	for _, part := range d.own.Parts { // limits that are gone from the plan go on being held
+		if !seen[part.Limit] && !part.ExpiresAt.IsZero() {
+			part.Taken = false
+			e.Parts = append(e.Parts, part)
+		}
+	}
+	return e
+}
+
+// Status is how one limit stands, whatever is asked of it.
+type Status struct {
+	event.LimitPart
+	Limit *Limit
+}
+
+// View tells how every limit of the policy stands.
+func (a *Account) View(p *Policy, now time.Time) []Status {
+	at := a.advance(now)
+	all := make([]Status, 0, len(p.Limits))
+	for i := range p.Limits {
+		l := &p.Limits[i]
+		d := &decision{account: a, policy: p, at: at}
+		part := d.judge(l)
+		part.Denied, part.Soft, part.Requested = false, false, money.Decimal{}
+		if l.kind != event.AbuseGuardLimit {
+			part.ResetAt = time.Time{}
+			d.replenished(l, &part)
+		}
+		all = append(all, Status{part, l})
+	}
+	return all
+}
+
+// others is what other checks hold of a limit.
+func (d *decision) others(limit string) money.Decimal {
+	of := d.account.pools[limit]
+	if of == nil {
+		return money.Decimal{}
+	}
+	if d.own == nil {
+		return of.sum
+	}
+	return of.sum.Sub(d.own.part(limit, d.at))
+}
+
+// mine is what the check holds of a limit already.
+func (d *decision) mine(limit string) money.Decimal {
+	if d.own == nil {
+		return money.Decimal{}
+	}
+	return d.own.part(limit, d.at)
+}
+
+// measure is what a limit that counts in windows of the calendar looks at.
+type measure struct {
+	period catalog.Period
+	series []*series
+	used   func(calendar.Window) money.Decimal
+	// requested may depend on whether no other check holds anything at that time.
+	requested func(w calendar.Window, alone bool) (q money.Decimal, known bool)
+}
+
+func (d *decision) quota(l *Limit, part *event.LimitPart) {
+	of := d.account.series[Series{l.Meter, ""}]
+	q, known := requested(l.meter, d.ask.Check)
+	d.windowed(l, part, measure{
+		period:    l.Window.Period,
+		series:    []*series{of},
+		used:      func(w calendar.Window) money.Decimal { return d.sum(of, l.Window.Period, w) },
+		requested: func(calendar.Window, bool) (money.Decimal, bool) { return q, known },
+	})
+}
+
+// sum is that of one window of a series. Only the window of now is worth remembering.
+func (d *decision) sum(s *series, period catalog.Period, w calendar.Window) money.Decimal {
+	if w.Contains(d.at.Time()) {
+		return s.used(period, w)
+	}
+	return s.sum(period, w)
+}
+
+// windowed judges a sum within a window of the calendar. Where it is not known how much the check will add, it passes as
+// long as there is something left. A check that would take back something makes no room for others: it requests nothing.
+func (d *decision) windowed(l *Limit, part *event.LimitPart, m measure) {
+	w := d.account.window(d.policy, m.period, d.at)
+	part.WindowStart, part.WindowEnd = w.Start, w.End
+	part.Used, part.Held = m.used(w), d.others(part.Limit)
+	q, known := m.requested(w, d.leasesOfOthers(part.Limit) == 0)
+	q = q.Max(money.Decimal{})
+	part.Requested = q
+	switch {
+	case fits(part.Used.Add(part.Held), q, known, part.Max):
+	case d.own != nil && known && q.Cmp(d.mine(part.Limit)) <= 0: // asks for no more than it has
+	case l.Soft:
+		part.Soft = true
+	default:
+		part.Denied = true
+		part.ResetAt = d.whenFits(l, part, m).Time()
+	}
+}
+
+func fits(taken, requested money.Decimal, known bool, limit money.Decimal) bool {
+	if !known {
+		return taken.Cmp(limit) < 0
+	}
+	return taken.Add(requested).Cmp(limit) <= 0
+}
+
+// whenFits is the first instant at which the check fits if nothing else happens: leases of other checks end, and windows
+// turn. Between those instants nothing changes.
+func (d *decision) whenFits(l *Limit, part *event.LimitPart, m measure) Tick {
+	w := calendar.Window{Start: part.WindowStart, End: part.WindowEnd}
+	used, held, leases := part.Used, part.Held, d.leasesOfOthers(part.Limit)
+	passes := func() bool {
+		q, known := m.requested(w, leases == 0)
+		return fits(used.Add(held), q.Max(money.Decimal{}), known, l.Max)
+	}
+	turns := func(until Tick) (at Tick, ok bool) {
+		for at = d.turn(m, w); at <= until && at != never; at = d.turn(m, w) {
+			w = d.policy.Calendar.Window(m.period, at.Time())
+			used = m.used(w)
+			if passes() {
+				return at, true
+			}
+		}
+		return never, false
+	}
+	for next := range d.leases(part.Limit) {
+		if at, ok := turns(next.ends); ok {
+			return at
+		}
+		held = held.Sub(next.amount)
+		leases--
+		if passes() {
+			return next.ends
+		}
+	}
+	at, _ := turns(never)
+	return at
+}
+
+// turn is when the first window after w begins in which another quantity is used. That changes what a check costs even
+// where nothing has been spent; from one window without usage to the next, nothing changes.
+func (d *decision) turn(m measure, w calendar.Window) Tick {
+	first := never
+	for _, s := range m.series {
+		first = min(first, s.next(m.period, w.Start))
+	}
+	switch {
+	case first == never:
+		return never
+	case first < TickOf(w.End):
+		return TickOf(w.End)
+	default:
+		return TickOf(d.policy.Calendar.Window(m.period, first.Time()).Start)
+	}
+}
+
+// leasesOfOthers counts the leases of other checks.
+func (d *decision) leasesOfOthers(limit string) int {
+	of := d.account.pools[limit]
+	if of == nil {
+		return 0
+	}
+	n := of.leases.Len()
+	if d.own != nil {
+		if ends := d.own.expires(limit); !ends.IsZero() && TickOf(ends) > d.at {
+			n--
+		}
+	}
+	return n
+}
+
+// leases are those of other checks, in the order in which they end.
+func (d *decision) leases(limit string) iter.Seq[lease] {
+	return func(yield func(lease) bool) {
+		of := d.account.pools[limit]
+		if of == nil {
+			return
+		}
+		of.leases.Ascend(func(l lease) bool {
+			return d.own != nil && l.source == d.own.source() || yield(l)
+		})
+	}
+}
+
+func (d *decision) concurrency(l *Limit, part *event.LimitPart) {
+	one := money.Int(1)
+	part.Held, part.Requested = d.others(part.Limit), one
+	if part.Held.Add(one).Cmp(l.Max) <= 0 || d.mine(part.Limit).Sign() > 0 {
+		return
+	}
+	part.Denied = true
+	if l.Max.Sign() <= 0 {
+		return
+	}
+	excess := part.Held.Add(one).Sub(l.Max)
+	for next := range d.leases(part.Limit) {
+		excess = excess.Sub(next.amount)
+		if excess.Sign() <= 0 {
+			part.ResetAt = next.ends.Time()
+			return
+		}
+	}
+}
+
+func (d *decision) rate(l *Limit, part *event.LimitPart) {
+	window := l.length()
+	slide := d.account.state.Slides[part.Limit]
+	limit := wholeOf(l.Max)
+	part.WindowStart, part.WindowEnd = d.at.after(-window).Time(), d.at.Time()
+	part.Burst = l.Burst
+	part.Used, part.Requested = money.Int(slide.Taken.most(d.at, window)), money.Int(1)
+	if d.own != nil { // counted when it was asked for the first time
+		return
+	}
+	passes := slide.Taken.room(d.at, window, limit-1)
+	if l.Burst > 0 && passes != never {
+		passes = max(passes, slide.passBurst(d.at, limit, l.Burst, window))
+	}
+	if passes > d.at {
+		part.Denied, part.ResetAt = true, passes.Time()
+	}
+}
+
+// retries judges a check that says it is a retry: attempt above 1, and retryOf. A first attempt passes, and adds to what
+// retries may come to.
+func (d *decision) retries(l *Limit, part *event.LimitPart) {
+	window := l.length()
+	slide := d.account.state.Slides[part.Limit]
+	part.WindowStart, part.WindowEnd = d.at.after(-window).Time(), d.at.Time()
+	part.Max, part.Used = d.allowance(l, slide, d.at), money.Int(slide.Taken.most(d.at, window))
+	attempt, isRetry := attemptOf(d.ask.Data)
+	if !isRetry || d.own != nil {
+		return
+	}
+	part.Requested = money.Int(1)
+	if attempt.Cmp(money.Int(l.MaxAttempts)) > 0 {
+		part.Denied = true // for ever: time does not make it an earlier attempt
+		return
+	}
+	passes := func(at Tick) bool {
+		return money.Int(slide.Taken.most(at, window)+1).Cmp(d.allowance(l, slide, at)) <= 0
+	}
+	if passes(d.at) {
+		return
+	}
+	part.Denied = true
+	for _, c := range slide.Taken { // room is made when retries leave the window
+		if at := c.Last.after(window); at > d.at && passes(at) {
+			part.ResetAt = at.Time()
+			return
+		}
+	}
+}
+
+// allowance is minimum + ratio * first attempts, rounded down.
+func (d *decision) allowance(l *Limit, slide Slide, at Tick) money.Decimal {
+	firsts := money.Int(slide.Firsts.least(at, l.length()))
+	return money.Int(l.Minimum).Add(l.Ratio.Mul(firsts).Floor())
+}
+
+// attemptOf is the number of the attempt; a check is a retry from the second on, or when it names what it retries.
+func attemptOf(data event.Data) (attempt money.Decimal, isRetry bool) {
+	attempt, ok := data.Get("attempt").Decimal()
+	if !ok {
+		attempt = money.Int(1)
+	}
+	of := data.Get("retryOf")
+	named := of.Kind == event.Text && of.String() != ""
+	if attempt.Cmp(money.Int(1)) > 0 {
+		return attempt, true
+	}
+	return attempt, named
+}
+
+func (d *decision) ceiling(l *Limit, part *event.LimitPart) {
+	q, ok := d.ask.Quantity, true
+	if l.Field != "" {
+		q, ok = d.ask.Data.Get(l.Field).Decimal()
+	}
+	if ok {
+		part.Requested = q
+		part.Denied = q.Cmp(l.Max) > 0
+		return
+	}
+	v := d.ask.Data.Get(l.Field)
+	part.Denied = v.Kind != event.Absent && v.Kind != event.Null // whatever it is, nobody knows that it is small enough
+}
+
+func (d *decision) access(l *Limit, part *event.LimitPart) {
+	v := d.ask.Data.Get(l.Field)
+	for _, allowed := range l.Values {
+		if v.Kind != event.Absent && v.Kind != event.Null && v.String() == allowed {
+			return
+		}
+	}
+	part.Denied = true
+}
+
+func (d *decision) guard(l *Limit, part *event.LimitPart) {
+	window := l.length()
+	guard := d.account.state.Guards[part.Limit]
+	part.WindowStart, part.WindowEnd = d.at.after(-window).Time(), d.at.Time()
+	part.Max, part.Used = money.Int(l.Denials), money.Int(guard.Denials.most(d.at, window))
+	if guard.Until > d.at && d.own == nil {
+		part.Denied, part.ResetAt = true, guard.Until.Time()
+	}
+}
+
+// strike counts a denial, and starts a cooldown when there are too many. Strikes are forgotten when the guard had nothing
+// to do for the longest cooldown.
+func (d *decision) strike(l *Limit, part *event.LimitPart) {
+	window := l.length()
+	before := d.account.state.Guards[part.Limit]
+	guard := before.count(d.at, true, window)
+	denials, checks := guard.Denials.most(d.at, window), guard.Checks.most(d.at, window)
+	if denials < l.Denials || money.Int(denials).Cmp(l.Ratio.Mul(money.Int(checks))) < 0 {
+		return
+	}
+	strikes := before.Strikes
+	if d.at >= before.Until.after(l.MaxCooldown.Value()) {
+		strikes = 0
+	}
+	cooldown := l.Cooldown.Value()
+	for i := int64(0); i < strikes && cooldown < l.MaxCooldown.Value(); i++ {
+		cooldown *= 2
+	}
+	part.Strikes = strikes + 1
+	part.Until = d.at.after(min(cooldown, l.MaxCooldown.Value())).Time()
+}
+
+// replenished sets when a limit will be as good as new after an allowed check.
+func (d *decision) replenished(l *Limit, part *event.LimitPart) {
+	slide := d.account.state.Slides[part.Limit]
+	window := l.length()
+	set := func(t Tick) {
+		if t > 0 {
+			part.ResetAt = t.Time()
+		}
+	}
+	switch part.Kind {
+	case event.RateLimit:
+		if part.Taken {
+			set(d.at.after(window))
+		} else {
+			set(slide.Taken.empty(d.at, window))
+		}
+	case event.RetryBudgetLimit:
+		if part.Taken && part.Requested.Sign() > 0 {
+			set(d.at.after(window))
+		} else {
+			set(slide.Taken.empty(d.at, window))
+		}
+	case event.QuotaLimit, event.BudgetLimit:
+		part.ResetAt = part.WindowEnd
+	case event.ConcurrencyLimit:
+		last := Tick(0)
+		if !part.ExpiresAt.IsZero() {
+			last = TickOf(part.ExpiresAt)
+		}
+		if of := d.account.pools[part.Limit]; of != nil {
+			if l, ok := of.leases.Max(); ok {
+				last = max(last, l.ends)
+			}
+		}
+		set(last)
+	}
+}

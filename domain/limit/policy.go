@@ -1,0 +1,165 @@
+package limit
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/tollgate-io/tollgate/domain/calendar"
+	"github.com/tollgate-io/tollgate/domain/catalog"
+	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/money"
+	"github.com/tollgate-io/tollgate/domain/tenant"
+	"github.com/tollgate-io/tollgate/domain/usage"
+)
+
+// Policy is what holds for one tenant from From on and before Until. It is immutable.
+type Policy struct {
+	PlanVersion string // "pro@3"; "" for a tenant without a plan: nothing is limited
+	Currency    catalog.Currency
+	Limits      []Limit // in the order of the plan
+	Calendar    calendar.Calendar
+	From, Until time.Time // zero Until: until something is changed
+
+	meters []catalog.Meter
+	prices []pricedMeter
+}
+
+// Limit is a limit of the plan with the tenant's own maximum, where it has one.
+type Limit struct {
+	catalog.Limit
+	Overridden bool
+
+	kind  event.LimitKind
+	meter catalog.Meter // of a quota
+}
+
+// length is that of a sliding window in whole ticks, rounded up, so that a window that is no whole number of them never
+// has more in it than its limit.
+func (l *Limit) length() time.Duration {
+	return (l.Window.Length.Value() + time.Millisecond - 1).Truncate(time.Millisecond)
+}
+
+type pricedMeter struct {
+	catalog.Price
+	meter catalog.Meter
+}
+
+// NewPolicy puts together what holds at an instant.
+func NewPolicy(c *catalog.Catalog, versions map[catalog.PlanKey]int, s tenant.Subscription, zone *time.Location, at time.Time) *Policy {
+	p := &Policy{From: at, Calendar: calendar.Calendar{Zone: zone}, meters: c.Meters}
+	change := func(t time.Time) {
+		if t.After(at) && (p.Until.IsZero() || t.Before(p.Until)) {
+			p.Until = t
+		}
+	}
+	for _, a := range s.Assignments {
+		change(a.EffectiveAt)
+	}
+	for _, o := range s.Overrides {
+		change(o.From)
+		change(o.Until)
+	}
+	assigned, ok := s.At(at)
+	if !ok {
+		return p
+	}
+	p.Calendar.Anchor = assigned.BillingAnchor
+	i := slices.IndexFunc(c.Plans, func(plan catalog.Plan) bool { return plan.Key == assigned.Plan })
+	if i < 0 {
+		return p // the plan was taken out of the catalog
+	}
+	plan := &c.Plans[i]
+	p.PlanVersion = fmt.Sprintf("%s@%d", plan.Key, max(versions[plan.Key], 1))
+	p.Currency = plan.Currency
+	meter := func(key catalog.MeterKey) catalog.Meter {
+		i := slices.IndexFunc(c.Meters, func(m catalog.Meter) bool { return m.Key == key })
+		return c.Meters[i] // the catalog refuses references to what it does not have
+	}
+	for _, l := range plan.Limits {
+		limit := Limit{Limit: l, kind: event.ParseLimitKind(string(l.Kind))}
+		if o, ok := s.Override(l.Key, at); ok && hasMax(l.Kind) {
+			limit.Max, limit.Overridden = o.Max, true
+			limit.Burst = min(limit.Burst, wholeOf(o.Max))
+		}
+		if l.Meter != "" {
+			limit.meter = meter(l.Meter)
+		}
+		p.Limits = append(p.Limits, limit)
+	}
+	for _, price := range plan.Prices {
+		if price.Meter != "" {
+			p.prices = append(p.prices, pricedMeter{price, meter(price.Meter)})
+		}
+	}
+	return p
+}
+
+func hasMax(k catalog.LimitKind) bool {
+	return k == catalog.Rate || k == catalog.Quota || k == catalog.Concurrency || k == catalog.Max || k == catalog.Budget
+}
+
+// wholeOf is a count of checks; the catalog makes sure that it is one.
+func wholeOf(d money.Decimal) int64 {
+	n, scale, ok := d.Coefficient()
+	if !ok || scale != 0 {
+		return 0
+	}
+	return n
+}
+
+// Series is what an account adds up: the quantities of a meter, or the part of them that has these dimensions.
+type Series struct {
+	Meter catalog.MeterKey
+	Where string // see whereKey; "" is all
+}
+
+// Need is a series that a policy looks at.
+type Need struct {
+	Series
+	Where   map[string]string
+	Minutes bool // by the minute; else by the quarter of an hour
+}
+
+// Needs lists the series that the policy looks at, each once.
+func (p *Policy) Needs() []Need {
+	needs := map[Series]Need{}
+	add := func(m catalog.MeterKey, where map[string]string, minutes bool) {
+		s := Series{m, whereKey(where)}
+		n := needs[s]
+		needs[s] = Need{s, where, n.Minutes || minutes}
+	}
+	for i := range p.Limits {
+		switch l := &p.Limits[i]; l.kind {
+		case event.QuotaLimit:
+			add(l.Meter, nil, l.Window.Period == catalog.Minute)
+		case event.BudgetLimit:
+			for _, price := range p.prices {
+				add(price.Meter, price.Where, l.Window.Period == catalog.Minute)
+			}
+		}
+	}
+	all := slices.Collect(maps.Values(needs))
+	slices.SortFunc(all, func(a, b Need) int { return compareSeries(a.Series, b.Series) })
+	return all
+}
+
+// applies reports whether the limit looks at checks of this type.
+func (p *Policy) applies(l *Limit, t event.Type) bool {
+	switch l.kind {
+	case event.QuotaLimit:
+		return l.meter.EventType == string(t)
+	case event.BudgetLimit:
+		return slices.ContainsFunc(p.prices, func(price pricedMeter) bool { return price.meter.EventType == string(t) })
+	case event.AbuseGuardLimit:
+		return true
+	default:
+		return slices.Contains(l.On, string(t))
+	}
+}
+
+// requested is how much of a meter a check asks for; known is false when the data does not say.
+func requested(m catalog.Meter, c event.Check) (q money.Decimal, known bool) {
+	return usage.Quantity(m, event.Usage{Identity: c.Identity, Quantity: c.Quantity, Data: c.Data})
+}

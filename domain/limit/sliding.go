@@ -1,0 +1,200 @@
+package limit
+
+import (
+	"math/bits"
+	"time"
+
+	"github.com/tollgate-io/tollgate/domain/event"
+)
+
+// exactCells is up to how many different instants a sliding window keeps apart. With more, instants of the same 64th of the
+// window are kept together, on the side of refusing: memory is bounded, and at most a 64th of the window is given away.
+const exactCells = 64
+
+// Cell is a number of things that happened from First to Last.
+type Cell struct {
+	First Tick  `json:"f"`
+	Last  Tick  `json:"l"`
+	N     int64 `json:"n"`
+}
+
+// Cells is what happened within a sliding window, ascending. It is immutable: add makes another one.
+type Cells []Cell
+
+// add counts n things at an instant that is not before the last one, and drops what has left the window.
+func (c Cells) add(at Tick, n int64, window time.Duration) Cells {
+	keep := 0
+	for keep < len(c) && c[keep].Last.after(window) <= at {
+		keep++
+	}
+	next := make(Cells, len(c)-keep, len(c)-keep+1)
+	copy(next, c[keep:])
+	if i := len(next) - 1; i >= 0 {
+		width := max(Tick(window.Milliseconds())/exactCells, 1)
+		if last := &next[i]; last.Last >= at || len(next) >= exactCells && last.First/width == at/width {
+			last.Last, last.N = max(last.Last, at), last.N+n
+			return next
+		}
+	}
+	return append(next, Cell{at, at, n})
+}
+
+// most is the number of things of which some may still be within the window that ends at an instant (inclusive): a cell
+// counts until its last one has left.
+func (c Cells) most(at Tick, window time.Duration) (n int64) {
+	for i := len(c) - 1; i >= 0 && c[i].Last.after(window) > at; i-- {
+		n += c[i].N
+	}
+	return n
+}
+
+// least is the number of things that are surely within the window: a cell counts until its first one leaves.
+func (c Cells) least(at Tick, window time.Duration) (n int64) {
+	for i := len(c) - 1; i >= 0 && c[i].First.after(window) > at; i-- {
+		n += c[i].N
+	}
+	return n
+}
+
+// room is the first instant from at on at which most is at most n; never where n is negative.
+func (c Cells) room(at Tick, window time.Duration, n int64) Tick {
+	if n < 0 {
+		return never
+	}
+	left := c.most(at, window)
+	for i := range c {
+		leaves := c[i].Last.after(window)
+		if left <= n {
+			break
+		}
+		if leaves > at {
+			left -= c[i].N
+			at = leaves
+		}
+	}
+	return at
+}
+
+// empty is when everything has left the window; zero where nothing is in it.
+func (c Cells) empty(at Tick, window time.Duration) Tick {
+	if len(c) == 0 || c[len(c)-1].Last.after(window) <= at {
+		return 0
+	}
+	return c[len(c)-1].Last.after(window)
+}
+
+// Slide is the state of a rate or retry budget.
+type Slide struct {
+	Taken  Cells `json:"t,omitempty"` // checks of a rate; retries of a retry budget
+	Firsts Cells `json:"f,omitempty"` // first attempts of a retry budget
+	// Full is the theoretical arrival time of the generic cell rate algorithm, which bounds a burst: nanoseconds since
+	// 1970-01-01 UTC.
+	Full int64 `json:"g,omitempty"`
+}
+
+// interval is the emission interval of max per window: nanoseconds, rounded up, which refuses rather than admits.
+func interval(limit int64, window time.Duration) int64 {
+	if limit <= 0 {
+		return int64(window)
+	}
+	return (int64(window) + limit - 1) / limit
+}
+
+// The generic cell rate algorithm (ITU-T I.371, virtual scheduling): a check may pass at now if its theoretical arrival,
+// max(Full, now) + T, is at most burst*T after now, where T is the emission interval.
+
+// passBurst is the first instant from now on at which the algorithm lets one check pass.
+func (s Slide) passBurst(now Tick, limit, burst int64, window time.Duration) Tick {
+	t := interval(limit, window)
+	earliest := s.Full + t - times(burst, t)
+	ms := floor(earliest, int64(time.Millisecond)) / int64(time.Millisecond)
+	if floor(earliest, int64(time.Millisecond)) < earliest {
+		ms++
+	}
+	return max(now, Tick(ms))
+}
+
+// takeBurst lets one check pass.
+func (s Slide) takeBurst(now Tick, limit int64, window time.Duration) int64 {
+	return max(s.Full, int64(now)*int64(time.Millisecond)) + interval(limit, window)
+}
+
+// times is a * b, or the largest number.
+func times(a, b int64) int64 {
+	high, low := bits.Mul64(uint64(a), uint64(b)) //nolint:gosec // both are positive
+	if high > 0 || low > 1<<62 {
+		return 1 << 62
+	}
+	return int64(low)
+}
+
+// Guard is the state of an abuse guard.
+type Guard struct {
+	Checks  Cells `json:"c,omitempty"`
+	Denials Cells `json:"d,omitempty"`
+	Until   Tick  `json:"u,omitempty"` // end of the last cooldown
+	Strikes int64 `json:"s,omitempty"` // cooldowns in a row
+}
+
+// count is the guard after a check that it let pass.
+func (g Guard) count(at Tick, denied bool, window time.Duration) Guard {
+	g.Checks = g.Checks.add(at, 1, window)
+	if denied {
+		g.Denials = g.Denials.add(at, 1, window)
+	}
+	return g
+}
+
+// State is the part of an account that decisions alone determine and that stays small: the projection of the quota read
+// model keeps it in one row.
+type State struct {
+	Now    Tick             `json:"now"` // of the last decision: the clock of an account never goes back
+	Slides map[string]Slide `json:"slides,omitempty"`
+	Guards map[string]Guard `json:"guards,omitempty"`
+}
+
+// Apply counts what a decision took. A decision says so itself; that keeps the fold free of plans and catalogs.
+func (s *State) Apply(e event.LimitDecided) {
+	at := TickOf(e.DecidedAt)
+	s.Now = max(s.Now, at)
+	for i := range e.Parts {
+		p := &e.Parts[i]
+		if !p.Taken {
+			continue
+		}
+		window := p.WindowEnd.Sub(p.WindowStart)
+		switch p.Kind {
+		case event.RateLimit:
+			slide := s.Slides[p.Limit]
+			slide.Taken = slide.Taken.add(at, 1, window)
+			if p.Burst > 0 {
+				slide.Full = slide.takeBurst(at, wholeOf(p.Max), window)
+			}
+			s.setSlide(p.Limit, slide)
+		case event.RetryBudgetLimit:
+			slide := s.Slides[p.Limit]
+			if p.Requested.Sign() > 0 {
+				slide.Taken = slide.Taken.add(at, 1, window)
+			} else {
+				slide.Firsts = slide.Firsts.add(at, 1, window)
+			}
+			s.setSlide(p.Limit, slide)
+		case event.AbuseGuardLimit:
+			guard := s.Guards[p.Limit].count(at, !e.Allowed, window)
+			if !p.Until.IsZero() { // what led to a cooldown does not lead to the next one
+				guard = Guard{Until: TickOf(p.Until), Strikes: p.Strikes}
+			}
+			if s.Guards == nil {
+				s.Guards = map[string]Guard{}
+			}
+			s.Guards[p.Limit] = guard
+		}
+	}
+}
+
+func (s *State) setSlide(limit string, slide Slide) {
+	if s.Slides == nil {
+		s.Slides = map[string]Slide{}
+	}
+	s.Slides[limit] = slide
+}

@@ -1,0 +1,132 @@
+package tenant
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/tollgate-io/tollgate/domain/catalog"
+	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/money"
+)
+
+// Subscription is what a tenant is entitled to: its plans over time, and the exceptions from their limits. It is a fold of
+// the tenant's subscription stream and an immutable value; the zero Subscription is that of a tenant without a plan.
+type Subscription struct {
+	Assignments []Assignment // ascending by EffectiveAt, one per instant
+	Overrides   []Override   // ascending by Limit, one per limit
+}
+
+// Assignment gives a tenant a plan from EffectiveAt on, until the next one takes effect.
+type Assignment struct {
+	Plan          catalog.PlanKey
+	EffectiveAt   time.Time
+	BillingAnchor time.Time // billing cycles start on its date in the tenant's zone
+}
+
+// Override is a tenant's own maximum of a limit, in place of the plan's.
+type Override struct {
+	Limit  catalog.LimitKey
+	Max    money.Decimal
+	From   time.Time // zero: since ever
+	Until  time.Time // exclusive; zero: for ever
+	Reason string
+	By     event.Actor
+}
+
+// At is the assignment in force at t: the last one with EffectiveAt <= t.
+func (s Subscription) At(t time.Time) (Assignment, bool) {
+	after, _ := slices.BinarySearchFunc(s.Assignments, t, func(a Assignment, t time.Time) int {
+		if a.EffectiveAt.After(t) {
+			return 1
+		}
+		return -1
+	})
+	if after == 0 {
+		return Assignment{}, false
+	}
+	return s.Assignments[after-1], true
+}
+
+// Override is the override of a limit that is in force at t.
+func (s Subscription) Override(l catalog.LimitKey, t time.Time) (Override, bool) {
+	o, ok := s.Overriding(l)
+	if !ok || t.Before(o.From) || !o.Until.IsZero() && !t.Before(o.Until) {
+		return Override{}, false
+	}
+	return o, true
+}
+
+// Overriding is the override of a limit, whether it is in force, was or will be.
+func (s Subscription) Overriding(l catalog.LimitKey) (Override, bool) {
+	i, ok := slices.BinarySearchFunc(s.Overrides, l, compareLimit)
+	if !ok {
+		return Override{}, false
+	}
+	return s.Overrides[i], true
+}
+
+// Assign is the subscription with one more assignment, which replaces one at the same instant.
+func (s Subscription) Assign(a Assignment) Subscription {
+	i, ok := slices.BinarySearchFunc(s.Assignments, a.EffectiveAt, func(b Assignment, t time.Time) int { return b.EffectiveAt.Compare(t) })
+	s.Assignments = with(s.Assignments, i, ok, a)
+	return s
+}
+
+// SetOverride is the subscription with the override, which replaces one of the same limit.
+func (s Subscription) SetOverride(o Override) Subscription {
+	i, ok := slices.BinarySearchFunc(s.Overrides, o.Limit, compareLimit)
+	s.Overrides = with(s.Overrides, i, ok, o)
+	return s
+}
+
+// RemoveOverride is the subscription without an override of the limit.
+func (s Subscription) RemoveOverride(l catalog.LimitKey) Subscription {
+	if i, ok := slices.BinarySearchFunc(s.Overrides, l, compareLimit); ok {
+		s.Overrides = slices.Concat(s.Overrides[:i], s.Overrides[i+1:])
+	}
+	return s
+}
+
+// Apply folds one event of the subscription stream; ok is false, and nothing changed, for any other.
+func (s Subscription) Apply(payload any) (_ Subscription, ok bool) {
+	switch e := payload.(type) {
+	case event.PlanAssigned:
+		return s.Assign(AssignmentOf(e)), true
+	case event.LimitOverridden:
+		return s.SetOverride(OverrideOf(e)), true
+	case event.LimitOverrideRemoved:
+		return s.RemoveOverride(catalog.LimitKey(e.Limit)), true
+	}
+	return s, false
+}
+
+// AssignmentOf is what the event says.
+func AssignmentOf(e event.PlanAssigned) Assignment {
+	return Assignment{Plan: catalog.PlanKey(e.Plan), EffectiveAt: e.EffectiveAt.UTC(), BillingAnchor: e.BillingAnchor.UTC()}
+}
+
+// OverrideOf is what the event says.
+func OverrideOf(e event.LimitOverridden) Override {
+	return Override{Limit: catalog.LimitKey(e.Limit), Max: e.Max, From: e.From.UTC(), Until: e.Until.UTC(), Reason: e.Reason, By: e.By}
+}
+
+func compareLimit(o Override, l catalog.LimitKey) int { return cmp.Compare(o.Limit, l) }
+
+// with is a new list that has v at place i, instead of the element there or before it.
+func with[T any](list []T, i int, replace bool, v T) []T {
+	rest := list[i:]
+	if replace {
+		rest = rest[1:]
+	}
+	return slices.Concat(list[:i], []T{v}, rest)
+}
+
+// Equal reports whether both say the same.
+func (s Subscription) Equal(other Subscription) bool {
+	return slices.EqualFunc(s.Assignments, other.Assignments, func(a, b Assignment) bool {
+		return a.Plan == b.Plan && a.EffectiveAt.Equal(b.EffectiveAt) && a.BillingAnchor.Equal(b.BillingAnchor)
+	}) && slices.EqualFunc(s.Overrides, other.Overrides, func(a, b Override) bool {
+		return a.Limit == b.Limit && a.Max.Equal(b.Max) && a.From.Equal(b.From) && a.Until.Equal(b.Until) && a.Reason == b.Reason && a.By == b.By
+	})
+}

@@ -1,0 +1,28 @@
+-- What limits have to know about a tenant: the small state that its decisions make, and its holds.
+create table quota_accounts (
+    revision  bigint not null, -- of the last decision in it
+    tenant_id text collate "C" not null check (tenant_id <> ''),
+    state     text not null -- JSON
+) with (fillfactor = 70); -- room to change the state in place
+
+alter table quota_accounts enable row level security;
+create policy own_rows on quota_accounts using (tenant_id = current_setting('app.tenant_id', true));
+
+-- A row for each allowed check whose usage has not arrived and which nobody released, until its end is on the log.
+create table quota_holds (
+    position   bigint not null, -- of the decision, as in log_events
+    keep_until timestamptz not null,
+    hold_id    uuid not null, -- of the check's identity
+    tenant_id  text collate "C" not null check (tenant_id <> ''),
+    event_type text collate "C" not null,
+    decision   bytea not null -- as on the log
+);
+
+alter table quota_holds enable row level security;
+create policy own_rows on quota_holds using (tenant_id = current_setting('app.tenant_id', true));
+
+-- indexes
+
+alter table quota_accounts add primary key (tenant_id);
+alter table quota_holds add primary key (tenant_id, hold_id);
+create index quota_holds_by_end on quota_holds (keep_until);

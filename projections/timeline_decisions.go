@@ -1,0 +1,163 @@
+package projections
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/money"
+)
+
+// decided puts a decision into words: whether the check was allowed, what stood in its way, what is held for it.
+func decided(e event.LimitDecided) string {
+	check := fmt.Sprintf("Check of %s %s for %s", grouped(e.Quantity), e.Type, e.Source)
+	if e.Allowed {
+		return check + " allowed" + overage(e.Parts) + held(e) + "."
+	}
+	var reasons []string
+	for i := range e.Parts {
+		if p := &e.Parts[i]; p.Denied {
+			reasons = append(reasons, "by "+p.Limit+": "+why(p))
+		}
+	}
+	text := check + " denied."
+	if len(reasons) > 0 {
+		text = check + " denied " + strings.Join(reasons, "; ") + "."
+	}
+	for i := range e.Parts {
+		if p := &e.Parts[i]; !p.Until.IsZero() {
+			text += fmt.Sprintf(" After so many denials, all checks are refused until %s (%s).", minute(p.Until), p.Limit)
+		}
+	}
+	return text
+}
+
+// why tells what a limit has against a check.
+func why(p *event.LimitPart) string {
+	fits := p.Used.Add(p.Held).Add(p.Requested).Cmp(p.Max) <= 0
+	switch {
+	case p.Kind == event.AbuseGuardLimit && p.ResetAt.IsZero():
+		return "too many checks were denied"
+	case p.Kind == event.AbuseGuardLimit:
+		return "too many checks were denied; all are refused until " + minute(p.ResetAt)
+	case p.Kind == event.AccessLimit:
+		return "the plan does not include it"
+	case p.Kind == event.MaxLimit:
+		return fmt.Sprintf("%s asked for, and at most %s is allowed", grouped(p.Requested), grouped(p.Max))
+	case p.Kind == event.RetryBudgetLimit && fits:
+		return "it was tried too often"
+	case p.Kind == event.RateLimit && fits && p.Burst > 0:
+		return fmt.Sprintf("too many at once, and at most %s are allowed", grouped(money.Int(p.Burst)))
+	}
+	used := grouped(p.Used) + " used"
+	switch {
+	case p.Held.Sign() == 0:
+	case p.Used.Sign() == 0:
+		used = grouped(p.Held) + " held"
+	default:
+		used += " and " + grouped(p.Held) + " held"
+	}
+	return used + " of " + grouped(p.Max)
+}
+
+// overage names the limits that were exceeded and admit it.
+func overage(parts []event.LimitPart) string {
+	var over []string
+	for i := range parts {
+		if parts[i].Soft {
+			over = append(over, parts[i].Limit)
+		}
+	}
+	if len(over) == 0 {
+		return ""
+	}
+	return " beyond " + strings.Join(over, " and ")
+}
+
+// held tells until when the whole quantity is held.
+func held(e event.LimitDecided) string {
+	until := holdExpiry(e)
+	if until.IsZero() {
+		return ""
+	}
+	return fmt.Sprintf("; %s held until %s", grouped(e.Quantity), minute(until))
+}
+
+// holdExpiry is when the first part of a hold ends: each has its own end. Zero where nothing is held.
+func holdExpiry(e event.LimitDecided) (first time.Time) {
+	if !e.Keeps {
+		return first
+	}
+	for i := range e.Parts {
+		if t := e.Parts[i].ExpiresAt; !t.IsZero() && (first.IsZero() || t.Before(first)) {
+			first = t
+		}
+	}
+	return first
+}
+
+// explanation is everything that a decision says, but for the fingerprint, which says nothing to people.
+func explanation(e event.LimitDecided) json.RawMessage {
+	var plan any // null for a tenant without one
+	if e.PlanVersion != "" {
+		plan = e.PlanVersion
+	}
+	parts := make([]json.RawMessage, len(e.Parts))
+	for i := range e.Parts {
+		p := &e.Parts[i]
+		members := []any{"limit", p.Limit, "kind", p.Kind.String(), "allowed", !p.Denied}
+		if p.Kind != event.AccessLimit {
+			members = append(members, "max", p.Max, "used", p.Used, "held", p.Held, "requested", p.Requested)
+		}
+		members = append(members, "overage", p.Soft, "overridden", p.Overridden)
+		for _, t := range []struct {
+			name string
+			at   time.Time
+		}{{"windowStart", p.WindowStart}, {"windowEnd", p.WindowEnd}, {"resetAt", p.ResetAt}, {"expiresAt", p.ExpiresAt}, {"until", p.Until}} {
+			if !t.at.IsZero() {
+				members = append(members, t.name, stamp(t.at))
+			}
+		}
+		if p.Burst > 0 {
+			members = append(members, "burst", p.Burst)
+		}
+		if p.Strikes > 0 {
+			members = append(members, "strikes", p.Strikes)
+		}
+		parts[i] = object(append(members, "planVersion", plan)...)
+	}
+	return object("allowed", e.Allowed, "planVersion", plan, "holdExpiresAt", optional(holdExpiry(e)), "limits", parts, "data", e.Data)
+}
+
+// minute is an instant for people, who need no seconds.
+func minute(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
+
+// day is minute where the instant is a midnight: only the date.
+func day(t time.Time) string {
+	if t = t.UTC(); t.Equal(t.Truncate(24 * time.Hour)) {
+		return t.Format(time.DateOnly)
+	}
+	return minute(t)
+}
+
+// span tells between what an override holds.
+func span(from, until time.Time) string {
+	text := ""
+	if !from.IsZero() {
+		text += " from " + day(from)
+	}
+	if !until.IsZero() {
+		text += " until " + day(until)
+	}
+	return text
+}
+
+// optional is null for the zero time.
+func optional(t time.Time) any {
+	if t.IsZero() {
+		return nil
+	}
+	return stamp(t)
+}
