@@ -16,7 +16,9 @@ var jsonType = []string{"application/json"}
 
 // writeJSON answers with a whole JSON text.
 func writeJSON(c echo.Context, status int, body []byte) error {
-	c.Response().Header()[echo.HeaderContentType] = jsonType
+	h := c.Response().Header()
+	h[echo.HeaderContentType] = jsonType
+	h[echo.HeaderContentLength] = []string{strconv.Itoa(len(body))} // a long answer is not cut into chunks then
 	c.Response().WriteHeader(status)
 	_, err := c.Response().Write(body)
 	if err != nil {

@@ -150,9 +150,9 @@ func (s *Server) usageQuery(in insider, params GetUsageParams) (usage.Query, err
 	if from.IsZero() {
 		from = to.Add(-defaultPeriod)
 	}
-	zone, err := time.LoadLocation(in.tenant.TimeZone)
+	zone, err := in.tenant.Location()
 	if err != nil {
-		return usage.Query{}, fmt.Errorf("time zone of tenant %s: %w", in.tenant.ID, err)
+		return usage.Query{}, err
 	}
 	q := usage.Query{
 		Tenant: in.tenant.ID, From: from, To: to, Granularity: usage.Day, Meter: catalog.MeterKey(textOf(params.Meter)),

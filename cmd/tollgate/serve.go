@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -35,7 +36,14 @@ const (
 	restartPause    = time.Second
 )
 
+// garbage is how much a heap may grow before it is collected, in percent of what lives: requests leave a lot behind, and
+// little of it lives.
+const garbage = 400
+
 func (c serveCommand) Run(ctx context.Context, log *slog.Logger) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(garbage)
+	}
 	// A taken port is the commonest reason to fail, so it is tried first. Clients are let in when they can be served.
 	probe, err := net.Listen("tcp", c.Addr)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tollgate-io/tollgate/domain/event"
@@ -24,7 +25,8 @@ type actor struct {
 	limits   *Limits
 	follower *follower
 	tenant   event.TenantID
-	asked    time.Time // last; guarded by the follower's lock
+	asked    time.Time    // last; guarded by the follower's lock
+	known    atomic.Int64 // so many of the tenant's decisions need not be told any more
 
 	mu      sync.Mutex
 	queue   []*job
@@ -82,7 +84,13 @@ func (a *actor) noted(offset int64) {
 func (a *actor) listen() {
 	a.mu.Lock()
 	a.loading, a.account, a.broken, a.inbox = true, nil, false, nil
+	a.known.Store(0)
 	a.mu.Unlock()
+}
+
+// knows reports whether the account need not be told an event, because it decided that itself.
+func (a *actor) knows(r *eventstore.Recorded) bool {
+	return int64(r.Revision) < a.known.Load() && event.IsDecision(r.Type)
 }
 
 // tell informs the account, at once or as soon as the goroutine lets it go.
@@ -223,9 +231,9 @@ func (a *actor) look(ctx context.Context) error {
 	if p := a.policy; p != nil && key.equal(a.policyOf) && !now.Before(p.From) && (p.Until.IsZero() || now.Before(p.Until)) {
 		return nil
 	}
-	zone, err := time.LoadLocation(t.TimeZone)
+	zone, err := t.Location()
 	if err != nil {
-		return fmt.Errorf("time zone of tenant %s: %w", t.ID, err)
+		return err
 	}
 	a.policy, a.policyOf = limit.NewPolicy(&config.Catalog, config.Versions, s, zone, now), key
 	return nil
@@ -331,6 +339,7 @@ func (b *batch) decide(ctx context.Context) (done bool, err error) {
 	switch result.Outcome {
 	case eventstore.Appended, eventstore.Duplicate:
 		a.account.Keep(b.events, result.Position)
+		a.known.Store(int64(a.account.Revision()) + 1)
 		b.place(result.Position)
 		b.show(now)
 		a.limits.counts.Events.Add(int64(len(b.events)))

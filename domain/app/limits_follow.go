@@ -91,7 +91,7 @@ func (f *follower) advance(ctx context.Context, at int64) error {
 	// Decoding, and looking up catalogs, does not keep anybody from the lock.
 	told := make([]*limit.Event, len(page))
 	for i := range page {
-		if f.find(event.TenantID(page[i].Tenant)) != nil {
+		if a := f.find(event.TenantID(page[i].Tenant)); a != nil && !a.knows(&page[i]) {
 			if told[i], err = f.limits.decode(ctx, page[i]); err != nil {
 				return err
 			}
@@ -101,10 +101,10 @@ func (f *follower) advance(ctx context.Context, at int64) error {
 	defer f.mu.Unlock()
 	for i := range page {
 		a := f.actors[event.TenantID(page[i].Tenant)]
-		if a == nil {
+		if a == nil || a.knows(&page[i]) {
 			continue
 		}
-		if told[i] == nil { // came while the page was decoded
+		if told[i] == nil { // the actor came while the page was decoded
 			if told[i], err = f.limits.decode(ctx, page[i]); err != nil {
 				return err
 			}

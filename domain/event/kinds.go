@@ -159,6 +159,12 @@ func IsUsage(logType string) bool {
 	return kind(name) == usageRecorded || kind(name) == usageVoided || kind(name) == usageAdjusted
 }
 
+// IsDecision reports whether the event is of a quota stream.
+func IsDecision(logType string) bool {
+	name, _, _ := strings.Cut(logType, ":")
+	return kind(name) == limitDecided || kind(name) == holdReleased || kind(name) == holdExpired
+}
+
 // configuration is an event that is kept as JSON; missing tells what it must say and does not.
 type configuration interface {
 	of() TenantID

@@ -4,6 +4,7 @@
 package money
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strconv"
@@ -37,8 +38,10 @@ type Decimal struct{ d apd.Decimal }
 // Int is the decimal of a whole number.
 func Int(n int64) Decimal {
 	var v Decimal
-	v.d.SetInt64(n)
-	return v.reduced()
+	if n != 0 { // so that the zero has one form
+		v.d.SetInt64(n)
+	}
+	return v
 }
 
 // Scaled is coefficient / 10^scale.
@@ -181,8 +184,28 @@ func (v Decimal) digits() (integer, fraction int) {
 	return max(n-fraction, 0), fraction
 }
 
+// whole returns a whole number of at most 62 bits: nearly every quantity is one, and sums of two of them do not overflow.
+func (v *Decimal) whole() (int64, bool) {
+	if v.d.Exponent != 0 || v.d.Form != apd.Finite || !v.d.Coeff.IsInt64() {
+		return 0, false
+	}
+	n := v.d.Coeff.Int64()
+	if n >= 1<<62 {
+		return 0, false
+	}
+	if v.d.Negative {
+		n = -n
+	}
+	return n, true
+}
+
 // Add is v + w.
 func (v Decimal) Add(w Decimal) Decimal {
+	if a, ok := v.whole(); ok {
+		if b, ok := w.whole(); ok {
+			return Int(a + b)
+		}
+	}
 	var r Decimal
 	must(exact.Add(&r.d, &v.d, &w.d))
 	return r.reduced()
@@ -190,6 +213,11 @@ func (v Decimal) Add(w Decimal) Decimal {
 
 // Sub is v - w.
 func (v Decimal) Sub(w Decimal) Decimal {
+	if a, ok := v.whole(); ok {
+		if b, ok := w.whole(); ok {
+			return Int(a - b)
+		}
+	}
 	var r Decimal
 	must(exact.Sub(&r.d, &v.d, &w.d))
 	return r.reduced()
@@ -242,7 +270,14 @@ func must(c apd.Condition, err error) {
 }
 
 // Cmp is -1, 0 or 1.
-func (v Decimal) Cmp(w Decimal) int { return v.d.Cmp(&w.d) }
+func (v Decimal) Cmp(w Decimal) int {
+	if a, ok := v.whole(); ok {
+		if b, ok := w.whole(); ok {
+			return cmp.Compare(a, b)
+		}
+	}
+	return v.d.Cmp(&w.d)
+}
 
 // Equal reports whether both are the same number.
 func (v Decimal) Equal(w Decimal) bool { return v.Cmp(w) == 0 }

@@ -1,6 +1,7 @@
 package money_test
 
 import (
+	"math"
 	"math/big"
 	"strings"
 	"testing"
@@ -95,4 +96,32 @@ func FuzzParseQuantity(f *testing.F) {
 			t.Fatalf("%q -> %s -> %s (%v)", s, v, again, err)
 		}
 	})
+}
+
+// Whole numbers take a short way; it must end where the long one does, also where it is not wide enough.
+func TestWholeNumbers(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		number := rapid.OneOf(rapid.Int64(), rapid.Int64Range(-100, 100), rapid.SampledFrom([]int64{1 << 62, 1<<62 - 1, -1 << 62, math.MaxInt64, math.MinInt64}))
+		a, b := number.Draw(t, "a"), number.Draw(t, "b")
+		x, y := big.NewInt(a), big.NewInt(b)
+		require.Equal(t, new(big.Int).Add(x, y).String(), money.Int(a).Add(money.Int(b)).String())
+		require.Equal(t, new(big.Int).Sub(x, y).String(), money.Int(a).Sub(money.Int(b)).String())
+		require.Equal(t, new(big.Int).Mul(x, y).String(), money.Int(a).Mul(money.Int(b)).String())
+		require.Equal(t, x.Cmp(y), money.Int(a).Cmp(money.Int(b)))
+		require.Equal(t, max(a, b), must(money.Int(a).Max(money.Int(b)).Coefficient()))
+		if a >= 0 && b > 0 {
+			q, rest := new(big.Int).QuoRem(x, y, new(big.Int))
+			if rest.Sign() > 0 {
+				q.Add(q, big.NewInt(1))
+			}
+			require.Equal(t, q.String(), money.Int(a).Ceil(money.Int(b)).String())
+		}
+	})
+}
+
+func must(n int64, _ int, ok bool) int64 {
+	if !ok {
+		panic("no small number")
+	}
+	return n
 }

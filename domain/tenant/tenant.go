@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	_ "time/tzdata" // a machine without zones knows them too
 	"unicode"
@@ -35,6 +36,21 @@ type Tenant struct {
 	Currency string   // ISO 4217
 	Hosts    []string // canonical form
 	Slug     string
+}
+
+var locations sync.Map // name to *time.Location; there are some six hundred
+
+// Location is the tenant's time zone.
+func (t Tenant) Location() (*time.Location, error) {
+	if known, ok := locations.Load(t.TimeZone); ok {
+		return known.(*time.Location), nil
+	}
+	zone, err := time.LoadLocation(t.TimeZone)
+	if err != nil {
+		return nil, fmt.Errorf("time zone of tenant %s: %w", t.ID, err)
+	}
+	locations.Store(t.TimeZone, zone)
+	return zone, nil
 }
 
 // New checks a definition and puts it into canonical form: an empty zone is UTC, an empty currency USD, an empty name the

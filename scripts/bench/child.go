@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"runtime/pprof"
 	"strings"
 	"syscall"
@@ -116,7 +117,11 @@ func runChild() (code int) {
 	return 0
 }
 
+// garbage is as in tollgate serve, for our server and for the baselines.
+const garbage = 400
+
 func (c childConfig) serve(ctx context.Context) error {
+	debug.SetGCPercent(garbage)
 	var handler http.Handler
 	switch c.Kind {
 	case childLedger:
