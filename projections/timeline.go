@@ -162,27 +162,27 @@ func Describe(e Event) Item {
 	switch p := e.Payload.(type) {
 	case event.UsageRecorded:
 		item.Quantity = &p.Quantity
-		item.Summary = fmt.Sprintf("%s %s reported for %s%s.", grouped(p.Quantity), p.Type, p.Source, details(p.Data))
+		item.Summary = fmt.Sprintf("%s %s reported for %s%s.", p.Quantity.Grouped(), p.Type, p.Source, details(p.Data))
 		item.Data = p.Data.AppendJSON(nil)
 	case event.UsageVoided:
 		item.Quantity = &p.Usage.Quantity
 		item.Summary = fmt.Sprintf("%s %s reported for %s taken back by %s: %s",
-			grouped(p.Usage.Quantity), p.Type, p.Source, actor(p.By), sentence(p.Reason))
+			p.Usage.Quantity.Grouped(), p.Type, p.Source, actor(p.By), sentence(p.Reason))
 		item.Data = object("reason", p.Reason, "by", p.By, "occurredAt", stamp(p.OccurredAt), "data", p.Data)
 	case event.UsageAdjusted:
 		item.Quantity = &p.Quantity
 		item.Summary = fmt.Sprintf("%s for %s changed from %s to %s by %s: %s",
-			p.Type, p.Source, grouped(p.Usage.Quantity), grouped(p.Quantity), actor(p.By), sentence(p.Reason))
+			p.Type, p.Source, p.Usage.Quantity.Grouped(), p.Quantity.Grouped(), actor(p.By), sentence(p.Reason))
 		if p.Usage.Quantity.Equal(p.Quantity) {
 			item.Summary = fmt.Sprintf("Details of %s %s for %s changed by %s: %s",
-				grouped(p.Quantity), p.Type, p.Source, actor(p.By), sentence(p.Reason))
+				p.Quantity.Grouped(), p.Type, p.Source, actor(p.By), sentence(p.Reason))
 		}
 		item.Data = object("reason", p.Reason, "by", p.By, "occurredAt", stamp(p.OccurredAt), "data", p.Data,
 			"before", object("quantity", p.Usage.Quantity, "data", p.Usage.Data))
 	case event.UsageConflicted:
 		item.Quantity = &p.Quantity
 		item.Summary = fmt.Sprintf("%s %s reported for %s again with other content%s; it was refused and nothing changed.",
-			grouped(p.Quantity), p.Type, p.Source, details(p.Data))
+			p.Quantity.Grouped(), p.Type, p.Source, details(p.Data))
 		item.Data = object("occurredAt", stamp(p.OccurredAt), "data", p.Data)
 	case event.LimitDecided:
 		item.Quantity, item.Summary, item.Data = &p.Quantity, decided(p), explanation(p)
@@ -196,7 +196,7 @@ func Describe(e Event) Item {
 		item.Summary = fmt.Sprintf("Plan %s was assigned by %s, from %s on.", p.Plan, actor(p.By), day(p.EffectiveAt))
 		item.Data = object("plan", p.Plan, "effectiveAt", stamp(p.EffectiveAt), "billingAnchor", stamp(p.BillingAnchor), "by", p.By)
 	case event.LimitOverridden:
-		item.Summary = fmt.Sprintf("Limit %s was set to %s for this workspace by %s%s: %s", p.Limit, grouped(p.Max), actor(p.By), span(p.From, p.Until), sentence(p.Reason))
+		item.Summary = fmt.Sprintf("Limit %s was set to %s for this workspace by %s%s: %s", p.Limit, p.Max.Grouped(), actor(p.By), span(p.From, p.Until), sentence(p.Reason))
 		item.Data = object("limit", p.Limit, "max", p.Max, "from", optional(p.From), "until", optional(p.Until), "reason", p.Reason, "by", p.By)
 	case event.LimitOverrideRemoved:
 		item.Summary = fmt.Sprintf("Limit %s was set back to what the plan says by %s.", p.Limit, actor(p.By))
@@ -293,26 +293,4 @@ func sentence(text string) string {
 		return text
 	}
 	return text + "."
-}
-
-// grouped writes a number with commas between the thousands.
-func grouped(d money.Decimal) string {
-	text := d.String()
-	sign := ""
-	if strings.HasPrefix(text, "-") {
-		sign, text = "-", text[1:]
-	}
-	whole, fraction, _ := strings.Cut(text, ".")
-	var b strings.Builder
-	b.WriteString(sign)
-	for i := range len(whole) {
-		if i > 0 && (len(whole)-i)%3 == 0 {
-			b.WriteByte(',')
-		}
-		b.WriteByte(whole[i])
-	}
-	if fraction != "" {
-		b.WriteString("." + fraction)
-	}
-	return b.String()
 }

@@ -12,7 +12,7 @@ import (
 
 // decided puts a decision into words: whether the check was allowed, what stood in its way, what is held for it.
 func decided(e event.LimitDecided) string {
-	check := fmt.Sprintf("Check of %s %s for %s", grouped(e.Quantity), e.Type, e.Source)
+	check := fmt.Sprintf("Check of %s %s for %s", e.Quantity.Grouped(), e.Type, e.Source)
 	if e.Allowed {
 		return check + " allowed" + overage(e.Parts) + held(e) + "."
 	}
@@ -45,21 +45,21 @@ func why(p *event.LimitPart) string {
 	case p.Kind == event.AccessLimit:
 		return "the plan does not include it"
 	case p.Kind == event.MaxLimit:
-		return fmt.Sprintf("%s asked for, and at most %s is allowed", grouped(p.Requested), grouped(p.Max))
+		return fmt.Sprintf("%s asked for, and at most %s is allowed", p.Requested.Grouped(), p.Max.Grouped())
 	case p.Kind == event.RetryBudgetLimit && fits:
 		return "it was tried too often"
 	case p.Kind == event.RateLimit && fits && p.Burst > 0:
-		return fmt.Sprintf("too many at once, and at most %s are allowed", grouped(money.Int(p.Burst)))
+		return fmt.Sprintf("too many at once, and at most %s are allowed", money.Int(p.Burst).Grouped())
 	}
-	used := grouped(p.Used) + " used"
+	used := p.Used.Grouped() + " used"
 	switch {
 	case p.Held.Sign() == 0:
 	case p.Used.Sign() == 0:
-		used = grouped(p.Held) + " held"
+		used = p.Held.Grouped() + " held"
 	default:
-		used += " and " + grouped(p.Held) + " held"
+		used += " and " + p.Held.Grouped() + " held"
 	}
-	return used + " of " + grouped(p.Max)
+	return used + " of " + p.Max.Grouped()
 }
 
 // overage names the limits that were exceeded and admit it.
@@ -82,7 +82,7 @@ func held(e event.LimitDecided) string {
 	if until.IsZero() {
 		return ""
 	}
-	return fmt.Sprintf("; %s held until %s", grouped(e.Quantity), minute(until))
+	return fmt.Sprintf("; %s held until %s", e.Quantity.Grouped(), minute(until))
 }
 
 // holdExpiry is when the first part of a hold ends: each has its own end. Zero where nothing is held.

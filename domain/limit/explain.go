@@ -129,17 +129,17 @@ func Explain(p *Policy, e *event.LimitDecided) string {
 	var text string
 	switch part.Kind {
 	case event.RateLimit:
-		text = fmt.Sprintf("This workspace may make %s requests in %s.", Grouped(part.Max), span(part))
+		text = fmt.Sprintf("This workspace may make %s requests in %s.", part.Max.Grouped(), span(part))
 	case event.QuotaLimit, event.BudgetLimit:
 		text = p.overdrawn(part)
 	case event.ConcurrencyLimit:
-		text = fmt.Sprintf("This workspace has %s of %s running at the same time.", Grouped(part.Held), Grouped(part.Max))
+		text = fmt.Sprintf("This workspace has %s of %s running at the same time.", part.Held.Grouped(), part.Max.Grouped())
 	case event.MaxLimit:
 		what := "quantity"
 		if l := p.find(part.Limit); l != nil && l.Field != "" {
 			what = l.Field
 		}
-		text = fmt.Sprintf("The %s of %s is more than this plan allows: at most %s.", what, Grouped(part.Requested), Grouped(part.Max))
+		text = fmt.Sprintf("The %s of %s is more than this plan allows: at most %s.", what, part.Requested.Grouped(), part.Max.Grouped())
 	case event.AccessLimit:
 		text = "This plan does not include what was asked for."
 		if l := p.find(part.Limit); l != nil {
@@ -197,11 +197,11 @@ func (p *Policy) units(part *event.LimitPart, n money.Decimal) string {
 	l := p.find(part.Limit)
 	switch {
 	case part.Kind == event.BudgetLimit:
-		return Grouped(n) + " " + string(p.Currency)
+		return n.Grouped() + " " + string(p.Currency)
 	case l != nil && l.Meter != "":
-		return Grouped(n) + " " + strings.ReplaceAll(string(l.Meter), "_", " ")
+		return n.Grouped() + " " + strings.ReplaceAll(string(l.Meter), "_", " ")
 	default:
-		return Grouped(n)
+		return n.Grouped()
 	}
 }
 
@@ -230,23 +230,4 @@ func (p *Policy) clock(t time.Time) string {
 		return t.In(zone).Format("2006-01-02 15:04 MST")
 	}
 	return t.Add(time.Second - 1).In(zone).Format("2006-01-02 15:04:05 MST")
-}
-
-// Grouped writes a number with commas between the thousands.
-func Grouped(d money.Decimal) string {
-	whole, fraction, hasFraction := strings.Cut(strings.TrimPrefix(d.String(), "-"), ".")
-	var b strings.Builder
-	if d.Sign() < 0 {
-		b.WriteByte('-')
-	}
-	for i := range len(whole) {
-		if i > 0 && (len(whole)-i)%3 == 0 {
-			b.WriteByte(',')
-		}
-		b.WriteByte(whole[i])
-	}
-	if hasFraction {
-		b.WriteString("." + fraction)
-	}
-	return b.String()
 }

@@ -156,10 +156,3 @@ func TestBindingOfEmptyMaximums(t *testing.T) {
 	}}
 	require.Equal(t, 1, limit.Binding(&e))
 }
-
-func TestGrouped(t *testing.T) {
-	for _, c := range [][2]string{{"0", "0"}, {"999", "999"}, {"1000", "1,000"}, {"-1000", "-1,000"}, {"-100", "-100"}, {"1234567.1234", "1,234,567.1234"},
-		{"0.5", "0.5"}, {"123456789012345678", "123,456,789,012,345,678"}} {
-		require.Equal(t, c[1], limit.Grouped(money.MustParse(c[0])))
-	}
-}

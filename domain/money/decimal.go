@@ -305,6 +305,25 @@ func (v Decimal) String() string {
 	return v.d.Text('f')
 }
 
+// Grouped is the plain notation with commas between the thousands, as people read it.
+func (v Decimal) Grouped() string {
+	whole, fraction, hasFraction := strings.Cut(strings.TrimPrefix(v.String(), "-"), ".")
+	var b strings.Builder
+	if v.Sign() < 0 {
+		b.WriteByte('-')
+	}
+	for i := range len(whole) {
+		if i > 0 && (len(whole)-i)%3 == 0 {
+			b.WriteByte(',')
+		}
+		b.WriteByte(whole[i])
+	}
+	if hasFraction {
+		b.WriteString("." + fraction)
+	}
+	return b.String()
+}
+
 // MarshalJSON writes a JSON number, exact to the digit.
 func (v Decimal) MarshalJSON() ([]byte, error) { return []byte(v.String()), nil }
 

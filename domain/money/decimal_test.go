@@ -3,6 +3,7 @@ package money_test
 import (
 	"math"
 	"math/big"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -108,7 +109,7 @@ func TestWholeNumbers(t *testing.T) {
 		require.Equal(t, new(big.Int).Sub(x, y).String(), money.Int(a).Sub(money.Int(b)).String())
 		require.Equal(t, new(big.Int).Mul(x, y).String(), money.Int(a).Mul(money.Int(b)).String())
 		require.Equal(t, x.Cmp(y), money.Int(a).Cmp(money.Int(b)))
-		require.Equal(t, max(a, b), must(money.Int(a).Max(money.Int(b)).Coefficient()))
+		require.Equal(t, strconv.FormatInt(max(a, b), 10), money.Int(a).Max(money.Int(b)).String())
 		if a >= 0 && b > 0 {
 			q, rest := new(big.Int).QuoRem(x, y, new(big.Int))
 			if rest.Sign() > 0 {
@@ -119,9 +120,9 @@ func TestWholeNumbers(t *testing.T) {
 	})
 }
 
-func must(n int64, _ int, ok bool) int64 {
-	if !ok {
-		panic("no small number")
+func TestGrouped(t *testing.T) {
+	for _, c := range [][2]string{{"0", "0"}, {"999", "999"}, {"1000", "1,000"}, {"-1000", "-1,000"}, {"-100", "-100"}, {"1234567.1234", "1,234,567.1234"},
+		{"0.5", "0.5"}, {"123456789012345678", "123,456,789,012,345,678"}} {
+		require.Equal(t, c[1], money.MustParse(c[0]).Grouped())
 	}
-	return n
 }
