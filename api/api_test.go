@@ -105,6 +105,22 @@ func (d directory) Subscription(ctx context.Context, id event.TenantID) (s tenan
 	return s, err
 }
 
+func (d directory) PlansInUse(ctx context.Context, at time.Time) (plans []catalog.PlanKey, err error) {
+	for _, id := range []event.TenantID{"acme", "other"} {
+		s, err := d.Subscription(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range s.Assignments {
+			if inForce, _ := s.At(at); a == inForce || a.EffectiveAt.After(at) {
+				plans = append(plans, a.Plan)
+			}
+		}
+	}
+	slices.Sort(plans)
+	return slices.Compact(plans), nil
+}
+
 func (d directory) Reached(context.Context, eventstore.Position) error { return nil }
 
 // cached keeps what the directory said, as the real one does; for benchmarks.
@@ -241,8 +257,8 @@ func (noAccounts) Overdue(context.Context, time.Time, int) ([]event.TenantID, er
 type catalogs struct{ store *memory.Store }
 
 func (c catalogs) At(ctx context.Context, revision eventstore.Revision) (*catalog.Catalog, error) {
-	read, err := app.CatalogAt(ctx, c.store, revision)
-	return &read, err
+	read, err := app.ReadCatalog(ctx, c.store, revision)
+	return &read.Catalog, err
 }
 
 // house is the surface on a log in memory, with two tenants and a key of each kind.
@@ -349,7 +365,6 @@ func newHouse(t testing.TB, change ...func(*api.Config)) *house {
 	h.limits = app.NewLimits(app.LimitsConfig{Writer: uuid.New(), Store: faults, Directory: dir, Accounts: noAccounts{}, Catalogs: catalogs{store},
 		Now: func() time.Time { return clock }, SweepEvery: -1})
 	t.Cleanup(h.limits.Close)
-	h.ledger.Tell(h.limits.Noted)
 	config := api.Config{
 		Ledger: h.ledger, Limits: h.limits, Directory: dir, Usage: h.reads, Timeline: h.reads, Keys: h.reads, Positions: h.reads, Readiness: h.reads,
 		Registry: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler), Now: time.Now, Random: rand.Reader, SpoolDir: t.TempDir(),

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"slices"
 	"strconv"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -16,7 +15,6 @@ import (
 	"github.com/tollgate-io/tollgate/domain/invalid"
 	"github.com/tollgate-io/tollgate/domain/limit"
 	"github.com/tollgate-io/tollgate/domain/money"
-	"github.com/tollgate-io/tollgate/domain/timeline"
 )
 
 // readObject reads a request that is one small JSON object with these members, and hands their values to read, which may
@@ -135,49 +133,10 @@ func (s *Server) GetEvent(c echo.Context, eventType EventType, sourceID SourceId
 		return fmt.Errorf("read the decisions: %w", err)
 	}
 	showPosition(c, at)
-	return writeJSON(c, http.StatusOK, appendHistory(nil, h, storyOf(decided, h)))
+	return writeJSON(c, http.StatusOK, appendHistory(nil, h, h.Story(decided)))
 }
 
-// story is what was decided about a fact before it happened.
-type story struct {
-	decision  *event.LimitDecided // the latest
-	at        eventstore.Position
-	hold      *event.LimitDecided // what kept something last
-	holdState string
-}
-
-// storyOf folds the events of a fact's checks, newest first, as far as they are known.
-func storyOf(decided []timeline.Event, h app.History) story {
-	var s story
-	for _, e := range slices.Backward(decided) {
-		if e.Position.Offset > h.Position.Offset { // a process that did not know the fact yet wrote what was over already
-			break
-		}
-		switch p := e.Payload.(type) {
-		case event.LimitDecided:
-			s.decision, s.at = &p, e.Position
-			switch {
-			case p.Keeps:
-				s.hold, s.holdState = &p, "open"
-			case p.Allowed && s.holdState == "open": // it was asked again without a hold
-				s.holdState = "released"
-			}
-		case event.HoldReleased:
-			s.holdState = "released"
-		case event.HoldExpired:
-			s.holdState = "expired"
-		}
-	}
-	if s.holdState == "open" { // the fact ended it, or came too late for that
-		s.holdState = "settled"
-		if !h.RecordedAt.Before(s.hold.KeepUntil) {
-			s.holdState = "expired"
-		}
-	}
-	return s
-}
-
-func appendHistory(b []byte, h app.History, s story) []byte {
+func appendHistory(b []byte, h app.History, s app.Story) []byte {
 	status := "recorded"
 	if h.Voided {
 		status = "voided"
@@ -206,20 +165,20 @@ func appendHistory(b []byte, h app.History, s story) []byte {
 	return append(b, `,"invoiceLines":[]}`...)
 }
 
-func appendStory(b []byte, s story, used money.Decimal) []byte {
+func appendStory(b []byte, s app.Story, used money.Decimal) []byte {
 	b = append(b, `,"hold":`...)
-	if s.hold == nil {
+	if s.Hold == nil {
 		b = append(b, "null"...)
 	} else {
-		b = append(append(append(b, `{"state":"`...), s.holdState...), `","quantity":`...)
-		b = appendTime(append(append(b, s.hold.Quantity.String()...), `,"expiresAt":`...), holdEnd(s.hold))
-		b = append(strconv.AppendBool(append(b, `,"overage":`...), used.Cmp(s.hold.Quantity) > 0), '}')
+		b = append(append(append(b, `{"state":"`...), s.HoldState...), `","quantity":`...)
+		b = appendTime(append(append(b, s.Hold.Quantity.String()...), `,"expiresAt":`...), s.Hold.HoldEnds())
+		b = append(strconv.AppendBool(append(b, `,"overage":`...), used.Cmp(s.Hold.Quantity) > 0), '}')
 	}
 	b = append(b, `,"decision":`...)
-	if s.decision == nil {
+	if s.Decision == nil {
 		return append(b, "null"...)
 	}
-	e := s.decision
+	e := s.Decision
 	bound := ""
 	if i := limit.Binding(e); i >= 0 {
 		bound = e.Parts[i].Limit
@@ -229,9 +188,9 @@ func appendStory(b []byte, s story, used money.Decimal) []byte {
 	b = appendOptional(append(b, `,"limit":`...), bound)
 	b = append(append(b, `,"quantity":`...), e.Quantity.String()...)
 	b = appendTime(append(b, `,"decidedAt":`...), e.DecidedAt)
-	b = appendPosition(append(b, `,"position":`...), s.at)
+	b = appendPosition(append(b, `,"position":`...), s.At)
 	b = appendOptional(append(b, `,"planVersion":`...), e.PlanVersion)
-	b = appendTime(append(b, `,"holdExpiresAt":`...), holdEnd(e))
+	b = appendTime(append(b, `,"holdExpiresAt":`...), e.HoldEnds())
 	b = strconv.AppendBool(append(b, `,"overage":`...), isOver(e))
 	return append(appendParts(append(b, `,"limits":`...), e, ""), '}')
 }

@@ -214,20 +214,11 @@ func appendDecision(b []byte, d *app.Decision, binding int) []byte {
 		b = appendPosition(b, d.Position)
 	}
 	b = strconv.AppendBool(append(b, `,"replayed":`...), d.Replayed)
-	b = appendTime(append(b, `,"holdExpiresAt":`...), holdEnd(e))
+	b = appendTime(append(b, `,"holdExpiresAt":`...), e.HoldEnds())
 	b = appendOptional(append(b, `,"planVersion":`...), e.PlanVersion)
 	b = strconv.AppendBool(append(b, `,"overage":`...), isOver(e))
 	b = strconv.AppendBool(append(b, `,"degraded":`...), d.Degraded)
 	return append(appendParts(append(b, `,"limits":`...), e, d.Policy.Currency), '}')
-}
-
-// holdEnd is when the first part of what a decision keeps ends; zero where it keeps nothing.
-func holdEnd(e *event.LimitDecided) time.Time {
-	if !e.Keeps {
-		return time.Time{}
-	}
-	h := limit.Hold{LimitDecided: *e}
-	return h.ExpiresAt()
 }
 
 func isOver(e *event.LimitDecided) bool {
@@ -385,33 +376,19 @@ func (s *Server) ReleaseHold(c echo.Context, eventType EventType, sourceID Sourc
 	return writeJSON(c, http.StatusOK, append(appendPosition(b, at), '}'))
 }
 
-// standing reads how the limits of the caller's tenant stand, at minPosition or later.
-func (s *Server) standing(c echo.Context, minPosition *string, waitMs *int) (app.Standing, error) {
-	// Only what the read models show is told to the engine: it waits for it, so it must exist.
+// standing reads how the limits of the caller's tenant stand, or its holds, at minPosition or later.
+func (s *Server) standing(c echo.Context, minPosition *string, waitMs *int, read func(context.Context, event.TenantID) (app.Standing, error)) (app.Standing, error) {
 	if err := s.await(c, minPosition, waitMs); err != nil {
 		return app.Standing{}, err
 	}
 	ctx, cancel := work(c)
 	defer cancel()
-	t := inside(c).tenant.ID
-	standing, err := s.Limits.Standing(ctx, t)
-	if err != nil || minPosition == nil {
-		return standing, err
-	}
-	at, err := eventstore.ParsePosition(*minPosition)
-	if err != nil {
-		return app.Standing{}, err // await has read it
-	}
-	if at.Partition == standing.At.Partition && at.Offset > standing.At.Offset { // another process wrote it a moment ago
-		s.Limits.Noted(t, at)
-		standing, err = s.Limits.Standing(ctx, t)
-	}
-	return standing, err
+	return read(ctx, inside(c).tenant.ID)
 }
 
 // ListLimits is GET /v1/limits.
 func (s *Server) ListLimits(c echo.Context, params ListLimitsParams) error {
-	standing, err := s.standing(c, params.MinPosition, params.WaitMs)
+	standing, err := s.standing(c, params.MinPosition, params.WaitMs, s.Limits.Standing)
 	if err != nil {
 		return err
 	}
@@ -497,12 +474,12 @@ func (s *Server) ListHolds(c echo.Context, params ListHoldsParams) error {
 	if err != nil {
 		return err
 	}
-	standing, err := s.standing(c, params.MinPosition, params.WaitMs)
+	standing, err := s.standing(c, params.MinPosition, params.WaitMs, s.Limits.Holds)
 	if err != nil {
 		return err
 	}
 	showPosition(c, standing.At)
-	holds := standing.Holds // in the order in which they end
+	holds := standing.Holds // in the order of holdCursor
 	if cursor != "" {
 		first, found := slices.BinarySearchFunc(holds, last, func(h limit.Hold, last holdCursor) int { return cursorOf(&h).compare(last) })
 		if found {
@@ -531,7 +508,7 @@ func appendHold(b []byte, h *limit.Hold) []byte {
 	b = append(append(b, `,"quantity":`...), h.Quantity.String()...)
 	b = appendPosition(append(b, `,"position":`...), h.Position)
 	b = appendTime(append(b, `,"decidedAt":`...), h.DecidedAt)
-	b = appendTime(append(b, `,"expiresAt":`...), h.ExpiresAt())
+	b = appendTime(append(b, `,"expiresAt":`...), h.HoldEnds())
 	b = appendTime(append(b, `,"keepUntil":`...), h.KeepUntil)
 	b = appendOptional(append(b, `,"planVersion":`...), h.PlanVersion)
 	b = append(b, `,"limits":[`...)
@@ -562,6 +539,8 @@ func cursorOf(h *limit.Hold) holdCursor {
 	return holdCursor{Ends: h.KeepUntil.UnixMilli(), Type: h.Type, Source: h.Source}
 }
 
+// compare is the order in which the engine lists holds: as they are forgotten, then by type and source. A page that was in
+// another order would skip some.
 func (c holdCursor) compare(other holdCursor) int {
 	return cmp.Or(cmp.Compare(c.Ends, other.Ends), cmp.Compare(c.Type, other.Type), cmp.Compare(c.Source, other.Source))
 }

@@ -1,9 +1,9 @@
 package api
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
-	"strings"
 	"testing"
 	"time"
 
@@ -12,11 +12,9 @@ import (
 
 	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/event"
-	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/invalid"
 	"github.com/tollgate-io/tollgate/domain/limit"
 	"github.com/tollgate-io/tollgate/domain/money"
-	"github.com/tollgate-io/tollgate/domain/timeline"
 )
 
 func TestRateLimitHeaders(t *testing.T) {
@@ -116,51 +114,14 @@ func FuzzCheck(f *testing.F) {
 	})
 }
 
-// A fact tells how the hold of its check ended.
+// A fact went over its hold when more happened than was held.
 func TestStoryOfAHold(t *testing.T) {
-	at := func(minutes int) time.Time { return decodeClock.Add(time.Duration(minutes) * time.Minute) }
-	allowed := func(quantity int64, until int) event.LimitDecided {
-		return event.LimitDecided{Quantity: money.Int(quantity), Allowed: true, Keeps: true, KeepUntil: at(until)}
-	}
-	denied := event.LimitDecided{Quantity: money.Int(100), Parts: []event.LimitPart{{Limit: "a", Kind: event.QuotaLimit, Denied: true}}}
-	for name, c := range map[string]struct {
-		events []any // oldest first
-		state  string
-		latest int64
-	}{
-		"nobody asked":               {nil, "", 0},
-		"settled":                    {[]any{allowed(5, 15)}, "settled", 5},
-		"raised":                     {[]any{allowed(5, 15), allowed(8, 15)}, "settled", 8},
-		"a raise that is denied":     {[]any{allowed(5, 15), denied}, "settled", 100},
-		"denied":                     {[]any{denied}, "", 100},
-		"released":                   {[]any{allowed(5, 15), event.HoldReleased{}}, "released", 5},
-		"released and held again":    {[]any{allowed(5, 15), event.HoldReleased{}, allowed(6, 15)}, "settled", 6},
-		"expired":                    {[]any{allowed(5, 15), event.HoldExpired{}}, "expired", 5},
-		"expired, not yet written":   {[]any{allowed(5, 10)}, "expired", 5},
-		"asked again without a hold": {[]any{allowed(5, 15), event.LimitDecided{Quantity: money.Int(6), Allowed: true}}, "released", 6},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var events []timeline.Event
-			for i, e := range append(c.events, event.HoldReleased{}) { // the last one comes after the fact
-				at := eventstore.Position{Offset: int64(i + 1)}
-				if i == len(c.events) {
-					at.Offset = 10
-				}
-				events = append([]timeline.Event{{Position: at, Payload: e}}, events...)
-			}
-			s := storyOf(events, app.History{RecordedAt: at(10), Position: eventstore.Position{Offset: 9}})
-			assert.Equal(t, c.state, s.holdState)
-			assert.Equal(t, c.state == "", s.hold == nil)
-			if c.latest == 0 {
-				assert.Nil(t, s.decision)
-				return
-			}
-			assert.True(t, money.Int(c.latest).Equal(s.decision.Quantity))
-			text := string(appendStory(nil, s, money.Int(7)))
-			if s.hold != nil {
-				assert.Contains(t, text, fmt.Sprintf(`"overage":%t}`, money.Int(7).Cmp(s.hold.Quantity) > 0))
-			}
-			assert.Equal(t, strings.Count(text, "{"), strings.Count(text, "}"))
-		})
+	assert.Equal(t, `,"hold":null,"decision":null`, string(appendStory(nil, app.Story{}, money.Int(7))))
+	held := event.LimitDecided{Quantity: money.Int(7), Allowed: true, Keeps: true, KeepUntil: decodeClock}
+	for used, over := range map[int64]bool{6: false, 7: false, 8: true} {
+		text := string(appendStory(nil, app.Story{Decision: &held, Hold: &held, HoldState: app.HoldSettled}, money.Int(used)))
+		assert.Contains(t, text, fmt.Sprintf(`,"hold":{"state":"settled","quantity":7,"expiresAt":"%s","overage":%t},"decision":{`,
+			decodeClock.UTC().Format("2006-01-02T15:04:05.000Z"), over))
+		assert.True(t, json.Valid([]byte("{"+text[1:]+"}")))
 	}
 }

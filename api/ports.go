@@ -30,9 +30,9 @@ type Limits interface {
 	// Check decides in order, and has one decision for each. It may read the asks longer than it is waited for.
 	Check(ctx context.Context, asks []limit.Ask) []app.Decision
 	Release(ctx context.Context, id event.Identity, by event.Actor) (released bool, at eventstore.Position, err error)
+	// Standing tells how the limits stand, and Holds what is held: with everything that was acknowledged before.
 	Standing(ctx context.Context, t event.TenantID) (app.Standing, error)
-	// Noted makes later answers reflect what stands at a position of the tenant's partition. It must exist.
-	Noted(t event.TenantID, at eventstore.Position)
+	Holds(ctx context.Context, t event.TenantID) (app.Standing, error)
 }
 
 // Keys is one page of API keys, newest first, with the revoked ones. NextCursor is "" at the end.

@@ -14,6 +14,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
 // PutPlan is PUT /v1/admin/tenants/{tenantId}/plan.
@@ -46,7 +47,7 @@ func (s *Server) PutPlan(c echo.Context, tenantID Id) error {
 		if err != nil {
 			return fmt.Errorf("tenant %q: %w", clip(tenantID, event.MaxIDLength), err)
 		}
-		if p.BillingAnchor, err = midnight(date, t.TimeZone); err != nil {
+		if p.BillingAnchor, err = midnight(date, t); err != nil {
 			return err
 		}
 	}
@@ -76,11 +77,11 @@ func (d *decoder) date(v jsontext.Value, pointer, name string) (date time.Time, 
 	return date, ok
 }
 
-// midnight is when a date begins on the clock of a zone, or with the first instant after it where the clock skips that.
-func midnight(date time.Time, timeZone string) (time.Time, error) {
-	zone, err := time.LoadLocation(timeZone)
+// midnight is when a date begins on the clock of the tenant, or with the first instant after it where the clock skips that.
+func midnight(date time.Time, t tenant.Tenant) (time.Time, error) {
+	zone, err := t.Location()
 	if err != nil {
-		return time.Time{}, fmt.Errorf("time zone of the tenant: %w", err) // it was checked when the tenant was defined
+		return time.Time{}, err // it was checked when the tenant was defined
 	}
 	noon := time.Date(date.Year(), date.Month(), date.Day(), 12, 0, 0, 0, zone)
 	return calendar.Calendar{Zone: zone}.Window(catalog.Day, noon).Start, nil

@@ -31,6 +31,22 @@ func planned(t *testing.T) (h *house, call func(method, path, body string) answe
 	return h, call
 }
 
+// A plan that a tenant has is not taken out of the catalog, and the answer names it.
+func TestPlanInUse(t *testing.T) {
+	h, call := planned(t)
+	require.Equal(t, http.StatusOK, call("PUT", "/v1/admin/tenants/acme/plan", `{"plan":"pro"}`).Code)
+	before := h.log()
+	for _, query := range []string{"", "?dryRun=true"} {
+		a := h.do(request{"PUT", "/v1/admin/catalog" + query, h.admin, []string{"Content-Type", "application/yaml"}, sampleCatalog})
+		require.Equal(t, http.StatusBadRequest, a.Code, a.Body)
+		assert.Equal(t, []any{map[string]any{"pointer": "/plans", "code": "in_use",
+			"detail": "the catalog lacks plans that tenants have or will have: pro; assign other plans first"}}, a.json()["errors"])
+	}
+	assert.Equal(t, before, h.log())
+	a := h.do(request{"PUT", "/v1/admin/catalog", h.admin, []string{"Content-Type", "application/yaml"}, sampleCatalog + "plans: [{key: pro, currency: USD}]"})
+	require.Equal(t, http.StatusOK, a.Code, a.Body)
+}
+
 func TestPlan(t *testing.T) {
 	h, call := planned(t)
 	const path = "/v1/admin/tenants/acme/plan"

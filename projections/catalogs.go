@@ -41,7 +41,7 @@ func (c *catalogs) At(ctx context.Context, revision eventstore.Revision) (*catal
 	if kept != nil {
 		return kept, nil
 	}
-	read, err := app.CatalogAt(ctx, c.log, revision)
+	read, err := app.ReadCatalog(ctx, c.log, revision)
 	if err != nil {
 		return nil, err
 	}
@@ -50,8 +50,8 @@ func (c *catalogs) At(ctx context.Context, revision eventstore.Revision) (*catal
 	if len(c.kept) >= maxCatalogs {
 		clear(c.kept)
 	}
-	c.kept[revision] = &read
-	return &read, nil
+	c.kept[revision] = &read.Catalog
+	return &read.Catalog, nil
 }
 
 // isUnknownRevision tells an event that names a catalog nobody applied from a store that cannot be asked.

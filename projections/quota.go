@@ -110,12 +110,9 @@ func FoldQuota(events []Event, before map[event.TenantID]QuotaAccount) (QuotaCha
 				return QuotaChange{}, err
 			}
 			a.state.Apply(p)
-			switch {
-			case p.Keeps:
+			if p.Keeps {
 				k := holdKey(p.Identity)
 				holds[k] = &QuotaHold{HoldKey: k, Type: p.Type, Position: events[i].Position, KeepUntil: p.KeepUntil, Decision: events[i].Data}
-			case p.Allowed:
-				holds[holdKey(p.Identity)] = nil
 			}
 		case event.HoldReleased:
 			if _, err := next(i, p.Tenant); err != nil {

@@ -28,7 +28,7 @@ func decided(e event.LimitDecided) string {
 	}
 	for i := range e.Parts {
 		if p := &e.Parts[i]; !p.Until.IsZero() {
-			text += fmt.Sprintf(" After so many denials, all checks are refused until %s (%s).", minute(p.Until), p.Limit)
+			text += fmt.Sprintf(" After so many denials, all checks are refused until %s (%s).", clock(p.Until), p.Limit)
 		}
 	}
 	return text
@@ -41,7 +41,7 @@ func why(p *event.LimitPart) string {
 	case p.Kind == event.AbuseGuardLimit && p.ResetAt.IsZero():
 		return "too many checks were denied"
 	case p.Kind == event.AbuseGuardLimit:
-		return "too many checks were denied; all are refused until " + minute(p.ResetAt)
+		return "too many checks were denied; all are refused until " + clock(p.ResetAt)
 	case p.Kind == event.AccessLimit:
 		return "the plan does not include it"
 	case p.Kind == event.MaxLimit:
@@ -78,27 +78,15 @@ func overage(parts []event.LimitPart) string {
 
 // held tells until when the whole quantity is held.
 func held(e event.LimitDecided) string {
-	until := holdExpiry(e)
+	until := e.HoldEnds()
 	if until.IsZero() {
 		return ""
 	}
-	return fmt.Sprintf("; %s held until %s", e.Quantity.Grouped(), minute(until))
+	return fmt.Sprintf("; %s held until %s", e.Quantity.Grouped(), clock(until))
 }
 
-// holdExpiry is when the first part of a hold ends: each has its own end. Zero where nothing is held.
-func holdExpiry(e event.LimitDecided) (first time.Time) {
-	if !e.Keeps {
-		return first
-	}
-	for i := range e.Parts {
-		if t := e.Parts[i].ExpiresAt; !t.IsZero() && (first.IsZero() || t.Before(first)) {
-			first = t
-		}
-	}
-	return first
-}
-
-// explanation is everything that a decision says, but for the fingerprint, which says nothing to people.
+// explanation is everything that a decision says, but for the fingerprint, which says nothing to people. Its members have
+// the names of the API's answer to the check.
 func explanation(e event.LimitDecided) json.RawMessage {
 	var plan any // null for a tenant without one
 	if e.PlanVersion != "" {
@@ -115,7 +103,7 @@ func explanation(e event.LimitDecided) json.RawMessage {
 		for _, t := range []struct {
 			name string
 			at   time.Time
-		}{{"windowStart", p.WindowStart}, {"windowEnd", p.WindowEnd}, {"resetAt", p.ResetAt}, {"expiresAt", p.ExpiresAt}, {"until", p.Until}} {
+		}{{"windowStart", p.WindowStart}, {"windowEnd", p.WindowEnd}, {"resetAt", p.ResetAt}, {"holdExpiresAt", p.ExpiresAt}, {"until", p.Until}} {
 			if !t.at.IsZero() {
 				members = append(members, t.name, stamp(t.at))
 			}
@@ -128,18 +116,24 @@ func explanation(e event.LimitDecided) json.RawMessage {
 		}
 		parts[i] = object(append(members, "planVersion", plan)...)
 	}
-	return object("allowed", e.Allowed, "planVersion", plan, "holdExpiresAt", optional(holdExpiry(e)), "limits", parts, "data", e.Data)
+	return object("allowed", e.Allowed, "planVersion", plan, "holdExpiresAt", optional(e.HoldEnds()), "limits", parts, "data", e.Data)
 }
 
-// minute is an instant for people, who need no seconds.
-func minute(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
+// clock is an instant for people, who need no seconds unless there are some. It is rounded up to what is shown: whoever comes
+// back then must not be early.
+func clock(t time.Time) string {
+	if t = t.UTC(); t.Equal(t.Truncate(time.Minute)) {
+		return t.Format("2006-01-02 15:04 UTC")
+	}
+	return t.Add(time.Second - 1).Format("2006-01-02 15:04:05 UTC")
+}
 
-// day is minute where the instant is a midnight: only the date.
+// day is the date of a midnight, and clock of any other instant.
 func day(t time.Time) string {
 	if t = t.UTC(); t.Equal(t.Truncate(24 * time.Hour)) {
 		return t.Format(time.DateOnly)
 	}
-	return minute(t)
+	return clock(t)
 }
 
 // span tells between what an override holds.

@@ -112,7 +112,7 @@ func TestDescribe(t *testing.T) {
 			"Check of 3,000 tokens_spent for call_789 allowed; 3,000 held until 2026-04-05 12:15 UTC.",
 			`{"allowed":true,"planVersion":"pro@3","holdExpiresAt":"2026-04-05T12:15:00.000Z","limits":[{"limit":"tokens_per_day","kind":"quota","allowed":true,` +
 				`"max":1000000,"used":199000,"held":600,"requested":3000,"overage":false,"overridden":false,"windowStart":"2026-04-05T00:00:00.000Z",` +
-				`"windowEnd":"2026-04-06T00:00:00.000Z","resetAt":"2026-04-06T00:00:00.000Z","expiresAt":"2026-04-05T12:15:00.000Z","planVersion":"pro@3"}],"data":{}}`},
+				`"windowEnd":"2026-04-06T00:00:00.000Z","resetAt":"2026-04-06T00:00:00.000Z","holdExpiresAt":"2026-04-05T12:15:00.000Z","planVersion":"pro@3"}],"data":{}}`},
 		{"check of a tenant without a plan", event.LimitDecided{Identity: check, Quantity: money.Int(1), DecidedAt: at(-1), Allowed: true}, projections.KindDecision,
 			"Check of 1 tokens_spent for call_789 allowed.", `{"allowed":true,"planVersion":null,"holdExpiresAt":null,"limits":[],"data":{}}`},
 		{"cooldown", decision(false, event.LimitPart{Limit: "abuse", Kind: event.AbuseGuardLimit, Denied: true, Max: money.Int(50), Used: money.Int(49), ResetAt: at(5)}),
@@ -165,7 +165,7 @@ func TestDescribe(t *testing.T) {
 		})
 	}
 	for summary, d := range map[string]event.LimitDecided{
-		"allowed beyond tokens_per_day; 3,000 held until 2026-04-05 12:15 UTC.": decision(true, over),
+		"allowed beyond tokens_per_day; 3,000 held until 2026-04-05 12:15:59 UTC.": decision(true, over),
 		"denied by tokens_per_day: 199,000 used and 600 held of 200,000; by sessions: 5 held of 5.": decision(false, denied,
 			event.LimitPart{Limit: "model_tier", Kind: event.AccessLimit},
 			event.LimitPart{Limit: "sessions", Kind: event.ConcurrencyLimit, Denied: true, Max: money.Int(5), Held: money.Int(5), Requested: money.Int(1)}),
@@ -178,6 +178,9 @@ func TestDescribe(t *testing.T) {
 			Max: money.Int(60), Used: money.Int(20), Requested: money.Int(1)}),
 		"denied by retries: it was tried too often.": decision(false, event.LimitPart{Limit: "retries", Kind: event.RetryBudgetLimit, Denied: true,
 			Max: money.Int(10), Requested: money.Int(1)}),
+		"denied by abuse: too many checks were denied; all are refused until 2026-04-05 12:05:01 UTC.": decision(false,
+			event.LimitPart{Limit: "abuse", Kind: event.AbuseGuardLimit, Denied: true, ResetAt: at(5).Add(time.Millisecond)}),
+		"allowed; 3,000 held until 2026-04-05 14:00 UTC.": decision(true, event.LimitPart{Limit: "rpm", Kind: event.RateLimit, Taken: true, Max: money.Int(60)}),
 		"denied by spend: 499.5 used of 500. After so many denials, all checks are refused until 2026-04-05 12:05 UTC (abuse).": decision(false,
 			event.LimitPart{Limit: "spend", Kind: event.BudgetLimit, Denied: true, Max: money.Int(500), Used: money.MustParse("499.5"), Requested: money.Int(1)},
 			event.LimitPart{Limit: "abuse", Kind: event.AbuseGuardLimit, Max: money.Int(50), Used: money.Int(50), Until: at(5), Strikes: 1}),

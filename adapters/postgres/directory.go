@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tollgate-io/tollgate/domain/app"
+	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/money"
@@ -107,10 +108,11 @@ func writeDirectory(ctx context.Context, tx pgx.Tx, schema string, change projec
 	return tx.SendBatch(ctx, b).Close()
 }
 
-// DirectoryVersion is a text that stays the same as long as nothing in the directory changes.
+// DirectoryVersion is a text that stays the same as long as nothing in the directory changes. A rebuilt directory is another
+// one: it may say something else although it is as far.
 func (r *ReadModels) DirectoryVersion(ctx context.Context) (version string, err error) {
 	_, err = r.read(ctx, projections.DirectoryModel, "", func(b *pgx.Batch, schema string) {
-		b.Queue(inSchema(`select coalesce(string_agg(position::text, ' ' order by partition), '') from %s.directory_changes`, schema)).
+		b.Queue(inSchema(`select '%s ' || coalesce(string_agg(position::text, ' ' order by partition), '') from %s.directory_changes`, schema)).
 			QueryRow(func(row pgx.Row) error { return row.Scan(&version) })
 	})
 	return version, err
@@ -287,6 +289,22 @@ func (r *ReadModels) Subscription(ctx context.Context, id event.TenantID) (s ten
 			})
 	})
 	return s, at, err
+}
+
+// PlansInUse lists, in order, the plans that a tenant has at an instant or will have: those of the assignments that no later
+// one has replaced by then.
+func (r *ReadModels) PlansInUse(ctx context.Context, at time.Time) (plans []catalog.PlanKey, err error) {
+	_, err = r.read(ctx, projections.DirectoryModel, "", func(b *pgx.Batch, schema string) {
+		b.Queue(inSchema(`select distinct plan collate "C" as plan from %s.plan_assignments a where not exists (
+				select from %s.plan_assignments later
+				where later.tenant_id = a.tenant_id and later.effective_at > a.effective_at and later.effective_at <= $1)
+			order by plan`, schema), at).
+			Query(func(rows pgx.Rows) (err error) {
+				plans, err = pgx.CollectRows(rows, pgx.RowTo[catalog.PlanKey])
+				return err
+			})
+	})
+	return plans, err
 }
 
 func scanOverride(rows pgx.Rows) (o tenant.Override, err error) {

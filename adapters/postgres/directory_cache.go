@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/tollgate-io/tollgate/domain/app"
+	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/tenant"
@@ -94,6 +95,11 @@ func (d *Directory) Subscription(ctx context.Context, id event.TenantID) (tenant
 	return d.subscriptions.get(ctx, id)
 }
 
+// PlansInUse implements app.Directory. It is not kept: who asks is about to decide on the answer.
+func (d *Directory) PlansInUse(ctx context.Context, at time.Time) ([]catalog.PlanKey, error) {
+	return d.readModels.PlansInUse(ctx, at)
+}
+
 // Reached implements app.Directory.
 func (d *Directory) Reached(ctx context.Context, at eventstore.Position) error {
 	if err := d.readModels.Await(ctx, []string{projections.DirectoryModel}, at); err != nil {
@@ -152,17 +158,18 @@ func (f *freshness) ask(ctx context.Context) {
 	version, err := f.version(ctx)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	switch {
-	case err == nil:
+	if err == nil {
 		if version != f.known || f.asked.IsZero() {
 			f.changed()
 		}
 		f.known, f.asked, f.next = version, asked, asked.Add(freshFor)
-	case f.now().Sub(f.asked) > staleFor:
-		f.changed()
-	default:
-		f.next = f.now().Add(freshFor) // a store that does not answer is not asked by every request
+		return
 	}
+	now := f.now()
+	if now.Sub(f.asked) > staleFor {
+		f.changed()
+	}
+	f.next = now.Add(freshFor) // a store that does not answer is not asked by every request
 }
 
 // cache keeps answers, and that there is none (the error absent), until it has to forget. Many who ask at once cause one

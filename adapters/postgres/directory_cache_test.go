@@ -89,8 +89,11 @@ func TestFreshness(t *testing.T) {
 	check(6, 2, "it is back, and nothing has changed")
 	now, err = now.Add(staleFor+1), down
 	check(7, 3, "too old")
+	check(7, 3, "nothing is kept any more, and the store is still asked only once in a while")
+	now = now.Add(freshFor)
 	check(8, 4, "still too old")
-	err = nil
+	check(8, 4, "and once in a while")
+	now, err = now.Add(freshFor), nil
 	check(9, 4, "back for good")
 }
 

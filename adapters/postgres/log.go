@@ -240,7 +240,7 @@ func (l *Log) ReadLog(ctx context.Context, after eventstore.Position, limit int)
 		return rows.Err()
 	})
 	b.Queue(selectRange, pack(after), pack(after)+int64(limit)).Query(func(rows pgx.Rows) (err error) {
-		recorded, err = l.collect(ctx, rows, limit)
+		recorded, err = l.collect(ctx, rows, int(min(max(offsetOf(head)-after.Offset, 1), int64(limit))))
 		return err
 	})
 	if err := l.pool.SendBatch(ctx, b).Close(); err != nil {

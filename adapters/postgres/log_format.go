@@ -29,7 +29,7 @@ func positionOf(n int64) eventstore.Position {
 // name of a frequent category. Nearly all streams are of facts, and 17 bytes instead of 42 are kept three times each.
 const wholeName = 0
 
-var packedCategories = []string{1: "usage-", 2: "conflict-"}
+var packedCategories = []string{1: "usage-", 2: "conflict-", 3: "quota-"}
 
 func packStream(name eventstore.StreamName) []byte {
 	for code := 1; code < len(packedCategories); code++ {
@@ -59,7 +59,7 @@ func unpackStream(b []byte) (eventstore.StreamName, error) {
 // generic scan costs as much as the rest of it.
 func (l *Log) collect(ctx context.Context, rows pgx.Rows, sizeHint int) ([]eventstore.Recorded, error) {
 	defer rows.Close()
-	recorded := make([]eventstore.Recorded, 0, min(sizeHint, 1024))
+	recorded := make([]eventstore.Recorded, 0, max(min(sizeHint, 1024), 0))
 	var unknown []int // rows whose type is not in the dictionary yet
 	var unknownIDs []int16
 	tenants := make(map[string]string)
@@ -79,7 +79,7 @@ func (l *Log) collect(ctx context.Context, rows pgx.Rows, sizeHint int) ([]event
 			tenants[tenant] = tenant
 		}
 		if len(v[6]) > cap(arena)-len(arena) {
-			arena = make([]byte, 0, max(64<<10, len(v[6])))
+			arena = make([]byte, 0, max(min(64<<10, (sizeHint-len(recorded))*256), len(v[6])))
 		}
 		start := len(arena)
 		arena = append(arena, v[6]...)

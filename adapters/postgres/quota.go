@@ -232,21 +232,25 @@ func (a *Accounts) Series(ctx context.Context, t event.TenantID, needs []limit.N
 	if !slices.ContainsFunc(needs, func(n limit.Need) bool { return n.Minutes }) {
 		return loaded, nil
 	}
-	facts, offset, err := a.facts(ctx, t, recent)
+	offset, err := a.facts(ctx, t, recent, func(f limit.Fact) {
+		for i := range loaded {
+			if loaded[i].Need.Minutes {
+				loaded[i].AddMinute(f)
+			}
+		}
+	})
 	if err != nil {
 		return nil, err
 	}
 	for i := range loaded {
-		if loaded[i].Need.Minutes {
-			loaded[i].Minutes, loaded[i].MinutesAt = loaded[i].SumMinutes(facts), offset
-		}
+		loaded[i].MinutesAt = offset
 	}
 	return loaded, nil
 }
 
-// facts reads the tenant's latest facts, found by the timeline. What was corrected since is among its events too: a
+// facts visits the tenant's latest facts, found by the timeline. What was corrected since is among its events too: a
 // correction is listed when it was recorded, which is not before its fact.
-func (a *Accounts) facts(ctx context.Context, t event.TenantID, since time.Time) (facts []limit.Fact, offset int64, err error) {
+func (a *Accounts) facts(ctx context.Context, t event.TenantID, since time.Time, visit func(limit.Fact)) (offset int64, err error) {
 	var positions []eventstore.Position
 	at, err := a.readModels.read(ctx, projections.TimelineModel, t, func(b *pgx.Batch, schema string) {
 		positions = nil
@@ -260,56 +264,37 @@ func (a *Accounts) facts(ctx context.Context, t event.TenantID, since time.Time)
 		})
 	})
 	if err != nil {
-		return nil, 0, err
+		return 0, err
 	}
 	for chunk := range slices.Chunk(positions, 5000) {
 		recorded, err := a.log.ReadAt(ctx, chunk)
 		if err != nil {
-			return nil, 0, err
+			return 0, err
 		}
 		events, err := projections.Decode(recorded)
 		if err != nil {
-			return nil, 0, err
+			return 0, err
 		}
 		for _, e := range events {
-			more, err := a.readModels.factsOf(ctx, e)
-			if err != nil {
-				return nil, 0, err
+			revision, usage, ok := event.CountedBy(e.Payload)
+			if !ok {
+				continue
 			}
-			facts = append(facts, more...)
+			c, err := a.readModels.catalogs.At(ctx, revision)
+			if err != nil {
+				return 0, err
+			}
+			for _, f := range limit.FactsOf(e.Payload, c.MetersOf(string(usage))) {
+				visit(f)
+			}
 		}
 	}
-	return facts, at.Offset, nil
-}
-
-func (r *ReadModels) factsOf(ctx context.Context, e projections.Event) ([]limit.Fact, error) {
-	fact := func(revision eventstore.Revision, u event.Usage, back bool) (limit.Fact, error) {
-		c, err := r.catalogs.At(ctx, revision)
-		if err != nil {
-			return limit.Fact{}, err
-		}
-		return limit.Fact{Usage: u, Meters: c.MetersOf(string(u.Type)), Back: back}, nil
-	}
-	switch p := e.Payload.(type) {
-	case event.UsageRecorded:
-		f, err := fact(p.Catalog, p.Usage, false)
-		return []limit.Fact{f}, err
-	case event.UsageVoided:
-		f, err := fact(p.Catalog, p.Usage, true)
-		return []limit.Fact{f}, err
-	case event.UsageAdjusted:
-		old, err := fact(p.Catalog, p.Usage, true)
-		if err != nil {
-			return nil, err
-		}
-		now, err := fact(p.Catalog, p.After(), false)
-		return []limit.Fact{old, now}, err
-	}
-	return nil, nil
+	return at.Offset, nil
 }
 
 // Overdue implements app.Accounts.
 func (a *Accounts) Overdue(ctx context.Context, before time.Time, most int) ([]event.TenantID, error) {
+	// Whatever generation serves: nothing depends on the answer.
 	rows, err := a.readModels.reads.Query(ctx, `select distinct tenant_id from (
 		select tenant_id from quota_holds where keep_until < $1 order by keep_until limit $2) h`, before, 100*most)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tollgate-io/tollgate/adapters/pgserver/pgtest"
+	"github.com/tollgate-io/tollgate/adapters/postgres"
 	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
@@ -451,6 +452,67 @@ func TestSubscription(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, want[acme].RemoveOverride("x"), got)
 	}
+}
+
+// A plan is in use as long as no later assignment has replaced it.
+func TestPlansInUse(t *testing.T) {
+	l := newLedger(t)
+	at := func(hours int) time.Time { return noon.Add(time.Duration(hours) * time.Hour) }
+	used := func(hours int) []catalog.PlanKey {
+		t.Helper()
+		plans, err := l.PlansInUse(t.Context(), at(hours))
+		require.NoError(t, err)
+		return plans
+	}
+	require.Empty(t, used(0))
+	for p, plans := range [testPartitions][]string{{"free", "pro", "scale"}, {"b", "pro", "B"}} {
+		for i, plan := range plans {
+			of := tenantOf(p)
+			l.append(event.PlanAssigned{Tenant: of, Plan: plan, EffectiveAt: at(i), BillingAnchor: noon, By: "cli"}.Append(eventstore.Revision(i - 1)))
+		}
+	}
+	l.project()
+	require.Equal(t, []catalog.PlanKey{"B", "b", "free", "pro", "scale"}, used(-1), "none has begun")
+	require.Equal(t, []catalog.PlanKey{"B", "b", "free", "pro", "scale"}, used(0))
+	require.Equal(t, []catalog.PlanKey{"B", "pro", "scale"}, used(1))
+	require.Equal(t, []catalog.PlanKey{"B", "scale"}, used(2))
+	require.Equal(t, []catalog.PlanKey{"B", "scale"}, used(1000), "the last stays")
+	l.append(event.PlanAssigned{Tenant: tenantOf(0), Plan: "free", EffectiveAt: at(2), BillingAnchor: noon, By: "cli"}.Append(2))
+	l.project()
+	require.Equal(t, []catalog.PlanKey{"B", "free"}, used(3), "instead of scale")
+	directory := postgres.NewDirectory(l.ReadModels)
+	plans, err := directory.PlansInUse(t.Context(), at(3))
+	require.NoError(t, err)
+	require.Equal(t, used(3), plans)
+	l.exec(`delete from rm_directory_1.plan_assignments where tenant_id = $1`, string(tenantOf(1)))
+	plans, err = directory.PlansInUse(t.Context(), at(3))
+	require.NoError(t, err)
+	require.Equal(t, []catalog.PlanKey{"free"}, plans, "it is read at every question")
+}
+
+// A version stays while nothing changes, and is another one after each change and each rebuild: what was kept of a damaged
+// directory must not outlive its repair.
+func TestDirectoryVersion(t *testing.T) {
+	l := newLedger(t)
+	seen := map[string]bool{}
+	changed := func(want bool, why string) {
+		t.Helper()
+		version, err := l.DirectoryVersion(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, want, !seen[version], why)
+		seen[version] = true
+	}
+	changed(true, "the first")
+	l.everyKind()
+	l.project()
+	changed(true, "a change")
+	l.append(recordTokens(tenantOf(0), 1000, 1005)...)
+	l.project()
+	changed(false, "facts are no change of the directory")
+	_, err := l.Rebuild(t.Context(), l.log, []string{projections.DirectoryModel}, nil)
+	require.NoError(t, err)
+	changed(true, "a rebuild")
+	changed(false, "nothing")
 }
 
 func TestAwait(t *testing.T) {

@@ -106,7 +106,7 @@ func demoDay(now time.Time, seed uint64) []demoEvent {
 	random := mathrand.New(mathrand.NewPCG(seed, uint64(end.Unix()))) //nolint:gosec // a demo, and after 1970
 	var events []demoEvent
 	for _, t := range demoTenants {
-		zone, err := time.LoadLocation(t.TimeZone)
+		zone, err := t.Location()
 		if err != nil {
 			panic(err) // the zones are constants, and part of the binary
 		}

@@ -243,7 +243,6 @@ func (h *house) limit() {
 		Store: h.log, Directory: h.directory, Accounts: postgres.NewAccounts(h.readModels, h.log), Catalogs: h.catalogs, Now: time.Now,
 	})
 	h.closers = append(h.closers, h.limits.Close)
-	h.ledger.Tell(h.limits.Noted)
 }
 
 // close closes in the reverse order of opening.

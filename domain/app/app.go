@@ -50,6 +50,9 @@ type Directory interface {
 	Catalog(ctx context.Context) (Catalog, error)
 	// Subscription is empty for a tenant without one; whether the tenant exists is not asked.
 	Subscription(ctx context.Context, id event.TenantID) (tenant.Subscription, error)
+	// PlansInUse lists, in order, the plans that some tenant has at the instant or will have. It says what stands in the store
+	// now.
+	PlansInUse(ctx context.Context, at time.Time) ([]catalog.PlanKey, error)
 	// Reached waits until the directory shows what stands at the position, then forgets what is older.
 	Reached(ctx context.Context, at eventstore.Position) error
 }
@@ -65,22 +68,11 @@ type Ledger struct {
 	store     Store
 	directory Directory
 	now       func() time.Time
-	noted     func(event.TenantID, eventstore.Position)
 }
 
 // New makes the application.
 func New(store Store, directory Directory, now func() time.Time) *Ledger {
 	return &Ledger{store: store, directory: directory, now: now}
-}
-
-// Tell makes the ledger tell somebody where facts of a tenant and their corrections stand, before whoever sent them is
-// answered. It is called before the ledger is used.
-func (l *Ledger) Tell(noted func(event.TenantID, eventstore.Position)) { l.noted = noted }
-
-func (l *Ledger) tell(t event.TenantID, at eventstore.Position) {
-	if l.noted != nil {
-		l.noted(t, at)
-	}
 }
 
 // appendOne appends a single decided event.

@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
@@ -12,13 +14,8 @@ import (
 	"github.com/tollgate-io/tollgate/domain/invalid"
 )
 
-// CatalogAt reads the catalog of one revision from the log. A revision never changes, so callers may keep it for ever.
-func CatalogAt(ctx context.Context, store eventstore.StreamReader, revision eventstore.Revision) (catalog.Catalog, error) {
-	c, err := ReadCatalog(ctx, store, revision)
-	return c.Catalog, err
-}
-
-// ReadCatalog is CatalogAt with the versions of the plans.
+// ReadCatalog reads the catalog of one revision from the log; the empty one of eventstore.NoStream. A revision never changes,
+// so callers may keep it for ever. Error: ErrNotFound.
 func ReadCatalog(ctx context.Context, store eventstore.StreamReader, revision eventstore.Revision) (Catalog, error) {
 	if revision < 0 {
 		return Catalog{Revision: eventstore.NoStream}, nil
@@ -85,7 +82,7 @@ func planText(p catalog.Plan) []byte {
 }
 
 func (l *Ledger) metersAt(ctx context.Context, revision eventstore.Revision, t event.Type) ([]catalog.Meter, error) {
-	c, err := CatalogAt(ctx, l.store, revision)
+	c, err := ReadCatalog(ctx, l.store, revision)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +98,8 @@ type CatalogChange struct {
 }
 
 // ApplyCatalog makes the catalog the one in force. A catalog equal to the current one writes nothing; so does a dry run.
-// Errors: ErrConflict when somebody else changes it at the same time; *invalid.Error.
+// A plan that a tenant has, or will have, cannot be taken out: nothing would be limited for that tenant. Errors: ErrConflict
+// when somebody else changes it at the same time; *invalid.Error.
 func (l *Ledger) ApplyCatalog(ctx context.Context, next catalog.Catalog, dryRun bool, by event.Actor) (CatalogChange, error) {
 	text := next.Canonical()
 	for range maxAttempts {
@@ -116,6 +114,9 @@ func (l *Ledger) ApplyCatalog(ctx context.Context, next catalog.Catalog, dryRun 
 		applied := event.CatalogApplied{Catalog: text, Versions: current.nextVersions(next), By: by}.Append(revision)
 		if n := len(applied.Events[0].Data); n > eventstore.MaxEventBytes {
 			return CatalogChange{}, invalid.New("", "too_large", fmt.Sprintf("the catalog has %d bytes as JSON; at most %d are kept", n, eventstore.MaxEventBytes))
+		}
+		if err := l.keepsPlans(ctx, current.Catalog, next); err != nil {
+			return CatalogChange{}, err
 		}
 		change := CatalogChange{Changes: catalog.Diff(current.Catalog, next), Revision: revision}
 		switch same := revision >= 0 && bytes.Equal(current.Canonical(), text); {
@@ -135,6 +136,35 @@ func (l *Ledger) ApplyCatalog(ctx context.Context, next catalog.Catalog, dryRun 
 		return change, l.reached(ctx, r.Position)
 	}
 	return CatalogChange{}, fmt.Errorf("%w: the catalog is being changed by others at the same time", ErrConflict)
+}
+
+// keepsPlans refuses to take out a plan that is in use. A plan that is assigned at the same time may still be lost: the two
+// streams have no transaction, and catalogs change by hand.
+func (l *Ledger) keepsPlans(ctx context.Context, current, next catalog.Catalog) error {
+	kept := planKeys(next)
+	gone := slices.DeleteFunc(planKeys(current), func(key string) bool { return slices.Contains(kept, key) })
+	if len(gone) == 0 {
+		return nil
+	}
+	used, err := l.directory.PlansInUse(ctx, tick(l.now()))
+	if err != nil {
+		return fmt.Errorf("read the plans in use: %w", err)
+	}
+	var missed []string
+	for _, key := range used {
+		if slices.Contains(gone, string(key)) {
+			missed = append(missed, string(key))
+		}
+	}
+	if len(missed) == 0 {
+		return nil
+	}
+	const most = 50
+	names := strings.Join(missed[:min(most, len(missed))], ", ")
+	if more := len(missed) - most; more > 0 {
+		names += fmt.Sprintf(" and %d more", more)
+	}
+	return invalid.New("/plans", "in_use", fmt.Sprintf("the catalog lacks plans that tenants have or will have: %s; assign other plans first", names))
 }
 
 // catalogHead is the newest revision on the log. The directory knows nearly all of it, so that not every catalog that ever

@@ -177,11 +177,11 @@ func TestApplyCatalog(t *testing.T) {
 	require.Equal(t, eventstore.Revision(2), back.Revision)
 
 	for revision, want := range map[eventstore.Revision]catalog.Catalog{-1: {}, 0: next, 1: parsed(t, "meters: []\n"), 2: next} {
-		got, err := app.CatalogAt(ctx, h.log, revision)
+		got, err := app.ReadCatalog(ctx, h.log, revision)
 		require.NoError(t, err)
 		require.Equal(t, string(want.Canonical()), string(got.Canonical()))
 	}
-	_, err = app.CatalogAt(ctx, h.log, 3)
+	_, err = app.ReadCatalog(ctx, h.log, 3)
 	require.ErrorIs(t, err, app.ErrNotFound)
 }
 
@@ -235,10 +235,10 @@ func TestApplyCatalogConcurrently(t *testing.T) {
 	require.Len(t, byRevision, people)
 	before := catalog.Catalog{}
 	for r := range eventstore.Revision(people) {
-		c, err := app.CatalogAt(ctx, h.log, r)
+		c, err := app.ReadCatalog(ctx, h.log, r)
 		require.NoError(t, err)
-		require.Equal(t, catalog.Diff(before, c), byRevision[r].Changes)
-		before = c
+		require.Equal(t, catalog.Diff(before, c.Catalog), byRevision[r].Changes)
+		before = c.Catalog
 	}
 	h.directory.at, h.directory.catalog = map[int]int64{}, app.Catalog{Revision: eventstore.NoStream} // far behind
 	change, err := h.ledger.ApplyCatalog(ctx, before, false, "cli")
@@ -432,4 +432,51 @@ func TestSwitchTenant(t *testing.T) {
 	require.ErrorAs(t, h.ledger.SwitchTenant(ctx, "t1", "a\x00", "key:1"), &refused)
 	h.store.fault = func(eventstore.Append) fault { return before }
 	require.ErrorIs(t, h.ledger.SwitchTenant(ctx, "t1", "ticket 9", "key:1"), eventstore.ErrUnavailable, "no switch without a record")
+}
+
+// A plan stays in the catalog as long as a tenant has it or will have it.
+func TestPlansInUseStay(t *testing.T) {
+	h := newHouse(t)
+	plan := func(keys ...string) string {
+		text := meters + "plans:\n"
+		for _, key := range keys {
+			text += fmt.Sprintf("  - {key: %s, currency: USD}\n", key)
+		}
+		return text
+	}
+	h.apply(plan("free", "pro", "scale", "unused"))
+	h.assign(app.PlanAssignment{Plan: "free", EffectiveAt: noon.Add(-time.Hour)})
+	h.assign(app.PlanAssignment{Plan: "pro", EffectiveAt: noon.Add(-time.Minute)}) // free is history
+	h.assign(app.PlanAssignment{Plan: "scale", EffectiveAt: noon.Add(time.Hour)})
+	for _, dry := range []bool{true, false} {
+		_, err := h.ledger.ApplyCatalog(ctx, parsed(t, plan("free")), dry, "cli")
+		var refused *invalid.Error
+		require.ErrorAs(t, err, &refused)
+		require.Equal(t, []invalid.Field{{Pointer: "/plans", Code: "in_use",
+			Detail: "the catalog lacks plans that tenants have or will have: pro, scale; assign other plans first"}}, refused.Fields)
+	}
+	require.Len(t, h.all()["catalog_applied"], 2)
+	require.True(t, h.apply(plan("pro", "scale")).Applied)
+	h.now = noon.Add(time.Hour)
+	require.True(t, h.apply(plan("scale")).Applied, "pro is history now")
+
+	// A catalog that lacks such a plan already, from before there was this rule, can be changed.
+	lost := event.CatalogApplied{Catalog: parsed(t, meters).Canonical(), By: "cli"}.Append(3)
+	r := h.log.Append(ctx, []eventstore.Append{lost})[0]
+	require.Equal(t, eventstore.Appended, r.Outcome)
+	require.NoError(t, h.directory.Reached(ctx, r.Position))
+	require.True(t, h.apply(plan("free")).Applied)
+
+	down := &usedDirectory{directory: h.directory}
+	h.ledger = app.New(h.store, down, func() time.Time { return noon })
+	_, err := h.ledger.ApplyCatalog(ctx, parsed(t, meters), false, "cli")
+	require.ErrorIs(t, err, errDown, "what cannot be known is not done")
+	require.Len(t, h.all()["catalog_applied"], 6)
+}
+
+// usedDirectory cannot tell which plans are in use.
+type usedDirectory struct{ *directory }
+
+func (usedDirectory) PlansInUse(context.Context, time.Time) ([]catalog.PlanKey, error) {
+	return nil, errDown
 }

@@ -158,7 +158,6 @@ func (l *Ledger) correct(ctx context.Context, id event.Identity, decide func(His
 			return Receipt{}, err
 		}
 		if already != nil {
-			l.tell(id.Tenant, already.Position)
 			return Receipt{Status: Duplicate, Position: already.Position, RecordedAt: already.RecordedAt}, nil
 		}
 		if len(h.Corrections) >= maxCorrections {
@@ -170,10 +169,8 @@ func (l *Ledger) correct(ctx context.Context, id event.Identity, decide func(His
 		}
 		switch r.Outcome {
 		case eventstore.Appended:
-			l.tell(id.Tenant, r.Position)
 			return Receipt{Status: Recorded, Position: r.Position, RecordedAt: r.RecordedAt}, nil
 		case eventstore.Duplicate:
-			l.tell(id.Tenant, r.Position)
 			return Receipt{Status: Duplicate, Position: r.Position, RecordedAt: r.RecordedAt}, nil
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -74,6 +76,21 @@ func (d *directory) Subscription(_ context.Context, id event.TenantID) (tenant.S
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.plans[id], d.err
+}
+
+func (d *directory) PlansInUse(_ context.Context, at time.Time) ([]catalog.PlanKey, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	used := map[catalog.PlanKey]bool{}
+	for _, s := range d.plans {
+		inForce, ok := s.At(at)
+		used[inForce.Plan] = used[inForce.Plan] || ok
+		for _, a := range s.Assignments {
+			used[a.Plan] = used[a.Plan] || a.EffectiveAt.After(at)
+		}
+	}
+	maps.DeleteFunc(used, func(_ catalog.PlanKey, in bool) bool { return !in })
+	return slices.Sorted(maps.Keys(used)), d.err
 }
 
 func (d *directory) Reached(ctx context.Context, at eventstore.Position) error {

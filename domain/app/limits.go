@@ -46,6 +46,9 @@ type LimitsConfig struct {
 	MaxAccounts int
 	// IdleAfter is when an account that nobody asks for leaves the memory. 0: ten minutes.
 	IdleAfter time.Duration
+	// RecentEvents bounds what is remembered of each partition of the log, for accounts that are loaded from read models which
+	// are behind. 0: 50,000.
+	RecentEvents int
 	// SweepEvery is how often ended holds are written down. 0: five seconds; below 0: never.
 	SweepEvery time.Duration
 }
@@ -54,6 +57,7 @@ const (
 	defaultAccounts = 20_000
 	defaultIdle     = 10 * time.Minute
 	defaultSweep    = 5 * time.Second
+	defaultRecent   = 50_000
 
 	maxQueuedJobs = 10_000           // per tenant
 	maxJobs       = 500              // decided and appended together
@@ -72,6 +76,8 @@ type Limits struct {
 	running context.Context //nolint:containedctx // ends with the engine, not with a request
 	stop    context.CancelFunc
 	work    sync.WaitGroup
+	closing sync.Mutex // nothing is started any more once it is closed
+	closed  bool
 }
 
 // LimitCounts is what the engine has done since it was made.
@@ -79,7 +85,6 @@ type LimitCounts struct {
 	Allowed, Denied, Replayed   atomic.Int64
 	DegradedAllowed, Undecided  atomic.Int64 // while the log could not be reached
 	Conflicts, Loads, Evictions atomic.Int64
-	Appends, Events             atomic.Int64
 }
 
 // NewLimits starts the engine. Close it before its store.
@@ -89,6 +94,9 @@ func NewLimits(c LimitsConfig) *Limits {
 	}
 	if c.IdleAfter == 0 {
 		c.IdleAfter = defaultIdle
+	}
+	if c.RecentEvents == 0 {
+		c.RecentEvents = defaultRecent
 	}
 	if c.SweepEvery == 0 {
 		c.SweepEvery = defaultSweep
@@ -109,8 +117,21 @@ func NewLimits(c LimitsConfig) *Limits {
 
 // Close ends the engine. Checks that wait are answered with eventstore.ErrUnavailable.
 func (l *Limits) Close() {
+	l.closing.Lock()
+	l.closed = true
+	l.closing.Unlock()
 	l.stop()
 	l.work.Wait()
+}
+
+// start runs something that Close waits for.
+func (l *Limits) start(f func()) bool {
+	l.closing.Lock()
+	defer l.closing.Unlock()
+	if !l.closed {
+		l.work.Go(f)
+	}
+	return !l.closed
 }
 
 // Counts tells what the engine has done.
@@ -140,7 +161,6 @@ type Decision struct {
 func (l *Limits) Check(ctx context.Context, asks []limit.Ask) []Decision {
 	decisions := make([]Decision, len(asks))
 	jobs := make([]*job, len(asks))
-	var one [1]*job
 	for i := 0; i < len(asks); {
 		if err := l.accept(ctx, asks[i]); err != nil {
 			decisions[i].Err = err
@@ -148,7 +168,7 @@ func (l *Limits) Check(ctx context.Context, asks []limit.Ask) []Decision {
 			continue
 		}
 		// A run of checks of one tenant enters its queue as one.
-		run := one[:0]
+		var run []*job
 		for first := i; i < len(asks) && asks[i].Tenant == asks[first].Tenant; i++ {
 			if i > first {
 				if err := l.accept(ctx, asks[i]); err != nil {
@@ -209,7 +229,7 @@ func (l *Limits) Release(ctx context.Context, id event.Identity, by event.Actor)
 	return j.released, j.decision.Position, j.decision.Err
 }
 
-// Standing is how a tenant's limits are at an instant.
+// Standing is how a tenant's limits, or its holds, are at an instant.
 type Standing struct {
 	Policy *limit.Policy
 	Limits []limit.Status
@@ -219,26 +239,25 @@ type Standing struct {
 }
 
 // Standing tells how the limits of a tenant stand.
-func (l *Limits) Standing(ctx context.Context, t event.TenantID) (s Standing, err error) {
-	j := newJob()
-	j.look = func(a *limit.Account, p *limit.Policy, at eventstore.Position, now time.Time) {
-		s = Standing{Policy: p, Limits: a.View(p, now), Holds: a.Holds(now), At: at, Now: now}
-	}
-	if err := l.enqueue(t, []*job{j}); err != nil {
-		return s, err
-	}
-	if err := j.wait(ctx); err != nil {
-		return s, err
-	}
-	return s, j.decision.Err
+func (l *Limits) Standing(ctx context.Context, t event.TenantID) (Standing, error) {
+	return l.look(ctx, t, false)
 }
 
-// Noted tells the engine that events of a tenant were recorded up to a position by this process, so that its next decision
-// knows them.
-func (l *Limits) Noted(t event.TenantID, at eventstore.Position) {
-	if a := l.follower(t).find(t); a != nil {
-		a.noted(at.Offset)
+// Holds lists the open holds of a tenant.
+func (l *Limits) Holds(ctx context.Context, t event.TenantID) (Standing, error) {
+	return l.look(ctx, t, true)
+}
+
+func (l *Limits) look(ctx context.Context, t event.TenantID, holds bool) (Standing, error) {
+	j := newJob()
+	j.look, j.holds = true, holds
+	if err := l.enqueue(t, []*job{j}); err != nil {
+		return Standing{}, err
 	}
+	if err := j.wait(ctx); err != nil {
+		return Standing{}, err
+	}
+	return j.standing, j.decision.Err
 }
 
 func (l *Limits) follower(t event.TenantID) *follower {
@@ -246,9 +265,6 @@ func (l *Limits) follower(t event.TenantID) *follower {
 }
 
 func (l *Limits) enqueue(t event.TenantID, jobs []*job) error {
-	if l.running.Err() != nil {
-		return fmt.Errorf("%w: the limit engine is closed", eventstore.ErrUnavailable)
-	}
 	for {
 		if err := l.follower(t).actor(t).enqueue(jobs); !errors.Is(err, errGone) {
 			return err
@@ -281,12 +297,14 @@ type job struct {
 	ask     *limit.Ask
 	release *event.Identity
 	by      event.Actor
-	look    func(*limit.Account, *limit.Policy, eventstore.Position, time.Time)
+	look    bool
+	holds   bool // look at the holds
 	sweep   bool
 
 	done     chan struct{}
 	decision Decision
 	released bool
+	standing Standing
 	record   int // index of the job's event in the batch, plus 1
 }
 
@@ -332,7 +350,7 @@ func (l *Limits) keepHouse() {
 const (
 	sweepTenants = 100
 	// sweepAfter lets the process that decided write the end of a hold first.
-	sweepAfter   = 10 * time.Second
+	sweepAfter   = time.Minute
 	sweepTimeout = 10 * time.Second
 )
 
@@ -343,10 +361,11 @@ func (l *Limits) Sweep(ctx context.Context) {
 	defer cancel()
 	tenants := map[event.TenantID]bool{}
 	for _, f := range l.followers {
-		for _, t := range f.overdue(l.Now()) {
+		for _, t := range f.overdue(l.Now(), sweepTenants) {
 			tenants[t] = true
 		}
 	}
+	// Tenants that nobody has in memory: any replica may do it.
 	if others, err := l.LimitsConfig.Accounts.Overdue(ctx, l.Now().Add(-sweepAfter), sweepTenants); err == nil { // else the next time
 		for _, t := range others {
 			tenants[t] = true

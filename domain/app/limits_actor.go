@@ -11,7 +11,6 @@ import (
 
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
-	"github.com/tollgate-io/tollgate/domain/invalid"
 	"github.com/tollgate-io/tollgate/domain/limit"
 	"github.com/tollgate-io/tollgate/domain/tenant"
 )
@@ -36,8 +35,6 @@ type actor struct {
 	account *limit.Account // nil while it is not loaded
 	broken  bool           // the account cannot be trusted any more
 	inbox   []limit.Event
-	least   int64 // offset that the account must have been told before the next decision
-	unsure  bool  // an append may or may not be on the log
 
 	// Owned by the goroutine.
 	policy   *limit.Policy
@@ -65,19 +62,14 @@ func (a *actor) enqueue(jobs []*job) error {
 	case len(a.queue) > 0 && len(a.queue)+len(jobs) > maxQueuedJobs:
 		return fmt.Errorf("%w: more than %d checks of one tenant wait", eventstore.ErrOverloaded, maxQueuedJobs)
 	}
-	a.queue = append(a.queue, jobs...)
 	if !a.running {
+		if !a.limits.start(a.run) {
+			return fmt.Errorf("%w: the limit engine is closed", eventstore.ErrUnavailable)
+		}
 		a.running = true
-		a.limits.work.Go(a.run)
 	}
+	a.queue = append(a.queue, jobs...)
 	return nil
-}
-
-// noted raises what the account must have been told.
-func (a *actor) noted(offset int64) {
-	a.mu.Lock()
-	a.least = max(a.least, offset)
-	a.mu.Unlock()
 }
 
 // listen makes room for what will be told from now on.
@@ -112,11 +104,19 @@ func (a *actor) apply(e limit.Event) {
 	}
 }
 
-// hear folds what was told in the meantime.
-func (a *actor) hear() {
+// breaks makes the account one that cannot be trusted: it is loaded again before the next decision.
+func (a *actor) breaks() {
+	a.mu.Lock()
+	a.broken = true
+	a.mu.Unlock()
+}
+
+// hear folds what was told in the meantime; ok is false when the account cannot be trusted any more.
+func (a *actor) hear() (ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.drain()
+	return !a.broken
 }
 
 func (a *actor) drain() {
@@ -157,7 +157,7 @@ func (a *actor) run() {
 			return
 		}
 		jobs := slices.Clone(a.queue[:n])
-		a.queue = append(a.queue[:0], a.queue[n:]...)
+		a.queue = slices.Delete(a.queue, 0, n)
 		a.mu.Unlock()
 		a.work(jobs)
 	}
@@ -184,7 +184,8 @@ func (a *actor) work(jobs []*job) {
 	b.fail(fmt.Errorf("%w: other replicas decide for %s all the time", eventstore.ErrOverloaded, a.tenant))
 }
 
-// prepare finds out what holds for the tenant now, and has the account know what it must.
+// prepare finds out what holds for the tenant now, and has the account know everything that is on the log: what was
+// acknowledged before, by whatever process, counts.
 func (a *actor) prepare(ctx context.Context) error {
 	if err := a.look(ctx); err != nil {
 		return err
@@ -197,18 +198,7 @@ func (a *actor) prepare(ctx context.Context) error {
 			return fmt.Errorf("load the account of %s: %w", a.tenant, err)
 		}
 	}
-	a.mu.Lock()
-	least, unsure := a.least, a.unsure
-	a.mu.Unlock()
-	if unsure {
-		if err := a.follower.sync(ctx); err != nil {
-			return err
-		}
-		a.mu.Lock()
-		a.unsure = false
-		a.mu.Unlock()
-	}
-	return a.follower.reach(ctx, least)
+	return a.follower.sync(ctx)
 }
 
 // look reads the tenant's policy.
@@ -235,23 +225,28 @@ func (a *actor) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.policy, a.policyOf = limit.NewPolicy(&config.Catalog, config.Versions, s, zone, now), key
+	policy := limit.NewPolicy(&config.Catalog, config.Versions, s, zone, now)
+	if policy.Lost != "" {
+		return fmt.Errorf("%w: tenant %q has the plan %q, which is not in the catalog", ErrNotFound, a.tenant, policy.Lost)
+	}
+	a.policy, a.policyOf = policy, key
 	return nil
 }
 
 // load makes the account: what the read models say, and what stands on the log after that.
-func (a *actor) load(ctx context.Context) error {
+func (a *actor) load(ctx context.Context) (err error) {
 	a.limits.counts.Loads.Add(1)
+	defer func() {
+		if err != nil { // nobody need tell it anything
+			a.mu.Lock()
+			a.loading, a.inbox = false, nil
+			a.mu.Unlock()
+		}
+	}()
 	from, err := a.follower.listen(ctx, a)
 	if err != nil {
 		return err
 	}
-	// Nobody noted for this account what the process acknowledged before.
-	head, err := a.limits.Store.Head(ctx, a.follower.partition)
-	if err != nil {
-		return err
-	}
-	a.noted(head.Offset)
 	l := a.limits
 	snapshot, err := l.LimitsConfig.Accounts.Account(ctx, a.tenant)
 	if err != nil {
@@ -299,42 +294,28 @@ type batch struct {
 	jobs     []*job
 	recorded map[limit.Source]eventstore.Position // checks whose usage turned out to be on the log
 	events   []event.QuotaEvent
-	guarded  []event.Identity // of the checks in events
+	guarded  []event.Identity    // of the checks and releases in events
+	at       eventstore.Position // up to which the account was told everything
 }
 
 // decide decides all jobs and appends what they have to say; done is false when it has to be tried again.
 func (b *batch) decide(ctx context.Context) (done bool, err error) {
 	a := b.actor
+	now := a.limits.Now() // before the log is read: usage of holds that have ended by now is known then
 	if err := a.prepare(ctx); err != nil {
 		return false, err
 	}
-	now := a.limits.Now()
-	a.hear()
-	synced := a.account.Due(now) || b.sweeps()
-	if synced { // usage may have settled what is about to be freed
-		if err := a.catchUp(ctx); err != nil {
-			return false, err
-		}
-	}
-	if a.broken {
+	b.at = a.follower.here()
+	if !a.hear() {
 		return false, nil
 	}
 	b.propose(now)
-	if len(b.events) == 0 && !synced && b.answers() {
-		// An append would tell whether another replica has decided in the meantime. Where there is none, look.
-		a.account.Undo()
-		if err := a.catchUp(ctx); err != nil || a.broken {
-			return false, err
-		}
-		b.propose(now)
-	}
 	if len(b.events) == 0 {
 		a.account.Keep(nil, eventstore.Position{})
 		b.show(now)
 		return true, nil
 	}
 	expected := a.account.Revision() - eventstore.Revision(len(b.events))
-	a.limits.counts.Appends.Add(1)
 	result := a.limits.Store.Append(ctx, []eventstore.Append{event.AppendDecisions(a.limits.Writer, a.tenant, expected, b.events, b.guarded)})[0]
 	switch result.Outcome {
 	case eventstore.Appended, eventstore.Duplicate:
@@ -342,7 +323,6 @@ func (b *batch) decide(ctx context.Context) (done bool, err error) {
 		a.known.Store(int64(a.account.Revision()) + 1)
 		b.place(result.Position)
 		b.show(now)
-		a.limits.counts.Events.Add(int64(len(b.events)))
 		return true, nil
 	case eventstore.Present:
 		a.account.Undo()
@@ -356,32 +336,11 @@ func (b *batch) decide(ctx context.Context) (done bool, err error) {
 	case eventstore.Conflict:
 		a.limits.counts.Conflicts.Add(1)
 		a.account.Undo()
-		return false, a.follower.sync(ctx)
+		return false, nil
 	default:
 		a.account.Undo()
-		a.mu.Lock()
-		a.unsure = true
-		a.mu.Unlock()
 		return false, fmt.Errorf("append decisions of %s: %w", a.tenant, result.Err)
 	}
-}
-
-// catchUp has the account know everything that is on the log.
-func (a *actor) catchUp(ctx context.Context) error {
-	if err := a.follower.sync(ctx); err != nil {
-		return err
-	}
-	a.hear()
-	return nil
-}
-
-// answers reports whether somebody asked for a decision.
-func (b *batch) answers() bool {
-	return slices.ContainsFunc(b.jobs, func(j *job) bool { return j.ask != nil || j.release != nil })
-}
-
-func (b *batch) sweeps() bool {
-	return slices.ContainsFunc(b.jobs, func(j *job) bool { return j.sweep })
 }
 
 // usageAt is where a recorded fact stands.
@@ -401,6 +360,7 @@ func (b *batch) propose(now time.Time) {
 	account, policy := b.actor.account, b.actor.policy
 	account.Begin()
 	b.events, b.guarded = b.events[:0], b.guarded[:0]
+	holding := map[limit.Source]int{} // the event that keeps a check, plus 1
 	add := func(j *job, e event.QuotaEvent) {
 		account.Propose(e)
 		b.events = append(b.events, e)
@@ -418,9 +378,15 @@ func (b *batch) propose(now time.Time) {
 				continue
 			}
 			j.decision.Answer = account.Decide(policy, *j.ask, now)
-			if j.decision.Record {
+			switch {
+			case j.decision.Record:
 				add(j, j.decision.LimitDecided)
 				b.guarded = append(b.guarded, j.ask.Identity)
+				if j.decision.Keeps {
+					holding[source] = j.record
+				}
+			case j.decision.Hold != nil: // of this batch, or of an earlier one
+				j.record, j.decision.Position = holding[source], j.decision.Hold.Position
 			}
 		case j.release != nil:
 			source := limit.Source{Type: j.release.Type, Source: j.release.Source}
@@ -449,24 +415,23 @@ func (b *batch) place(last eventstore.Position) {
 	}
 }
 
-// show answers those who only look, or who were answered before.
+// show answers those who only look.
 func (b *batch) show(now time.Time) {
-	a := b.actor
+	account, policy := b.actor.account, b.actor.policy
 	for _, j := range b.jobs {
-		if j.look != nil {
-			j.look(a.account, a.policy, a.follower.here(), now)
-		}
-		if j.record == 0 && j.decision.Hold != nil {
-			j.decision.Position = j.decision.Hold.Position
+		switch {
+		case !j.look:
+		case j.holds:
+			j.standing = Standing{Policy: policy, Holds: account.Holds(now), At: b.at, Now: now}
+		default:
+			j.standing = Standing{Policy: policy, Limits: account.View(policy, now), At: b.at, Now: now}
 		}
 	}
 }
 
 // fail answers all jobs with an error; checks whose limits admit it are let through when the log is away.
 func (b *batch) fail(err error) {
-	var bad *invalid.Error
-	known := errors.As(err, &bad) || errors.Is(err, tenant.ErrUnknown) || errors.Is(err, eventstore.ErrOverloaded)
-	if !known && !errors.Is(err, eventstore.ErrUnavailable) && b.actor.limits.running.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		err = fmt.Errorf("%w: %w", eventstore.ErrUnavailable, err)
 	}
 	now := b.actor.limits.Now()

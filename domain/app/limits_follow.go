@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -19,34 +20,36 @@ const (
 	followPause = 200 * time.Millisecond // between tries when the log cannot be read
 	// followGather is how long events gather while nobody waits for them.
 	followGather = 20 * time.Millisecond
-	// Bounds of what a follower remembers of the log, for accounts that are loaded from read models which are behind.
-	recentEvents = 50_000
-	recentBytes  = 32 << 20
+	// recentBytes bounds what a follower remembers of the log, like LimitsConfig.RecentEvents.
+	recentBytes = 32 << 20
 )
 
 // follower reads one partition of the log, in order, and tells the accounts in memory what happened to their tenants. It
-// reads nothing while there are none.
+// reads at once when somebody asks for everything that is there now, and otherwise when the log has grown and a moment has
+// passed. It reads nothing while there are no accounts.
 type follower struct {
 	limits    *Limits
 	partition int
 
 	mu     sync.Mutex
 	actors map[event.TenantID]*actor
-	at     int64         // everything up to this offset was told
-	want   int64         // somebody waits for everything up to this offset
-	parked bool          // nobody listens: at is old
-	moved  chan struct{} // closed and replaced when at or parked changes
-	wanted chan struct{} // closed and replaced when want changes
+	at     int64 // everything up to this offset was told
+	parked bool  // nobody listens: at is old
+
+	// Rounds of reading are counted: one that began after somebody asked has seen all that was there when he did.
+	asked, begun, done int64
+	moved              chan struct{} // closed and replaced when done or parked changes
+	wanted             chan struct{} // closed and replaced when asked changes
 
 	recent      [][]eventstore.Recorded // what was read last, up to at
 	recentCount int
 	recentSize  int
-	back        sync.Mutex // who reads what stands before that
+	back        chan struct{} // held by who reads what stands before that
 }
 
 func newFollower(l *Limits, partition int) *follower {
 	return &follower{limits: l, partition: partition, actors: map[event.TenantID]*actor{}, parked: true,
-		moved: make(chan struct{}), wanted: make(chan struct{})}
+		moved: make(chan struct{}), wanted: make(chan struct{}), back: make(chan struct{}, 1)}
 }
 
 func (f *follower) position(offset int64) eventstore.Position {
@@ -63,56 +66,58 @@ func (f *follower) run() {
 	ctx := f.limits.running
 	for ctx.Err() == nil {
 		f.mu.Lock()
-		parked, at, moved := f.parked, f.at, f.moved
+		parked, at, urgent, moved, wanted := f.parked, f.at, f.asked > f.begun, f.moved, f.wanted
 		f.mu.Unlock()
-		if parked {
+		switch {
+		case parked:
 			select {
 			case <-moved:
 			case <-ctx.Done():
 			}
 			continue
+		case !urgent:
+			f.idle(ctx, at, wanted)
 		}
-		if err := f.advance(ctx, at); err != nil {
+		if err := f.round(ctx); err != nil {
 			sleep(ctx, followPause)
 		}
 	}
 }
 
-// advance reads the next page and tells it.
-func (f *follower) advance(ctx context.Context, at int64) error {
-	if err := f.limits.Store.Wait(ctx, f.position(at)); err != nil {
-		return err
+// idle waits until the log has grown and a moment more, or until somebody asks.
+func (f *follower) idle(ctx context.Context, at int64, wanted <-chan struct{}) {
+	waiting, stop := context.WithCancel(ctx)
+	defer stop()
+	grown := make(chan struct{})
+	go func() {
+		defer close(grown)
+		if f.limits.Store.Wait(waiting, f.position(at)) == nil {
+			sleep(waiting, followGather)
+		}
+	}()
+	select {
+	case <-wanted:
+	case <-grown:
 	}
-	f.gather(ctx, at)
-	page, err := f.limits.Store.ReadLog(ctx, f.position(at), followPage)
-	if err != nil || len(page) == 0 {
-		return err
-	}
-	// Decoding, and looking up catalogs, does not keep anybody from the lock.
-	told := make([]*limit.Event, len(page))
-	for i := range page {
-		if a := f.find(event.TenantID(page[i].Tenant)); a != nil && !a.knows(&page[i]) {
-			if told[i], err = f.limits.decode(ctx, page[i]); err != nil {
-				return err
-			}
+	stop()
+	<-grown
+}
+
+// round reads and tells everything that is on the log when it begins.
+func (f *follower) round(ctx context.Context) error {
+	f.mu.Lock()
+	f.begun++
+	n := f.begun
+	f.mu.Unlock()
+	for more := true; more; {
+		var err error
+		if more, err = f.advance(ctx); err != nil {
+			return err
 		}
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for i := range page {
-		a := f.actors[event.TenantID(page[i].Tenant)]
-		if a == nil || a.knows(&page[i]) {
-			continue
-		}
-		if told[i] == nil { // the actor came while the page was decoded
-			if told[i], err = f.limits.decode(ctx, page[i]); err != nil {
-				return err
-			}
-		}
-		a.tell(*told[i])
-	}
-	f.at = page[len(page)-1].Position.Offset
-	f.remember(page)
+	f.done = n
 	if len(f.actors) == 0 {
 		f.parked = true
 		f.recent, f.recentCount, f.recentSize = nil, 0, 0
@@ -121,29 +126,61 @@ func (f *follower) advance(ctx context.Context, at int64) error {
 	return nil
 }
 
-// gather waits a moment for more events, unless somebody waits for those that are there.
-func (f *follower) gather(ctx context.Context, at int64) {
+// advance reads the next page and tells it; more is false at the end of the log.
+func (f *follower) advance(ctx context.Context) (more bool, err error) {
 	f.mu.Lock()
-	urgent, wanted := f.want > at, f.wanted
+	at := f.at
 	f.mu.Unlock()
-	if urgent {
-		return
+	page, err := f.limits.Store.ReadLog(ctx, f.position(at), followPage)
+	if err != nil || len(page) == 0 {
+		return false, err
 	}
-	t := time.NewTimer(followGather)
-	defer t.Stop()
-	select {
-	case <-wanted:
-	case <-t.C:
-	case <-ctx.Done():
+	// Decoding, and looking up catalogs, does not keep anybody from the lock. Nobody is told a part of a page.
+	told := make([]*limit.Event, len(page))
+	for decoded := false; !decoded; {
+		for i := range page {
+			a := f.find(event.TenantID(page[i].Tenant))
+			if a == nil || told[i] != nil || a.knows(&page[i]) {
+				continue
+			}
+			if told[i], err = f.limits.decode(ctx, page[i]); errors.Is(err, event.ErrMalformed) {
+				a.breaks() // loading it again meets the same event, and tells those who ask for this tenant
+				told[i] = &limit.Event{Position: page[i].Position}
+			} else if err != nil {
+				return false, err
+			}
+		}
+		f.mu.Lock()
+		decoded = true
+		for i := range page { // actors may have come while the page was decoded
+			a := f.actors[event.TenantID(page[i].Tenant)]
+			decoded = decoded && (a == nil || told[i] != nil || a.knows(&page[i]))
+		}
+		if !decoded {
+			f.mu.Unlock()
+		}
 	}
+	defer f.mu.Unlock()
+	for i := range page {
+		if a := f.actors[event.TenantID(page[i].Tenant)]; a != nil && told[i] != nil {
+			a.tell(*told[i])
+		}
+	}
+	f.at = page[len(page)-1].Position.Offset
+	f.remember(page)
+	return len(page) == followPage, nil
 }
 
 // remember keeps a page, and forgets the oldest ones when there are too many; f.mu is held.
 func (f *follower) remember(page []eventstore.Recorded) {
-	f.recent = append(f.recent, page)
 	f.recentCount += len(page)
 	f.recentSize += sizeOf(page)
-	for len(f.recent) > 1 && (f.recentCount > recentEvents || f.recentSize > recentBytes) {
+	if last := len(f.recent) - 1; last >= 0 && len(f.recent[last])+len(page) <= followPage {
+		f.recent[last] = append(f.recent[last], page...)
+	} else {
+		f.recent = append(f.recent, slices.Clip(page))
+	}
+	for len(f.recent) > 1 && (f.recentCount > f.limits.RecentEvents || f.recentSize > recentBytes) {
 		f.recentCount -= len(f.recent[0])
 		f.recentSize -= sizeOf(f.recent[0])
 		f.recent[0] = nil
@@ -151,9 +188,11 @@ func (f *follower) remember(page []eventstore.Recorded) {
 	}
 }
 
+// sizeOf is about what a page keeps in memory.
 func sizeOf(page []eventstore.Recorded) (n int) {
+	const each = 200 // what is not data
 	for i := range page {
-		n += len(page[i].Data)
+		n += len(page[i].Data) + each
 	}
 	return n
 }
@@ -168,49 +207,58 @@ func (f *follower) since() int64 {
 
 // between returns the tenant's events after one offset and up to another one that was told already.
 func (f *follower) between(ctx context.Context, t event.TenantID, after, to int64) (events []eventstore.Recorded, err error) {
-	if after >= to {
-		return nil, nil
-	}
-	if older, err := f.before(ctx, t, after); err != nil {
-		return nil, err
-	} else if len(older) > 0 {
-		events = older
-		after = older[len(older)-1].Position.Offset
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, page := range f.recent {
-		if page[len(page)-1].Position.Offset <= after {
-			continue
-		}
-		for i := range page {
-			if o := page[i].Position.Offset; o > after && o <= to && page[i].Tenant == string(t) {
-				events = append(events, page[i])
+	for after < to {
+		f.mu.Lock()
+		since := f.since()
+		if after >= since {
+			for _, page := range f.recent {
+				for i := range page {
+					if o := page[i].Position.Offset; o > after && o <= to && page[i].Tenant == string(t) {
+						events = append(events, page[i])
+					}
+				}
 			}
+			f.mu.Unlock()
+			return events, nil
 		}
+		f.mu.Unlock()
+		// What is remembered may move on meanwhile.
+		older, to, err := f.before(ctx, t, after, since)
+		if err != nil {
+			return nil, err
+		}
+		events, after = append(events, older...), to
 	}
 	return events, nil
 }
 
-// before reads what stands after an offset and is not remembered. It is remembered from then on if there is room: many
-// accounts are loaded at the same time, from the same read models.
-func (f *follower) before(ctx context.Context, t event.TenantID, after int64) (events []eventstore.Recorded, err error) {
-	f.back.Lock()
-	defer f.back.Unlock()
+// before reads what stands after an offset and is not remembered, up to since, unless that has moved meanwhile; it returns how
+// far it came. What it reads is remembered if there is room: many accounts are loaded at the same time, from the same read
+// models.
+func (f *follower) before(ctx context.Context, t event.TenantID, after, since int64) (events []eventstore.Recorded, to int64, err error) {
+	select {
+	case f.back <- struct{}{}:
+		defer func() { <-f.back }()
+	case <-ctx.Done():
+		return nil, after, fmt.Errorf("%w: %w", eventstore.ErrUnavailable, ctx.Err())
+	}
 	f.mu.Lock()
-	since, room := f.since(), recentEvents-f.recentCount
+	moved, room := f.since() != since, int64(f.limits.RecentEvents-f.recentCount)
 	f.mu.Unlock()
+	if moved {
+		return nil, after, nil
+	}
 	var pages [][]eventstore.Recorded
 	size := 0
 	for from := after; from < since; {
 		page, err := f.limits.Store.ReadLog(ctx, f.position(from), int(min(since-from, followPage)))
 		if err != nil {
-			return nil, err
+			return nil, after, err
 		}
 		if len(page) == 0 {
-			return nil, fmt.Errorf("%w: nothing after %s", eventstore.ErrHole, f.position(from))
+			return nil, after, fmt.Errorf("%w: nothing after %s", eventstore.ErrHole, f.position(from))
 		}
-		if from = page[len(page)-1].Position.Offset; since-after <= int64(room) {
+		if from = page[len(page)-1].Position.Offset; since-after <= room {
 			pages = append(pages, page)
 			size += sizeOf(page)
 		}
@@ -227,7 +275,7 @@ func (f *follower) before(ctx context.Context, t event.TenantID, after int64) (e
 		f.recentCount += int(since - after)
 		f.recentSize += size
 	}
-	return events, nil
+	return events, since, nil
 }
 
 // decode reads an event as accounts want to have it.
@@ -237,13 +285,8 @@ func (l *Limits) decode(ctx context.Context, r eventstore.Recorded) (*limit.Even
 		return nil, err
 	}
 	e := &limit.Event{Position: r.Position, Revision: r.Revision, Payload: payload}
-	switch p := payload.(type) {
-	case event.UsageRecorded:
-		e.Meters, err = l.meters(ctx, p.Catalog, p.Type)
-	case event.UsageVoided:
-		e.Meters, err = l.meters(ctx, p.Catalog, p.Type)
-	case event.UsageAdjusted:
-		e.Meters, err = l.meters(ctx, p.Catalog, p.Type)
+	if revision, t, ok := event.CountedBy(payload); ok {
+		e.Meters, err = l.meters(ctx, revision, t)
 	}
 	return e, err
 }
@@ -270,8 +313,8 @@ func (f *follower) listen(ctx context.Context, a *actor) (from int64, err error)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.parked {
-		if !parked { // it was parked in between; the caller tries again
-			return 0, fmt.Errorf("%w: the log is not followed yet", eventstore.ErrUnavailable)
+		if !parked {
+			panic("app: a follower has parked although an actor is at work")
 		}
 		f.parked, f.at = false, head.Offset
 		f.signal()
@@ -280,35 +323,30 @@ func (f *follower) listen(ctx context.Context, a *actor) (from int64, err error)
 	return f.at, nil
 }
 
-// reach waits until everything up to the offset was told.
-func (f *follower) reach(ctx context.Context, offset int64) error {
+// sync waits until everything was told that is on the log now, whoever wrote it. Those who ask while a round is under way
+// share the next one.
+func (f *follower) sync(ctx context.Context) error {
+	f.mu.Lock()
+	round := f.begun + 1
+	if f.asked < round {
+		f.asked = round
+		close(f.wanted)
+		f.wanted = make(chan struct{})
+	}
+	f.mu.Unlock()
 	for {
 		f.mu.Lock()
-		reached, moved := f.at >= offset, f.moved
-		if !reached && f.want < offset {
-			f.want = offset
-			close(f.wanted)
-			f.wanted = make(chan struct{})
-		}
+		done, moved := f.done >= round, f.moved
 		f.mu.Unlock()
-		if reached {
+		if done {
 			return nil
 		}
 		select {
 		case <-moved:
 		case <-ctx.Done():
-			return fmt.Errorf("%w: the log is not read up to %s: %w", eventstore.ErrUnavailable, f.position(offset), ctx.Err())
+			return fmt.Errorf("%w: the log is not read to its end: %w", eventstore.ErrUnavailable, ctx.Err())
 		}
 	}
-}
-
-// sync waits until everything was told that is on the log now.
-func (f *follower) sync(ctx context.Context) error {
-	head, err := f.limits.Store.Head(ctx, f.partition)
-	if err != nil {
-		return err
-	}
-	return f.reach(ctx, head.Offset)
 }
 
 // here is how far the accounts were told.
@@ -372,16 +410,13 @@ func (f *follower) letGo(now time.Time) {
 // most is this follower's part of the accounts that may be in memory.
 func (f *follower) most() int { return f.limits.MaxAccounts/len(f.limits.followers) + 1 }
 
-// overdue lists tenants whose accounts have holds that ended.
-func (f *follower) overdue(now time.Time) (tenants []event.TenantID) {
+// overdue lists tenants whose accounts have holds that ended, at most so many.
+func (f *follower) overdue(now time.Time, most int) (tenants []event.TenantID) {
 	f.mu.Lock()
-	actors := make([]*actor, 0, len(f.actors))
-	for _, a := range f.actors {
-		actors = append(actors, a)
-	}
+	actors := slices.Collect(maps.Values(f.actors))
 	f.mu.Unlock()
 	for _, a := range actors {
-		if a.overdue(now) {
+		if len(tenants) < most && a.overdue(now) {
 			tenants = append(tenants, a.tenant)
 		}
 	}

@@ -77,10 +77,8 @@ func (l *Ledger) Record(ctx context.Context, submissions []Submission) []Receipt
 		switch r.Outcome {
 		case eventstore.Appended:
 			*receipt = Receipt{Status: Recorded, Position: r.Position, RecordedAt: r.RecordedAt}
-			l.tell(submissions[indexes[n]].Tenant, r.Position)
 		case eventstore.Duplicate:
 			*receipt = Receipt{Status: Duplicate, Position: r.Position, RecordedAt: r.RecordedAt}
-			l.tell(submissions[indexes[n]].Tenant, r.Position)
 		case eventstore.Conflict:
 			*receipt = Receipt{Status: Conflict, Err: ErrConflict}
 			conflicts = append(conflicts, event.UsageConflicted{Usage: submissions[indexes[n]].Usage}.Append())

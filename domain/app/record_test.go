@@ -324,31 +324,3 @@ func TestRecordConcurrently(t *testing.T) {
 	}
 	require.NotEmpty(t, noted)
 }
-
-// Whoever decides about a tenant hears of its facts and corrections before those who sent them.
-func TestTheLedgerTells(t *testing.T) {
-	h := newHouse(t)
-	told := map[event.TenantID]eventstore.Position{}
-	h.ledger.Tell(func(t event.TenantID, at eventstore.Position) { told[t] = at })
-	refused := interview("b")
-	refused.Quantity = money.Int(0)
-	neighbour := interview("c")
-	neighbour.Tenant = "t2"
-	first := h.record(interview("a"), refused)[0]
-	require.Equal(t, map[event.TenantID]eventstore.Position{"t1": first.Position}, told)
-	other := h.record(neighbour)[0]
-	require.Equal(t, map[event.TenantID]eventstore.Position{"t1": first.Position, "t2": other.Position}, told)
-
-	clear(told)
-	require.Equal(t, app.Duplicate, h.record(interview("a"))[0].Status)
-	require.Equal(t, first.Position, told["t1"], "a duplicate: the first may be another process's")
-	for range 2 {
-		clear(told)
-		adjusted, err := h.ledger.Adjust(ctx, interview("a").Identity, app.Adjustment{Quantity: money.Int(2), Reason: "two of them"}, "cli")
-		require.NoError(t, err)
-		require.Equal(t, adjusted.Position, told["t1"])
-	}
-	voided, err := h.ledger.Void(ctx, interview("a").Identity, "a test", "cli")
-	require.NoError(t, err)
-	require.Equal(t, voided.Position, told["t1"])
-}

@@ -110,7 +110,7 @@ func (l *Ledger) OverrideLimit(ctx context.Context, id event.TenantID, o Overrid
 	}
 	answer := OverriddenLimit{Override: tenant.Override{Limit: o.Limit, Max: o.Max, From: o.From, Until: o.Until, Reason: o.Reason, By: by}}
 	changed, at, err := l.subscribe(ctx, id, func(s tenant.Subscription, expected eventstore.Revision) *eventstore.Append {
-		if before, ok := s.Overriding(o.Limit); ok && sameOverride(before, answer.Override) {
+		if before, ok := s.Overriding(o.Limit); ok && before.Equal(answer.Override) {
 			return nil
 		}
 		a := event.LimitOverridden{Tenant: id, Limit: string(o.Limit), Max: o.Max, From: o.From, Until: o.Until, Reason: o.Reason, By: by}.Append(expected)
@@ -118,11 +118,6 @@ func (l *Ledger) OverrideLimit(ctx context.Context, id event.TenantID, o Overrid
 	})
 	answer.Changed, answer.Position = changed, at
 	return answer, err
-}
-
-// sameOverride ignores who said it.
-func sameOverride(a, b tenant.Override) bool {
-	return a.Max.Equal(b.Max) && a.From.Equal(b.From) && a.Until.Equal(b.Until) && a.Reason == b.Reason
 }
 
 func (l *Ledger) checkOverride(ctx context.Context, o *Override) error {
@@ -146,7 +141,7 @@ func (l *Ledger) checkOverride(ctx context.Context, o *Override) error {
 		bad.Add("/max", "invalid_event", "max must be at least 0")
 	case !isQuantity(o.Max):
 		bad.Add("/max", "invalid_event", "max has "+money.ErrRange.Error())
-	case slices.ContainsFunc(of, countsChecks) && (!fits || scale > 0):
+	case slices.ContainsFunc(of, catalog.LimitKind.CountsChecks) && (!fits || scale > 0):
 		bad.Add("/max", "invalid_event", fmt.Sprintf("max must be a whole number: %s counts checks", o.Limit))
 	}
 	checkTime(&bad, "from", &o.From)
@@ -255,16 +250,13 @@ func maximums(c catalog.Catalog) map[catalog.LimitKey][]catalog.LimitKind {
 	kinds := map[catalog.LimitKey][]catalog.LimitKind{}
 	for i := range c.Plans {
 		for _, l := range c.Plans[i].Limits {
-			switch l.Kind {
-			case catalog.Rate, catalog.Quota, catalog.Concurrency, catalog.Max, catalog.Budget:
+			if l.Kind.HasMax() {
 				kinds[l.Key] = append(kinds[l.Key], l.Kind)
 			}
 		}
 	}
 	return kinds
 }
-
-func countsChecks(k catalog.LimitKind) bool { return k == catalog.Rate || k == catalog.Concurrency }
 
 // knownKeys tells what there is instead.
 func knownKeys(what string, known []string) string {

@@ -187,3 +187,13 @@ func TestCostInForce(t *testing.T) {
 	c.Until = ""
 	require.True(t, c.InForce("2099-01-01"))
 }
+
+// A kind whose limits must have a maximum has one, and no other.
+func TestKindsWithAMaximum(t *testing.T) {
+	for kind, want := range map[catalog.LimitKind][2]bool{
+		catalog.Rate: {true, true}, catalog.Concurrency: {true, true}, catalog.Quota: {true, false}, catalog.Budget: {true, false}, catalog.Max: {true, false},
+		catalog.Access: {}, catalog.RetryBudget: {}, catalog.AbuseGuard: {}, "": {},
+	} {
+		require.Equal(t, want, [2]bool{kind.HasMax(), kind.CountsChecks()}, kind)
+	}
+}

@@ -33,6 +33,12 @@ const (
 	AbuseGuard LimitKind = "abuse_guard"
 )
 
+// HasMax reports whether limits of this kind have a maximum, which a tenant can have its own of.
+func (k LimitKind) HasMax() bool { return slices.Contains(limitShapes[k].required, "max") }
+
+// CountsChecks reports whether the maximum is a count of checks, which is a whole number.
+func (k LimitKind) CountsChecks() bool { return k == Rate || k == Concurrency }
+
 // Period is a window of the calendar, in the tenant's time zone or by its billing anchor.
 type Period string
 
@@ -160,7 +166,7 @@ func (d *decoder) limit(n node, at string, seen unique) Limit {
 		l.Window.Length = o.duration("window", minWindow, maxWindow)
 	}
 
-	if _, scale, ok := l.Max.Coefficient(); (l.Kind == Rate || l.Kind == Concurrency) && (!ok || scale > 0) {
+	if _, scale, ok := l.Max.Coefficient(); l.Kind.CountsChecks() && (!ok || scale > 0) {
 		o.refuse("max", "out_of_range", "%s counts checks, so max is a whole number", l.Kind)
 	}
 	if l.Burst > 0 && money.Int(l.Burst).Cmp(l.Max) > 0 {

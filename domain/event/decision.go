@@ -48,6 +48,24 @@ type LimitDecided struct {
 	Parts       []LimitPart
 }
 
+// HoldEnds is when the first part of what the decision keeps ends: each has its own end. Where no limit holds anything it is
+// when the decision is forgotten; zero where it keeps nothing.
+func (e *LimitDecided) HoldEnds() time.Time {
+	if !e.Keeps {
+		return time.Time{}
+	}
+	var first time.Time
+	for i := range e.Parts {
+		if t := e.Parts[i].ExpiresAt; !t.IsZero() && (first.IsZero() || t.Before(first)) {
+			first = t
+		}
+	}
+	if first.IsZero() {
+		return e.KeepUntil
+	}
+	return first
+}
+
 // LimitPart is what one limit had to say to a check. Times are UTC in milliseconds; zero is none.
 type LimitPart struct {
 	Limit      string // key of the limit in the plan

@@ -141,3 +141,24 @@ func TestLimitKinds(t *testing.T) {
 	}
 	require.Equal(t, "limit kind 9", event.LimitKind(9).String())
 }
+
+func TestAHoldEndsWithItsFirstPart(t *testing.T) {
+	at := func(minute int) time.Time { return time.Date(2026, 4, 5, 12, minute, 0, 0, time.UTC) }
+	ending := func(ends ...time.Time) (parts []event.LimitPart) {
+		for _, t := range ends {
+			parts = append(parts, event.LimitPart{ExpiresAt: t})
+		}
+		return parts
+	}
+	for name, c := range map[string]struct {
+		decided event.LimitDecided
+		want    time.Time
+	}{
+		"the first":          {event.LimitDecided{Keeps: true, KeepUntil: at(30), Parts: ending(at(20), at(10), time.Time{}, at(30))}, at(10)},
+		"nothing is held":    {event.LimitDecided{Keeps: true, KeepUntil: at(30), Parts: ending(time.Time{})}, at(30)},
+		"nothing is kept":    {event.LimitDecided{Parts: ending(at(10))}, time.Time{}},
+		"nothing is limited": {event.LimitDecided{Keeps: true, KeepUntil: at(30)}, at(30)},
+	} {
+		require.Equal(t, c.want, c.decided.HoldEnds(), name)
+	}
+}

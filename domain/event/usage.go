@@ -192,3 +192,17 @@ func (c UsageConflicted) Append() eventstore.Append {
 		}},
 	}
 }
+
+// CountedBy tells by which catalog's meters an event about a fact is counted; ok is false for any other event.
+func CountedBy(payload any) (revision eventstore.Revision, t Type, ok bool) {
+	switch e := payload.(type) {
+	case UsageRecorded:
+		return e.Catalog, e.Type, true
+	case UsageVoided:
+		return e.Catalog, e.Type, true
+	case UsageAdjusted:
+		return e.Catalog, e.Type, true
+	default:
+		return 0, "", false
+	}
+}

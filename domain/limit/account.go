@@ -36,23 +36,12 @@ type Hold struct {
 	Position eventstore.Position // of the decision
 }
 
-// ExpiresAt is when the first part of the hold ends; when it is forgotten, where no limit holds anything.
-func (h *Hold) ExpiresAt() time.Time {
-	first := h.KeepUntil
-	for i := range h.Parts {
-		if e := h.Parts[i].ExpiresAt; !e.IsZero() && e.Before(first) {
-			first = e
-		}
-	}
-	return first
-}
-
 func (h *Hold) source() Source { return Source{h.Type, h.Source} }
 
 // part is what the hold keeps of a limit at an instant.
-func (h *Hold) part(limit string, now Tick) money.Decimal {
+func (h *Hold) part(limit limitKey, now Tick) money.Decimal {
 	for i := range h.Parts {
-		if p := &h.Parts[i]; p.Limit == limit && !p.ExpiresAt.IsZero() && TickOf(p.ExpiresAt) > now {
+		if p := &h.Parts[i]; keyOf(p) == limit && !p.ExpiresAt.IsZero() && TickOf(p.ExpiresAt) > now {
 			return p.Requested
 		}
 	}
@@ -101,10 +90,11 @@ type Account struct {
 	state    State
 	holds    map[Source]*Hold
 	endings  *btree.BTreeG[lease] // of whole holds
-	pools    map[string]*pool
+	pools    map[limitKey]*pool
 	series   map[Series]*series
-	reached  Tick // the latest instant that the account was asked about: what had ended by then is gone
-	forgot   Tick // when buckets were dropped last
+	told     int64 // offset of the last event that the account was told
+	reached  Tick  // the latest instant that the account was asked about: what had ended by then is gone
+	forgot   Tick  // when buckets were dropped last
 
 	windows  map[catalog.Period]calendar.Window // the ones asked for last
 	calendar calendar.Calendar
@@ -126,7 +116,7 @@ type Snapshot struct {
 func NewAccount(t event.TenantID, s Snapshot) *Account {
 	a := &Account{
 		tenant: t, revision: s.Revision, state: s.State, holds: make(map[Source]*Hold, len(s.Holds)), endings: newTree(),
-		pools: map[string]*pool{}, series: map[Series]*series{}, windows: map[catalog.Period]calendar.Window{},
+		pools: map[limitKey]*pool{}, series: map[Series]*series{}, windows: map[catalog.Period]calendar.Window{},
 	}
 	for i := range s.Holds {
 		a.put(&s.Holds[i])
@@ -142,7 +132,7 @@ func (a *Account) AddSeries(l Loaded) { a.series[l.Series] = newSeries(l) }
 
 // Misses reports whether the account does not add up something that the policy looks at.
 func (a *Account) Misses(p *Policy) bool {
-	return slices.ContainsFunc(p.Needs(), func(n Need) bool {
+	return slices.ContainsFunc(p.needs, func(n Need) bool {
 		s := a.series[n.Series]
 		return s == nil || n.Minutes && !s.Need.Minutes
 	})
@@ -156,40 +146,36 @@ type Event struct {
 	Meters   []catalog.Meter // that count it, where it is about a fact
 }
 
-// Apply folds an event. Decisions that the account knows already are skipped; usage events come in the order of the log.
-// Error: ErrGap.
+// Apply folds an event; events come in the order of the log. What the account knows already is skipped: events that it was
+// told before, and decisions of its own. Error: ErrGap.
 func (a *Account) Apply(e Event) error {
 	switch p := e.Payload.(type) {
-	case event.UsageRecorded:
-		// A decision that stands after the usage was made without knowing it: its hold ends by itself.
-		if h := a.holds[Source{p.Type, p.Source}]; h != nil && h.Position.Offset < e.Position.Offset {
-			a.drop(h.source())
-		}
-		a.count(e, Fact{Usage: p.Usage, Meters: e.Meters})
-	case event.UsageVoided:
-		a.count(e, Fact{Usage: p.Usage, Meters: e.Meters, Back: true})
-	case event.UsageAdjusted:
-		a.count(e, Fact{Usage: p.Usage, Meters: e.Meters, Back: true})
-		a.count(e, Fact{Usage: p.After(), Meters: e.Meters})
 	case event.LimitDecided, event.HoldReleased, event.HoldExpired:
 		if e.Revision <= a.revision {
-			return nil
+			break
 		}
 		if e.Revision != a.revision+1 {
 			return fmt.Errorf("%w: revision %d of %s follows %d", ErrGap, e.Revision, a.tenant, a.revision)
 		}
 		a.decided(p, e.Position)
-	}
-	return nil
-}
-
-// count adds a fact to every series that it belongs to.
-func (a *Account) count(e Event, f Fact) {
-	for _, s := range a.series { // each on its own, so their order is of no importance
-		if q, counts := s.Need.quantity(f.Usage, f.Meters); counts {
-			s.add(e.Position.Offset, f.OccurredAt, f.signed(q))
+	case event.UsageRecorded:
+		// A snapshot may be ahead of what is told: then its hold was decided after the usage, and is not settled by it.
+		if h := a.holds[Source{p.Type, p.Source}]; h != nil && h.Position.Offset < e.Position.Offset {
+			a.drop(h.source())
 		}
 	}
+	if e.Position.Offset <= a.told {
+		return nil
+	}
+	a.told = e.Position.Offset
+	for _, f := range FactsOf(e.Payload, e.Meters) {
+		for _, s := range a.series { // each on its own, so their order is of no importance
+			if q, counts := s.Need.quantity(f); counts {
+				s.add(e.Position.Offset, f.OccurredAt, q)
+			}
+		}
+	}
+	return nil
 }
 
 // decided folds the next event of the quota stream.
@@ -200,10 +186,8 @@ func (a *Account) decided(payload any, at eventstore.Position) {
 	case event.LimitDecided:
 		a.keepState(p)
 		a.state.Apply(p)
-		if p.Allowed {
-			a.drop(Source{p.Type, p.Source})
-		}
 		if p.Keeps {
+			a.drop(Source{p.Type, p.Source})
 			a.put(&Hold{LimitDecided: p, Position: at})
 		}
 	case event.HoldReleased:
@@ -224,7 +208,7 @@ func (a *Account) keepState(e event.LimitDecided) {
 		if !e.Parts[i].Taken {
 			continue
 		}
-		key := e.Parts[i].Limit
+		key := keyOf(&e.Parts[i])
 		if e.Parts[i].Kind == event.AbuseGuardLimit {
 			guard := a.state.Guards[key]
 			a.note(func() { a.state.Guards[key] = guard })
@@ -244,10 +228,10 @@ func (a *Account) put(h *Hold) {
 		if p.ExpiresAt.IsZero() {
 			continue
 		}
-		of := a.pools[p.Limit]
+		of := a.pools[keyOf(p)]
 		if of == nil {
 			of = &pool{leases: newTree()}
-			a.pools[p.Limit] = of
+			a.pools[keyOf(p)] = of
 		}
 		of.put(lease{TickOf(p.ExpiresAt), source, p.Requested})
 	}
@@ -263,7 +247,7 @@ func (a *Account) drop(source Source) {
 	a.endings.Delete(lease{ends: TickOf(h.KeepUntil), source: source})
 	for i := range h.Parts {
 		p := &h.Parts[i]
-		if of := a.pools[p.Limit]; of != nil && !p.ExpiresAt.IsZero() {
+		if of := a.pools[keyOf(p)]; of != nil && !p.ExpiresAt.IsZero() {
 			of.drop(lease{ends: TickOf(p.ExpiresAt), source: source})
 		}
 	}
@@ -305,19 +289,7 @@ func (a *Account) Undo() {
 	clear(a.journal)
 }
 
-// Due reports whether some part of a hold has ended by then and still counts. Its usage may have been recorded before it
-// ended without the account having been told: tell it everything up to that instant before the next decision.
-func (a *Account) Due(now time.Time) bool {
-	at := a.clock(now)
-	for _, p := range a.pools {
-		if first, ok := p.leases.Min(); ok && first.ends <= at {
-			return true
-		}
-	}
-	return false
-}
-
-// clock is the account's time: that of the caller, unless that goes back.
+// clock is the account's own: never before an instant that it was asked about or decided at.
 func (a *Account) clock(now time.Time) Tick { return max(TickOf(now), a.state.Now, a.reached) }
 
 // advance lets time pass and returns the instant at which a decision is made: never before an earlier one.
@@ -333,7 +305,7 @@ func (a *Account) advance(now time.Time) Tick {
 			p.drop(first)
 		}
 	}
-	if at >= a.forgot.after(RecentMinutes) {
+	if at >= a.forgot.after(forgetEvery) {
 		a.forgot = at
 		for _, s := range a.series {
 			s.forget(at)

@@ -360,7 +360,6 @@ func TestTimeDoesNotGoBack(t *testing.T) {
 	require.True(t, w.check(call("s1", "1")).Allowed)
 	w.pass(time.Minute)
 	mustBe(t, money.Int(0), w.account.View(w.policy(), w.now)[0].Held, "held")
-	require.False(t, w.account.Due(w.now))
 	w.pass(-30 * time.Second)
 	require.True(t, w.check(call("s2", "1")).Allowed)
 	got := w.check(call("s1", "1"))
@@ -368,19 +367,6 @@ func TestTimeDoesNotGoBack(t *testing.T) {
 	mustBe(t, money.Int(1), part(t, got.LimitDecided, "running").Held, "by s2")
 	require.False(t, w.check(call("s3", "1")).Allowed)
 	require.Equal(t, start.Add(time.Minute), got.DecidedAt)
-}
-
-func TestDueTellsOfPartsThatHaveEnded(t *testing.T) {
-	w := newWorld(t, running(2, "1m"), quotaOf("units", "10", catalog.Day))
-	require.False(t, w.account.Due(w.now))
-	w.check(call("s1", "1"))
-	w.pass(time.Minute - time.Millisecond)
-	require.False(t, w.account.Due(w.now))
-	w.pass(time.Millisecond)
-	require.True(t, w.account.Due(w.now))
-	mustBe(t, money.Int(0), w.account.View(w.policy(), w.now)[0].Held, "running")
-	mustBe(t, money.Int(1), w.account.View(w.policy(), w.now)[1].Held, "units")
-	require.False(t, w.account.Due(w.now))
 }
 
 // A client that says that it is alive keeps its place, and one that comes too late has to find another.

@@ -15,8 +15,7 @@ func (d *decision) budget(l *Limit, part *event.LimitPart) {
 	period := l.Window.Period
 	all := make([]*series, len(d.policy.prices))
 	for i := range d.policy.prices {
-		p := &d.policy.prices[i]
-		all[i] = d.account.series[Series{p.Meter, whereKey(p.Where)}]
+		all[i] = d.account.series[d.policy.prices[i].series]
 	}
 	d.windowed(l, part, measure{
 		period: period,
@@ -50,25 +49,26 @@ func (d *decision) budget(l *Limit, part *event.LimitPart) {
 	})
 }
 
-// dearest is the most that a quantity adds to what is used and to any quantity that comes in between; of a volume price whose
-// tiers rise, what it adds to what is used.
+// dearest is the most that a quantity adds to what is used and to any quantity that comes in between: nothing free, all of it
+// at the dearest tier still ahead, and, where a volume price rises, everything before it at the higher price.
 func dearest(p *catalog.Price, used, q money.Decimal) money.Decimal {
-	whole := *p
-	whole.Included = money.Decimal{}
-	if len(p.Tiers) == 0 {
+	if p.Model != catalog.Graduated && p.Model != catalog.Volume {
+		whole := *p
+		whole.Included = money.Decimal{}
 		return amount(&whole, q)
 	}
 	reached := used.Sub(p.Included)
-	var unit money.Decimal
-	for _, t := range p.Tiers {
-		if t.Open() || t.UpTo.Cmp(reached) > 0 {
-			unit = unit.Max(t.Unit)
+	var unit, rises money.Decimal
+	for i, t := range p.Tiers {
+		if !t.Open() && t.UpTo.Cmp(reached) <= 0 {
+			continue
+		}
+		unit = unit.Max(t.Unit)
+		if p.Model == catalog.Volume && !t.Open() {
+			rises = rises.Add(t.UpTo.Mul(p.Tiers[i+1].Unit.Sub(t.Unit).Max(money.Decimal{})))
 		}
 	}
-	if p.Model == catalog.Graduated {
-		return q.Mul(unit)
-	}
-	return reached.Max(money.Decimal{}).Add(q).Mul(unit).Sub(amount(p, used))
+	return q.Mul(unit).Add(rises)
 }
 
 // amount is what a quantity costs, exact and unrounded: the rules of catalog.PriceModel.

@@ -155,7 +155,6 @@ func TestOpenChecksStayWithinTheBudgetTogether(t *testing.T) {
 			price.Model = catalog.Graduated
 		default:
 			price.Model = catalog.Volume
-			units = []string{"2.50", "1.00", "0.50"}
 		}
 		if price.Model == catalog.Graduated || price.Model == catalog.Volume {
 			price.Tiers = []catalog.Tier{{UpTo: money.Int(8), Unit: money.MustParse(units[0])}, {UpTo: money.Int(20), Unit: money.MustParse(units[1])}, {Unit: money.MustParse(units[2])}}

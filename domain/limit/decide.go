@@ -53,6 +53,8 @@ func (a *Account) Decide(p *Policy, ask Ask, now time.Time) Answer {
 		Identity: ask.Identity, Quantity: ask.Quantity, DecidedAt: at.Time(), Allowed: true, PlanVersion: p.PlanVersion, Fingerprint: fingerprint,
 		Parts: make([]event.LimitPart, 0, len(p.Limits)),
 	}
+	var limits [16]*Limit
+	asked := limits[:0]
 	for i := range p.Limits {
 		l := &p.Limits[i]
 		if !p.applies(l, ask.Type) {
@@ -60,9 +62,9 @@ func (a *Account) Decide(p *Policy, ask Ask, now time.Time) Answer {
 		}
 		part := d.judge(l)
 		e.Allowed = e.Allowed && !part.Denied
-		e.Parts = append(e.Parts, part)
+		e.Parts, asked = append(e.Parts, part), append(asked, l)
 	}
-	d.settle(&e)
+	d.settle(&e, asked)
 	return Answer{LimitDecided: e, Record: true}
 }
 
@@ -128,15 +130,17 @@ func (d *decision) judge(l *Limit) event.LimitPart {
 }
 
 // settle ends a decision: what is taken, held and counted depends on whether all limits pass.
-func (d *decision) settle(e *event.LimitDecided) {
+func (d *decision) settle(e *event.LimitDecided, limits []*Limit) {
 	if !e.Allowed {
 		e.Data = d.ask.Data
 	}
 	keep := e.Allowed && !d.ask.NoHold && len(e.Parts) > 0
 	until := d.at.after(d.ttl(catalog.Duration{}))
+	if d.own != nil {
+		until = max(until, TickOf(d.own.KeepUntil))
+	}
 	for i := range e.Parts {
-		part := &e.Parts[i]
-		l := d.limit(part.Limit)
+		part, l := &e.Parts[i], limits[i]
 		switch part.Kind {
 		case event.RateLimit, event.RetryBudgetLimit:
 			part.Taken = e.Allowed && d.own == nil
@@ -146,6 +150,11 @@ func (d *decision) settle(e *event.LimitDecided) {
 		case event.QuotaLimit, event.ConcurrencyLimit, event.BudgetLimit:
 			if keep {
 				ends := d.at.after(d.ttl(l.HoldTTL))
+				if d.own != nil { // asking for more or less does not end it earlier
+					if before := d.own.expires(keyOf(part)); !before.IsZero() {
+						ends = max(ends, TickOf(before))
+					}
+				}
 				part.ExpiresAt = ends.Time()
 				until = max(until, ends)
 			}
@@ -153,7 +162,8 @@ func (d *decision) settle(e *event.LimitDecided) {
 				d.replenished(l, part)
 			}
 		case event.AbuseGuardLimit:
-			part.Taken = !part.Denied && d.own == nil
+			// What is held goes on during a cooldown, and counts only when it asks for more than it gets.
+			part.Taken = d.account.state.Guards[keyOf(part)].Until <= d.at && (d.own == nil || !e.Allowed)
 			if part.Taken && !e.Allowed {
 				d.strike(l, part)
 			}
@@ -162,15 +172,6 @@ func (d *decision) settle(e *event.LimitDecided) {
 	if keep {
 		e.Keeps, e.KeepUntil = true, until.Time()
 	}
-}
-
-func (d *decision) limit(key string) *Limit {
-	for i := range d.policy.Limits {
-		if string(d.policy.Limits[i].Key) == key {
-			return &d.policy.Limits[i]
-		}
-	}
-	return &Limit{}
 }
 
 // renew answers a check that asks for exactly what it holds. It moves the ends of the hold ahead, but writes so only when
@@ -186,7 +187,11 @@ func (d *decision) renew() Answer {
 	}
 	for i := range e.Parts {
 		if part := &e.Parts[i]; !part.ExpiresAt.IsZero() {
-			ends := move(part.ExpiresAt, d.ttl(d.limit(part.Limit).HoldTTL))
+			var ttl catalog.Duration
+			if l := d.policy.find(part.Limit); l != nil {
+				ttl = l.HoldTTL
+			}
+			ends := move(part.ExpiresAt, d.ttl(ttl))
 			part.ExpiresAt = ends.Time()
 			until = max(until, ends)
 		}
@@ -195,7 +200,7 @@ func (d *decision) renew() Answer {
 	if d.ask.NoHold || !moved {
 		e.Keeps, e.KeepUntil = true, d.own.KeepUntil
 		for i := range e.Parts {
-			e.Parts[i].ExpiresAt = d.own.expires(e.Parts[i].Limit)
+			e.Parts[i].ExpiresAt = d.own.expires(keyOf(&e.Parts[i]))
 		}
 		return Answer{LimitDecided: e, Replayed: true, Hold: d.own}
 	}
@@ -204,9 +209,9 @@ func (d *decision) renew() Answer {
 }
 
 // expires is when the hold's part of a limit ends; zero where it has none.
-func (h *Hold) expires(limit string) time.Time {
+func (h *Hold) expires(limit limitKey) time.Time {
 	for i := range h.Parts {
-		if h.Parts[i].Limit == limit {
+		if keyOf(&h.Parts[i]) == limit {
 			return h.Parts[i].ExpiresAt
 		}
 	}
@@ -214,8 +219,8 @@ func (h *Hold) expires(limit string) time.Time {
 }
 
 // soft reports whether the hold went over a soft limit.
-func (h *Hold) soft(limit string) bool {
-	return slices.ContainsFunc(h.Parts, func(p event.LimitPart) bool { return p.Limit == limit && p.Soft })
+func (h *Hold) soft(limit limitKey) bool {
+	return slices.ContainsFunc(h.Parts, func(p event.LimitPart) bool { return keyOf(&p) == limit && p.Soft })
 }
 
 // view is how the limits stand for a check that was allowed before. Parts of its hold keep what they hold.
@@ -224,7 +229,6 @@ func (d *decision) view() event.LimitDecided {
 		Identity: d.ask.Identity, Quantity: d.ask.Quantity, DecidedAt: d.at.Time(), Allowed: true, PlanVersion: d.policy.PlanVersion,
 		Fingerprint: d.ask.Fingerprint(),
 	}
-	seen := map[string]bool{}
 	for i := range d.policy.Limits {
 		l := &d.policy.Limits[i]
 		if !d.policy.applies(l, d.ask.Type) {
@@ -232,20 +236,20 @@ func (d *decision) view() event.LimitDecided {
 		}
 		part := d.judge(l)
 		part.Denied, part.Soft, part.Taken = false, false, false
-		part.Requested = money.Decimal{}
+		part.Requested, part.ResetAt = money.Decimal{}, time.Time{}
 		if d.own != nil {
-			part.Requested, part.ExpiresAt = d.own.part(part.Limit, d.at), d.own.expires(part.Limit)
-			part.Soft = d.own.soft(part.Limit)
+			part.Requested, part.ExpiresAt = d.own.part(keyOf(&part), d.at), d.own.expires(keyOf(&part))
+			part.Soft = d.own.soft(keyOf(&part))
 		}
 		d.replenished(l, &part)
 		e.Parts = append(e.Parts, part)
-		seen[part.Limit] = true
 	}
 	if d.own == nil {
 		return e
 	}
 	for _, part := range d.own.Parts { // limits that are gone from the plan go on being held
-		if !seen[part.Limit] && !part.ExpiresAt.IsZero() {
+		gone := !slices.ContainsFunc(e.Parts, func(p event.LimitPart) bool { return keyOf(&p) == keyOf(&part) })
+		if gone && !part.ExpiresAt.IsZero() {
 			part.Taken = false
 			e.Parts = append(e.Parts, part)
 		}
@@ -278,7 +282,7 @@ func (a *Account) View(p *Policy, now time.Time) []Status {
 }
 
 // others is what other checks hold of a limit.
-func (d *decision) others(limit string) money.Decimal {
+func (d *decision) others(limit limitKey) money.Decimal {
 	of := d.account.pools[limit]
 	if of == nil {
 		return money.Decimal{}
@@ -289,12 +293,10 @@ func (d *decision) others(limit string) money.Decimal {
 	return of.sum.Sub(d.own.part(limit, d.at))
 }
 
-// mine is what the check holds of a limit already.
-func (d *decision) mine(limit string) money.Decimal {
-	if d.own == nil {
-		return money.Decimal{}
-	}
-	return d.own.part(limit, d.at)
+// has reports whether the check's own hold is open at an instant and has no less of a limit than this: then it asks for
+// nothing more.
+func (d *decision) has(limit limitKey, q money.Decimal, at Tick) bool {
+	return d.own != nil && TickOf(d.own.KeepUntil) > at && q.Cmp(d.own.part(limit, at)) <= 0
 }
 
 // measure is what a limit that counts in windows of the calendar looks at.
@@ -330,13 +332,13 @@ func (d *decision) sum(s *series, period catalog.Period, w calendar.Window) mone
 func (d *decision) windowed(l *Limit, part *event.LimitPart, m measure) {
 	w := d.account.window(d.policy, m.period, d.at)
 	part.WindowStart, part.WindowEnd = w.Start, w.End
-	part.Used, part.Held = m.used(w), d.others(part.Limit)
-	q, known := m.requested(w, d.leasesOfOthers(part.Limit) == 0)
+	part.Used, part.Held = m.used(w), d.others(keyOf(part))
+	q, known := m.requested(w, d.leasesOfOthers(keyOf(part)) == 0)
 	q = q.Max(money.Decimal{})
 	part.Requested = q
 	switch {
 	case fits(part.Used.Add(part.Held), q, known, part.Max):
-	case d.own != nil && known && q.Cmp(d.mine(part.Limit)) <= 0: // asks for no more than it has
+	case known && d.has(keyOf(part), q, d.at):
 	case l.Soft:
 		part.Soft = true
 	default:
@@ -356,28 +358,29 @@ func fits(taken, requested money.Decimal, known bool, limit money.Decimal) bool 
 // turn. Between those instants nothing changes.
 func (d *decision) whenFits(l *Limit, part *event.LimitPart, m measure) Tick {
 	w := calendar.Window{Start: part.WindowStart, End: part.WindowEnd}
-	used, held, leases := part.Used, part.Held, d.leasesOfOthers(part.Limit)
-	passes := func() bool {
+	used, held, leases := part.Used, part.Held, d.leasesOfOthers(keyOf(part))
+	passes := func(at Tick) bool {
 		q, known := m.requested(w, leases == 0)
-		return fits(used.Add(held), q.Max(money.Decimal{}), known, l.Max)
+		q = q.Max(money.Decimal{})
+		return fits(used.Add(held), q, known, l.Max) || known && d.has(keyOf(part), q, at)
 	}
 	turns := func(until Tick) (at Tick, ok bool) {
 		for at = d.turn(m, w); at <= until && at != never; at = d.turn(m, w) {
 			w = d.policy.Calendar.Window(m.period, at.Time())
 			used = m.used(w)
-			if passes() {
+			if passes(at) {
 				return at, true
 			}
 		}
 		return never, false
 	}
-	for next := range d.leases(part.Limit) {
+	for next := range d.leases(keyOf(part)) {
 		if at, ok := turns(next.ends); ok {
 			return at
 		}
 		held = held.Sub(next.amount)
 		leases--
-		if passes() {
+		if passes(next.ends) {
 			return next.ends
 		}
 	}
@@ -403,7 +406,7 @@ func (d *decision) turn(m measure, w calendar.Window) Tick {
 }
 
 // leasesOfOthers counts the leases of other checks.
-func (d *decision) leasesOfOthers(limit string) int {
+func (d *decision) leasesOfOthers(limit limitKey) int {
 	of := d.account.pools[limit]
 	if of == nil {
 		return 0
@@ -418,7 +421,7 @@ func (d *decision) leasesOfOthers(limit string) int {
 }
 
 // leases are those of other checks, in the order in which they end.
-func (d *decision) leases(limit string) iter.Seq[lease] {
+func (d *decision) leases(limit limitKey) iter.Seq[lease] {
 	return func(yield func(lease) bool) {
 		of := d.account.pools[limit]
 		if of == nil {
@@ -432,8 +435,8 @@ func (d *decision) leases(limit string) iter.Seq[lease] {
 
 func (d *decision) concurrency(l *Limit, part *event.LimitPart) {
 	one := money.Int(1)
-	part.Held, part.Requested = d.others(part.Limit), one
-	if part.Held.Add(one).Cmp(l.Max) <= 0 || d.mine(part.Limit).Sign() > 0 {
+	part.Held, part.Requested = d.others(keyOf(part)), one
+	if part.Held.Add(one).Cmp(l.Max) <= 0 || d.has(keyOf(part), one, d.at) {
 		return
 	}
 	part.Denied = true
@@ -441,7 +444,7 @@ func (d *decision) concurrency(l *Limit, part *event.LimitPart) {
 		return
 	}
 	excess := part.Held.Add(one).Sub(l.Max)
-	for next := range d.leases(part.Limit) {
+	for next := range d.leases(keyOf(part)) {
 		excess = excess.Sub(next.amount)
 		if excess.Sign() <= 0 {
 			part.ResetAt = next.ends.Time()
@@ -452,7 +455,7 @@ func (d *decision) concurrency(l *Limit, part *event.LimitPart) {
 
 func (d *decision) rate(l *Limit, part *event.LimitPart) {
 	window := l.length()
-	slide := d.account.state.Slides[part.Limit]
+	slide := d.account.state.Slides[keyOf(part)]
 	limit := wholeOf(l.Max)
 	part.WindowStart, part.WindowEnd = d.at.after(-window).Time(), d.at.Time()
 	part.Burst = l.Burst
@@ -473,7 +476,7 @@ func (d *decision) rate(l *Limit, part *event.LimitPart) {
 // retries may come to.
 func (d *decision) retries(l *Limit, part *event.LimitPart) {
 	window := l.length()
-	slide := d.account.state.Slides[part.Limit]
+	slide := d.account.state.Slides[keyOf(part)]
 	part.WindowStart, part.WindowEnd = d.at.after(-window).Time(), d.at.Time()
 	part.Max, part.Used = d.allowance(l, slide, d.at), money.Int(slide.Taken.most(d.at, window))
 	attempt, isRetry := attemptOf(d.ask.Data)
@@ -546,7 +549,7 @@ func (d *decision) access(l *Limit, part *event.LimitPart) {
 
 func (d *decision) guard(l *Limit, part *event.LimitPart) {
 	window := l.length()
-	guard := d.account.state.Guards[part.Limit]
+	guard := d.account.state.Guards[keyOf(part)]
 	part.WindowStart, part.WindowEnd = d.at.after(-window).Time(), d.at.Time()
 	part.Max, part.Used = money.Int(l.Denials), money.Int(guard.Denials.most(d.at, window))
 	if guard.Until > d.at && d.own == nil {
@@ -558,7 +561,7 @@ func (d *decision) guard(l *Limit, part *event.LimitPart) {
 // to do for the longest cooldown.
 func (d *decision) strike(l *Limit, part *event.LimitPart) {
 	window := l.length()
-	before := d.account.state.Guards[part.Limit]
+	before := d.account.state.Guards[keyOf(part)]
 	guard := before.count(d.at, true, window)
 	denials, checks := guard.Denials.most(d.at, window), guard.Checks.most(d.at, window)
 	if denials < l.Denials || money.Int(denials).Cmp(l.Ratio.Mul(money.Int(checks))) < 0 {
@@ -574,11 +577,12 @@ func (d *decision) strike(l *Limit, part *event.LimitPart) {
 	}
 	part.Strikes = strikes + 1
 	part.Until = d.at.after(min(cooldown, l.MaxCooldown.Value())).Time()
+	part.Denied, part.ResetAt = true, part.Until // whoever comes back earlier is refused
 }
 
 // replenished sets when a limit will be as good as new after an allowed check.
 func (d *decision) replenished(l *Limit, part *event.LimitPart) {
-	slide := d.account.state.Slides[part.Limit]
+	slide := d.account.state.Slides[keyOf(part)]
 	window := l.length()
 	set := func(t Tick) {
 		if t > 0 {
@@ -605,7 +609,7 @@ func (d *decision) replenished(l *Limit, part *event.LimitPart) {
 		if !part.ExpiresAt.IsZero() {
 			last = TickOf(part.ExpiresAt)
 		}
-		if of := d.account.pools[part.Limit]; of != nil {
+		if of := d.account.pools[keyOf(part)]; of != nil {
 			if l, ok := of.leases.Max(); ok {
 				last = max(last, l.ends)
 			}

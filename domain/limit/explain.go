@@ -2,6 +2,7 @@ package limit
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -100,14 +101,7 @@ func later(a, b *event.LimitPart) bool {
 	return a.ResetAt.IsZero() || !b.ResetAt.IsZero() && a.ResetAt.After(b.ResetAt)
 }
 
-func rank(p *event.LimitPart) int {
-	for i, r := range reasons {
-		if r == ReasonOf(p.Kind) {
-			return i
-		}
-	}
-	return len(reasons)
-}
+func rank(p *event.LimitPart) int { return slices.Index(reasons, ReasonOf(p.Kind)) }
 
 // Explain says in a sentence or two, for a person who uses the product, why a check was denied or that it went over a soft
 // limit; "" for any other. Instants are in the tenant's time zone.

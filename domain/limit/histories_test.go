@@ -426,9 +426,6 @@ func (h *history) snapshot() {
 		case event.LimitDecided:
 			s.Revision = e.Revision
 			s.State.Apply(p)
-			if p.Allowed {
-				delete(holds, limit.Source{Type: p.Type, Source: p.Source})
-			}
 			if p.Keeps {
 				holds[limit.Source{Type: p.Type, Source: p.Source}] = limit.Hold{LimitDecided: p, Position: e.Position}
 			}
@@ -458,8 +455,10 @@ func (h *history) snapshot() {
 
 	a := limit.NewAccount(acme, s)
 	for _, n := range h.needs {
-		all := slices.Concat(facts["call"], facts["job"])
-		loaded := limit.Loaded{Need: n, At: int64(cut), Minutes: n.SumMinutes(all), MinutesAt: int64(cut)}
+		loaded := limit.Loaded{Need: n, At: int64(cut), MinutesAt: int64(cut)}
+		for _, f := range slices.Concat(facts["call"], facts["job"]) {
+			loaded.AddMinute(f)
+		}
 		for _, m := range loaded.Minutes { // a quarter is the sum of its minutes
 			start := m.Start - m.Start%limit.QuarterSeconds
 			if last := len(loaded.Quarters) - 1; last >= 0 && loaded.Quarters[last].Start == start {

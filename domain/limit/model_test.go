@@ -42,6 +42,7 @@ type pastPart struct {
 	max, burst  int64 // of a rate
 	cooldown    int64 // of an abuse guard: until then
 	strikes     int
+	guarded     bool // an abuse guard counts the check
 	widthMillis int64
 }
 
@@ -201,7 +202,7 @@ func most(p catalog.Price, before, q *big.Rat) *big.Rat {
 	if before.Sign() < 0 {
 		before = new(big.Rat)
 	}
-	if len(p.Tiers) == 0 {
+	if p.Model != catalog.Graduated && p.Model != catalog.Volume {
 		return price(p, q)
 	}
 	unit := new(big.Rat)
@@ -210,10 +211,14 @@ func most(p catalog.Price, before, q *big.Rat) *big.Rat {
 			unit = rat(t.Unit)
 		}
 	}
-	if p.Model == catalog.Graduated {
-		return new(big.Rat).Mul(q, unit)
+	dearest := new(big.Rat).Mul(q, unit)
+	for i := range len(p.Tiers) - 1 { // what comes before gets dearer with each step up that is still ahead
+		step := new(big.Rat).Sub(rat(p.Tiers[i+1].Unit), rat(p.Tiers[i].Unit))
+		if p.Model == catalog.Volume && rat(p.Tiers[i].UpTo).Cmp(before) > 0 && step.Sign() > 0 {
+			dearest.Add(dearest, step.Mul(step, rat(p.Tiers[i].UpTo)))
+		}
 	}
-	return new(big.Rat).Sub(new(big.Rat).Mul(plus(before, q), unit), price(p, before))
+	return dearest
 }
 
 func (m *model) meter(key catalog.MeterKey) catalog.Meter {
@@ -388,7 +393,7 @@ func (m *model) judge(t terms, l catalog.Limit, ask limit.Ask, at int64) (v verd
 func (m *model) denials(l catalog.Limit, after int, at int64) (denials, all int64) {
 	for i, p := range m.checks {
 		part := p.parts[l.Key]
-		if i <= after || part == nil || part.denied || p.again || p.at <= at-l.Window.Length.Value().Milliseconds() {
+		if i <= after || part == nil || !part.guarded || p.at <= at-l.Window.Length.Value().Milliseconds() {
 			continue
 		}
 		all++
@@ -472,23 +477,40 @@ func (m *model) decide(t terms, ask limit.Ask, now int64) (answer *past, verdict
 		}
 	}
 	if answer.allowed {
-		if own != nil {
-			own.over = true
-		}
 		if !ask.NoHold && len(answer.parts) > 0 {
+			if own != nil {
+				own.over = true
+			}
 			answer.until = at + ttlOf(ask, catalog.Duration{})
+			if own != nil {
+				answer.until = max(answer.until, own.until)
+			}
 			for _, l := range t.limits {
 				if part := answer.parts[l.Key]; part != nil && (l.Kind == catalog.Quota || l.Kind == catalog.Budget || l.Kind == catalog.Concurrency) {
 					part.holds, part.ends = verdicts[l.Key].requested, at+ttlOf(ask, l.HoldTTL)
+					if own != nil && own.parts[l.Key] != nil {
+						part.ends = max(part.ends, own.parts[l.Key].ends)
+					}
 					answer.until = max(answer.until, part.ends)
 				}
 			}
 		}
 	}
+	// What is held goes on during a cooldown; outside of one it counts when it asks for more than it gets.
+	for _, l := range t.limits {
+		if part := answer.parts[l.Key]; part != nil && l.Kind == catalog.AbuseGuard {
+			_, until, _ := m.cooldown(l.Key)
+			part.guarded = until <= at && (own == nil || !answer.allowed)
+		}
+	}
 	m.checks = append(m.checks, answer)
 	for _, l := range t.limits {
-		if part := answer.parts[l.Key]; part != nil && l.Kind == catalog.AbuseGuard && !answer.allowed && !answer.again && !part.denied {
+		if part := answer.parts[l.Key]; part != nil && part.guarded && !answer.allowed {
 			m.strike(l, part, at)
+			if v := verdicts[l.Key]; part.cooldown > 0 {
+				v.denied, v.resets = true, part.cooldown
+				verdicts[l.Key] = v
+			}
 		}
 	}
 	return answer, verdicts, false, true

@@ -21,9 +21,12 @@ type Policy struct {
 	Limits      []Limit // in the order of the plan
 	Calendar    calendar.Calendar
 	From, Until time.Time // zero Until: until something is changed
+	// Lost is the plan that the tenant is assigned and that the catalog does not have. Nobody knows its limits then, and no
+	// check may be answered.
+	Lost catalog.PlanKey
 
-	meters []catalog.Meter
 	prices []pricedMeter
+	needs  []Need
 }
 
 // Limit is a limit of the plan with the tenant's own maximum, where it has one.
@@ -43,12 +46,13 @@ func (l *Limit) length() time.Duration {
 
 type pricedMeter struct {
 	catalog.Price
-	meter catalog.Meter
+	meter  catalog.Meter
+	series Series
 }
 
 // NewPolicy puts together what holds at an instant.
 func NewPolicy(c *catalog.Catalog, versions map[catalog.PlanKey]int, s tenant.Subscription, zone *time.Location, at time.Time) *Policy {
-	p := &Policy{From: at, Calendar: calendar.Calendar{Zone: zone}, meters: c.Meters}
+	p := &Policy{From: at, Calendar: calendar.Calendar{Zone: zone}}
 	change := func(t time.Time) {
 		if t.After(at) && (p.Until.IsZero() || t.Before(p.Until)) {
 			p.Until = t
@@ -68,7 +72,8 @@ func NewPolicy(c *catalog.Catalog, versions map[catalog.PlanKey]int, s tenant.Su
 	p.Calendar.Anchor = assigned.BillingAnchor
 	i := slices.IndexFunc(c.Plans, func(plan catalog.Plan) bool { return plan.Key == assigned.Plan })
 	if i < 0 {
-		return p // the plan was taken out of the catalog
+		p.Lost = assigned.Plan
+		return p
 	}
 	plan := &c.Plans[i]
 	p.PlanVersion = fmt.Sprintf("%s@%d", plan.Key, max(versions[plan.Key], 1))
@@ -79,7 +84,7 @@ func NewPolicy(c *catalog.Catalog, versions map[catalog.PlanKey]int, s tenant.Su
 	}
 	for _, l := range plan.Limits {
 		limit := Limit{Limit: l, kind: event.ParseLimitKind(string(l.Kind))}
-		if o, ok := s.Override(l.Key, at); ok && hasMax(l.Kind) {
+		if o, ok := s.Override(l.Key, at); ok && l.Kind.HasMax() {
 			limit.Max, limit.Overridden = o.Max, true
 			limit.Burst = min(limit.Burst, wholeOf(o.Max))
 		}
@@ -90,14 +95,11 @@ func NewPolicy(c *catalog.Catalog, versions map[catalog.PlanKey]int, s tenant.Su
 	}
 	for _, price := range plan.Prices {
 		if price.Meter != "" {
-			p.prices = append(p.prices, pricedMeter{price, meter(price.Meter)})
+			p.prices = append(p.prices, pricedMeter{price, meter(price.Meter), Series{price.Meter, whereKey(price.Where)}})
 		}
 	}
+	p.needs = p.findNeeds()
 	return p
-}
-
-func hasMax(k catalog.LimitKind) bool {
-	return k == catalog.Rate || k == catalog.Quota || k == catalog.Concurrency || k == catalog.Max || k == catalog.Budget
 }
 
 // wholeOf is a count of checks; the catalog makes sure that it is one.
@@ -122,27 +124,27 @@ type Need struct {
 	Minutes bool // by the minute; else by the quarter of an hour
 }
 
-// Needs lists the series that the policy looks at, each once.
-func (p *Policy) Needs() []Need {
+// Needs lists the series that the policy looks at, each once. Do not change them.
+func (p *Policy) Needs() []Need { return p.needs }
+
+func (p *Policy) findNeeds() []Need {
 	needs := map[Series]Need{}
-	add := func(m catalog.MeterKey, where map[string]string, minutes bool) {
-		s := Series{m, whereKey(where)}
-		n := needs[s]
-		needs[s] = Need{s, where, n.Minutes || minutes}
+	add := func(s Series, where map[string]string, minutes bool) {
+		needs[s] = Need{s, where, needs[s].Minutes || minutes}
 	}
 	for i := range p.Limits {
-		switch l := &p.Limits[i]; l.kind {
+		l := &p.Limits[i]
+		minutes := l.Window.Period == catalog.Minute
+		switch l.kind {
 		case event.QuotaLimit:
-			add(l.Meter, nil, l.Window.Period == catalog.Minute)
+			add(Series{Meter: l.Meter}, nil, minutes)
 		case event.BudgetLimit:
 			for _, price := range p.prices {
-				add(price.Meter, price.Where, l.Window.Period == catalog.Minute)
+				add(price.series, price.Where, minutes)
 			}
 		}
 	}
-	all := slices.Collect(maps.Values(needs))
-	slices.SortFunc(all, func(a, b Need) int { return compareSeries(a.Series, b.Series) })
-	return all
+	return slices.SortedFunc(maps.Values(needs), func(a, b Need) int { return compareSeries(a.Series, b.Series) })
 }
 
 // applies reports whether the limit looks at checks of this type.

@@ -21,8 +21,11 @@ const (
 	QuarterSeconds = 15 * 60
 	// History is how far back a series reaches: no window is longer than a month and a day of the clock's changes.
 	History = 33 * 24 * time.Hour
-	// RecentMinutes is how far back a series by the minute reaches.
-	RecentMinutes = 15 * time.Minute
+	// RecentMinutes is how far back a series by the minute reaches: the minute in which an account is loaded, and some more
+	// for clocks that differ.
+	RecentMinutes = 2 * time.Minute
+
+	forgetEvery = 15 * time.Minute
 )
 
 // whereKey is a text for a filter: equal filters have equal texts.
@@ -171,17 +174,6 @@ func floor(n, step int64) int64 {
 	return n - rest
 }
 
-// SumMinutes adds facts up by the minute, for a series that is loaded.
-func (n Need) SumMinutes(facts []Fact) []Bucket {
-	var buckets []Bucket
-	for _, f := range facts {
-		if q, counts := n.quantity(f.Usage, f.Meters); counts {
-			buckets = addTo(buckets, floor(f.OccurredAt.Unix(), minuteSeconds), f.signed(q))
-		}
-	}
-	return buckets
-}
-
 // Fact is a usage event, or the taking back of one, with the meters that count it.
 type Fact struct {
 	event.Usage
@@ -189,20 +181,37 @@ type Fact struct {
 	Back   bool
 }
 
-func (f Fact) signed(q money.Decimal) money.Decimal {
-	if f.Back {
-		return q.Neg()
+// FactsOf tells what an event adds to usage and takes back from it; nothing for an event that is not about usage.
+func FactsOf(payload any, meters []catalog.Meter) []Fact {
+	switch p := payload.(type) {
+	case event.UsageRecorded:
+		return []Fact{{p.Usage, meters, false}}
+	case event.UsageVoided:
+		return []Fact{{p.Usage, meters, true}}
+	case event.UsageAdjusted:
+		return []Fact{{p.Usage, meters, true}, {p.After(), meters, false}}
+	default:
+		return nil
 	}
-	return q
+}
+
+// AddMinute adds a fact to the minutes of a series that is being loaded.
+func (l *Loaded) AddMinute(f Fact) {
+	if q, counts := l.quantity(f); counts {
+		l.Minutes = addTo(l.Minutes, floor(f.OccurredAt.Unix(), minuteSeconds), q)
+	}
 }
 
 // quantity is what a fact adds to the series.
-func (n Need) quantity(u event.Usage, meters []catalog.Meter) (q money.Decimal, counts bool) {
-	for i := range meters {
-		if meters[i].Key == n.Meter && meters[i].EventType == string(u.Type) {
-			q, counts = usage.Quantity(meters[i], u)
-			return q, counts && matches(n.Where, u.Data)
+func (n Need) quantity(f Fact) (q money.Decimal, counts bool) {
+	for i := range f.Meters {
+		if f.Meters[i].Key != n.Meter || f.Meters[i].EventType != string(f.Type) {
+			continue
 		}
+		if q, counts = usage.Quantity(f.Meters[i], f.Usage); f.Back {
+			q = q.Neg()
+		}
+		return q, counts && matches(n.Where, f.Data)
 	}
 	return q, false
 }

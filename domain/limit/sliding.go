@@ -1,7 +1,9 @@
 package limit
 
 import (
+	"fmt"
 	"math/bits"
+	"strings"
 	"time"
 
 	"github.com/tollgate-io/tollgate/domain/event"
@@ -107,10 +109,7 @@ func interval(limit int64, window time.Duration) int64 {
 func (s Slide) passBurst(now Tick, limit, burst int64, window time.Duration) Tick {
 	t := interval(limit, window)
 	earliest := s.Full + t - times(burst, t)
-	ms := floor(earliest, int64(time.Millisecond)) / int64(time.Millisecond)
-	if floor(earliest, int64(time.Millisecond)) < earliest {
-		ms++
-	}
+	ms := -floor(-earliest, int64(time.Millisecond)) / int64(time.Millisecond) // rounded up
 	return max(now, Tick(ms))
 }
 
@@ -148,9 +147,31 @@ func (g Guard) count(at Tick, denied bool, window time.Duration) Guard {
 // State is the part of an account that decisions alone determine and that stays small: the projection of the quota read
 // model keeps it in one row.
 type State struct {
-	Now    Tick             `json:"now"` // of the last decision: the clock of an account never goes back
-	Slides map[string]Slide `json:"slides,omitempty"`
-	Guards map[string]Guard `json:"guards,omitempty"`
+	Now    Tick               `json:"now"` // of the last decision: the clock of an account never goes back
+	Slides map[limitKey]Slide `json:"slides,omitempty"`
+	Guards map[limitKey]Guard `json:"guards,omitempty"`
+}
+
+// limitKey names what an account keeps of a limit. A limit that becomes one of another kind starts from nothing: tokens are
+// no sessions.
+type limitKey struct {
+	kind  event.LimitKind
+	limit string
+}
+
+func keyOf(p *event.LimitPart) limitKey { return limitKey{p.Kind, p.Limit} }
+
+// MarshalText writes "rate:requests_per_minute".
+func (k limitKey) MarshalText() ([]byte, error) { return []byte(k.kind.String() + ":" + k.limit), nil }
+
+// UnmarshalText reads what MarshalText writes.
+func (k *limitKey) UnmarshalText(text []byte) error {
+	kind, limit, ok := strings.Cut(string(text), ":")
+	*k = limitKey{event.ParseLimitKind(kind), limit}
+	if !ok || k.kind == 0 {
+		return fmt.Errorf("%q names no limit", text)
+	}
+	return nil
 }
 
 // Apply counts what a decision took. A decision says so itself; that keeps the fold free of plans and catalogs.
@@ -165,36 +186,36 @@ func (s *State) Apply(e event.LimitDecided) {
 		window := p.WindowEnd.Sub(p.WindowStart)
 		switch p.Kind {
 		case event.RateLimit:
-			slide := s.Slides[p.Limit]
+			slide := s.Slides[keyOf(p)]
 			slide.Taken = slide.Taken.add(at, 1, window)
 			if p.Burst > 0 {
 				slide.Full = slide.takeBurst(at, wholeOf(p.Max), window)
 			}
-			s.setSlide(p.Limit, slide)
+			s.setSlide(keyOf(p), slide)
 		case event.RetryBudgetLimit:
-			slide := s.Slides[p.Limit]
+			slide := s.Slides[keyOf(p)]
 			if p.Requested.Sign() > 0 {
 				slide.Taken = slide.Taken.add(at, 1, window)
 			} else {
 				slide.Firsts = slide.Firsts.add(at, 1, window)
 			}
-			s.setSlide(p.Limit, slide)
+			s.setSlide(keyOf(p), slide)
 		case event.AbuseGuardLimit:
-			guard := s.Guards[p.Limit].count(at, !e.Allowed, window)
+			guard := s.Guards[keyOf(p)].count(at, !e.Allowed, window)
 			if !p.Until.IsZero() { // what led to a cooldown does not lead to the next one
 				guard = Guard{Until: TickOf(p.Until), Strikes: p.Strikes}
 			}
 			if s.Guards == nil {
-				s.Guards = map[string]Guard{}
+				s.Guards = map[limitKey]Guard{}
 			}
-			s.Guards[p.Limit] = guard
+			s.Guards[keyOf(p)] = guard
 		}
 	}
 }
 
-func (s *State) setSlide(limit string, slide Slide) {
+func (s *State) setSlide(limit limitKey, slide Slide) {
 	if s.Slides == nil {
-		s.Slides = map[string]Slide{}
+		s.Slides = map[limitKey]Slide{}
 	}
 	s.Slides[limit] = slide
 }

@@ -236,11 +236,10 @@ func TestACooldownEndsWhenItWasSaid(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(t, guardOf(3, "0.5"), only)
-		for i := range 3 {
-			got := w.check(bad(i))
-			require.Equal(t, limit.PlanLimit, why(got))
-		}
 		ends := w.now.Add(10 * time.Second)
+		for i, want := range []limit.Reason{limit.PlanLimit, limit.PlanLimit, limit.AbuseGuard} {
+			require.Equal(t, want, why(w.check(bad(i))), "the denial that is too many knows of the cooldown")
+		}
 		for i, step := range rapid.SliceOfN(rapid.Int64Range(0, 4000), 1, 20).Draw(t, "steps") {
 			w.pass(time.Duration(step) * time.Millisecond)
 			ask := rapid.SampledFrom([]limit.Ask{good(100 + i), bad(100 + i)}).Draw(t, "ask")
@@ -259,8 +258,8 @@ func TestCooldownsDoubleUpToTheLongestAndAreForgotten(t *testing.T) {
 	w := newWorld(t, guardOf(2, "0.1"), only)
 	i := 0
 	strike := func() time.Duration {
-		for range 2 {
-			require.Equal(t, limit.PlanLimit, why(w.check(bad(i))))
+		for _, want := range []limit.Reason{limit.PlanLimit, limit.AbuseGuard} {
+			require.Equal(t, want, why(w.check(bad(i))))
 			i++
 		}
 		got := w.check(good(i))

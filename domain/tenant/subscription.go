@@ -34,6 +34,11 @@ type Override struct {
 	By     event.Actor
 }
 
+// Equal reports whether both say the same, whoever said it.
+func (o Override) Equal(other Override) bool {
+	return o.Limit == other.Limit && o.Max.Equal(other.Max) && o.From.Equal(other.From) && o.Until.Equal(other.Until) && o.Reason == other.Reason
+}
+
 // At is the assignment in force at t: the last one with EffectiveAt <= t.
 func (s Subscription) At(t time.Time) (Assignment, bool) {
 	after, _ := slices.BinarySearchFunc(s.Assignments, t, func(a Assignment, t time.Time) int {
@@ -122,11 +127,9 @@ func with[T any](list []T, i int, replace bool, v T) []T {
 	return slices.Concat(list[:i], []T{v}, rest)
 }
 
-// Equal reports whether both say the same.
+// Equal reports whether both say the same, whoever said it.
 func (s Subscription) Equal(other Subscription) bool {
 	return slices.EqualFunc(s.Assignments, other.Assignments, func(a, b Assignment) bool {
 		return a.Plan == b.Plan && a.EffectiveAt.Equal(b.EffectiveAt) && a.BillingAnchor.Equal(b.BillingAnchor)
-	}) && slices.EqualFunc(s.Overrides, other.Overrides, func(a, b Override) bool {
-		return a.Limit == b.Limit && a.Max.Equal(b.Max) && a.From.Equal(b.From) && a.Until.Equal(b.Until) && a.Reason == b.Reason && a.By == b.By
-	})
+	}) && slices.EqualFunc(s.Overrides, other.Overrides, Override.Equal)
 }

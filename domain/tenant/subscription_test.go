@@ -110,3 +110,27 @@ func TestSubscriptionIsAFold(t *testing.T) {
 		require.False(t, ok)
 	})
 }
+
+func TestEqualSubscriptionsSayTheSame(t *testing.T) {
+	a := tenant.Assignment{Plan: "pro", EffectiveAt: hour(1), BillingAnchor: hour(0)}
+	o := tenant.Override{Limit: "a", Max: money.Int(1), From: hour(1), Until: hour(2), Reason: "r", By: "cli"}
+	s := tenant.Subscription{}.Assign(a).SetOverride(o)
+	other := o
+	other.Max, other.From, other.By = money.MustParse("1.0"), o.From.In(time.FixedZone("", 3600)), "key:1"
+	require.True(t, o.Equal(other), "whoever said it")
+	require.True(t, s.Equal(s.SetOverride(other)))
+	for name, change := range map[string]func(o *tenant.Override){
+		"limit":  func(o *tenant.Override) { o.Limit = "b" },
+		"max":    func(o *tenant.Override) { o.Max = money.Int(2) },
+		"from":   func(o *tenant.Override) { o.From = hour(0) },
+		"until":  func(o *tenant.Override) { o.Until = time.Time{} },
+		"reason": func(o *tenant.Override) { o.Reason = "s" },
+	} {
+		other := o
+		change(&other)
+		require.False(t, o.Equal(other), name)
+		require.False(t, s.Equal(s.RemoveOverride("a").SetOverride(other)), name)
+	}
+	require.False(t, s.Equal(s.Assign(tenant.Assignment{Plan: "pro", EffectiveAt: hour(1), BillingAnchor: hour(1)})))
+	require.False(t, s.Equal(s.RemoveOverride("a")))
+}

@@ -43,9 +43,9 @@ func TestBenchmarks(t *testing.T) {
 			assert.False(t, math.IsNaN(row.Ratio.Median) || math.IsInf(row.Ratio.Median, 0), row.Name)
 		}
 	}
-	require.NotEmpty(t, r.Amplification)
-	assert.InDelta(t, 1, r.Amplification[0].Inserts, 0.001, "each event is one row of log_events")
-	assert.InDelta(t, 1, r.Amplification[1].Inserts, 0.001, "and one of log_streams")
+	require.NotEmpty(t, r.Costs)
+	assert.InDelta(t, 1, r.Costs[0].Tables[0].Inserts, 0.001, "each event is one row of log_events")
+	assert.InDelta(t, 1, r.Costs[0].Tables[1].Inserts, 0.001, "and one of log_streams")
 }
 
 func TestSpreadOf(t *testing.T) {

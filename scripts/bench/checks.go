@@ -277,3 +277,39 @@ func decide(ctx context.Context, url string, n int, hold bool) error {
 	}
 	return l.caughtUp(ctx)
 }
+
+// checkSize: what a check costs in the tables until its usage comes, which then removes the row of the hold.
+func checkSize(ctx context.Context, b *bench, _ []string) error {
+	defer b.scope()()
+	const n = 5000
+	url, _, err := b.ledgerDatabase(ctx)
+	if err != nil {
+		return err
+	}
+	pool, err := b.pool(ctx, url, 1)
+	if err != nil {
+		return err
+	}
+	if err := decide(ctx, url, 100, true); err != nil { // what is made once does not count
+		return err
+	}
+	before, err := costs(ctx, pool)
+	if err != nil {
+		return err
+	}
+	if err := decide(ctx, url, n, true); err != nil {
+		return err
+	}
+	after, err := costs(ctx, pool)
+	if err != nil {
+		return err
+	}
+	check := cost{Of: "check with a hold"}
+	for i, a := range after {
+		if a = a.since(before[i], n); a.Inserts+a.Updates > 0 {
+			check.Tables = append(check.Tables, a)
+		}
+	}
+	b.report.Costs = append(b.report.Costs, check)
+	return nil
+}

@@ -66,7 +66,6 @@ func openLedger(ctx context.Context, url string, partitions int) (_ *ledger, err
 	l.limits = app.NewLimits(app.LimitsConfig{Writer: uuid.New(), Store: l.log, Directory: l.directory, Accounts: postgres.NewAccounts(l.readModels, l.log),
 		Catalogs: projections.NewCatalogs(l.log), Now: time.Now})
 	l.closers = append(l.closers, l.limits.Close)
-	l.Ledger.Tell(l.limits.Noted)
 	return l, nil
 }
 

@@ -119,6 +119,7 @@ var benchmarks = []benchmark{
 	{[]string{"check/hot/1", "check/hot/32", "check/hot/256", "check/spread/1", "check/spread/32", "check/spread/256"}, checks},
 	{[]string{"check/holds"}, holds},
 	{[]string{"check/history"}, checkHistory},
+	{[]string{"check/size"}, checkSize},
 	{[]string{"import"}, importRows},
 	{[]string{"partitions"}, partitionCounts},
 	{[]string{"lag"}, lag},

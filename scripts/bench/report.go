@@ -51,7 +51,13 @@ func compared(name, unit string, ours, baseline series) row {
 		OursLatency: ours.latency(), BaselineLatency: baseline.latency()}
 }
 
-// amplification is what one event costs in one table.
+// cost is what one thing costs in all tables.
+type cost struct {
+	Of     string          `json:"of"`
+	Tables []amplification `json:"tables"`
+}
+
+// amplification is what one thing costs in one table.
 type amplification struct {
 	Table        string  `json:"table"`
 	Inserts      float64 `json:"inserts"`
@@ -62,11 +68,11 @@ type amplification struct {
 }
 
 type report struct {
-	Machine       string          `json:"machine"`
-	Run           string          `json:"run"`
-	Rows          []row           `json:"rows"`
-	Amplification []amplification `json:"amplification,omitempty"`
-	Notes         []string        `json:"notes,omitempty"`
+	Machine string   `json:"machine"`
+	Run     string   `json:"run"`
+	Rows    []row    `json:"rows"`
+	Costs   []cost   `json:"costs,omitempty"`
+	Notes   []string `json:"notes,omitempty"`
 }
 
 func (r *report) add(rows ...row) { r.Rows = append(r.Rows, rows...) }
@@ -113,11 +119,11 @@ func (r *report) print(w io.Writer) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	if len(r.Amplification) > 0 {
-		_, _ = fmt.Fprint(&table, "\nwhat one event costs\n")
+	for _, c := range r.Costs {
+		_, _ = fmt.Fprintf(&table, "\nwhat one %s costs\n", c.Of)
 		_, _ = fmt.Fprintln(t, "table\trows inserted\trows updated\tindex entries\theap bytes\tindex bytes")
 		total := amplification{Table: "total"}
-		for _, a := range r.Amplification {
+		for _, a := range c.Tables {
 			a.print(t)
 			total.Inserts += a.Inserts
 			total.Updates += a.Updates

@@ -1,0 +1,59 @@
+package app
+
+import (
+	"slices"
+
+	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/timeline"
+)
+
+// Story is what was decided about a fact before it happened.
+type Story struct {
+	Decision  *event.LimitDecided // the latest; nil where there is none
+	At        eventstore.Position // of Decision
+	Hold      *event.LimitDecided // what kept something last; nil where nothing did
+	HoldState HoldState           // of Hold
+}
+
+// HoldState is what became of a hold.
+type HoldState string
+
+// The states. A hold whose fact is recorded is never open.
+const (
+	HoldOpen     HoldState = "open"
+	HoldSettled  HoldState = "settled" // the fact ended it
+	HoldReleased HoldState = "released"
+	HoldExpired  HoldState = "expired"
+)
+
+// Story folds the events of the fact's checks, newest first, as far as they are known.
+func (h History) Story(decided []timeline.Event) Story {
+	var s Story
+	for _, e := range slices.Backward(decided) {
+		if e.Position.Offset > h.Position.Offset { // a process that did not know the fact yet wrote what was over already
+			break
+		}
+		switch p := e.Payload.(type) {
+		case event.LimitDecided:
+			s.Decision, s.At = &p, e.Position
+			switch {
+			case p.Keeps:
+				s.Hold, s.HoldState = &p, HoldOpen
+			case p.Allowed && s.HoldState == HoldOpen: // it was asked again without a hold
+				s.HoldState = HoldReleased
+			}
+		case event.HoldReleased:
+			s.HoldState = HoldReleased
+		case event.HoldExpired:
+			s.HoldState = HoldExpired
+		}
+	}
+	if s.HoldState == HoldOpen { // the fact ended it, or came too late for that
+		s.HoldState = HoldSettled
+		if !h.RecordedAt.Before(s.Hold.KeepUntil) {
+			s.HoldState = HoldExpired
+		}
+	}
+	return s
+}
