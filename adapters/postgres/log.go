@@ -31,7 +31,7 @@ type LogConfig struct {
 
 // The defaults; benchmarks in scripts/bench justify them.
 const (
-	DefaultPartitions = 2
+	DefaultPartitions = 1
 	defaultLeafSize   = 1 << 24
 	defaultQueueLimit = 50_000
 	defaultRetry      = 5 * time.Second

@@ -61,7 +61,10 @@ func (a *Account) Decide(p *Policy, ask Ask, now time.Time) Answer {
 			continue
 		}
 		part := d.judge(l)
-		e.Allowed = e.Allowed && !part.Denied
+		if part.Denied {
+			e.Allowed = false
+			d.lookAhead(&part)
+		}
 		e.Parts, asked = append(e.Parts, part), append(asked, l)
 	}
 	d.settle(&e, asked)
@@ -127,6 +130,25 @@ func (d *decision) judge(l *Limit) event.LimitPart {
 		d.guard(l, &part)
 	}
 	return part
+}
+
+// lookAhead corrects when a limit that denies will let the check pass, where the policy changes before that: what holds then
+// decides.
+func (d *decision) lookAhead(part *event.LimitPart) {
+	if d.policy.Until.IsZero() || !part.ResetAt.IsZero() && part.ResetAt.Before(d.policy.Until) {
+		return
+	}
+	then := &decision{account: d.account, policy: d.policy.next(), ask: d.ask, at: TickOf(d.policy.Until), own: d.own}
+	if d.own != nil && TickOf(d.own.KeepUntil) <= then.at {
+		then.own = nil
+	}
+	part.ResetAt = d.policy.Until
+	if l := then.policy.find(part.Limit); l != nil && then.policy.applies(l, d.ask.Type) && !d.account.Misses(then.policy) {
+		if next := then.judge(l); next.Denied {
+			then.lookAhead(&next)
+			part.ResetAt = next.ResetAt
+		}
+	}
 }
 
 // settle ends a decision: what is taken, held and counted depends on whether all limits pass.
@@ -287,10 +309,18 @@ func (d *decision) others(limit limitKey) money.Decimal {
 	if of == nil {
 		return money.Decimal{}
 	}
+	sum := of.sum
+	of.leases.Ascend(func(l lease) bool { // only of an instant that has not come are there any that end before it
+		if l.ends > d.at {
+			return false
+		}
+		sum = sum.Sub(l.amount)
+		return true
+	})
 	if d.own == nil {
-		return of.sum
+		return sum
 	}
-	return of.sum.Sub(d.own.part(limit, d.at))
+	return sum.Sub(d.own.part(limit, d.at))
 }
 
 // has reports whether the check's own hold is open at an instant and has no less of a limit than this: then it asks for
@@ -333,7 +363,7 @@ func (d *decision) windowed(l *Limit, part *event.LimitPart, m measure) {
 	w := d.account.window(d.policy, m.period, d.at)
 	part.WindowStart, part.WindowEnd = w.Start, w.End
 	part.Used, part.Held = m.used(w), d.others(keyOf(part))
-	q, known := m.requested(w, d.leasesOfOthers(keyOf(part)) == 0)
+	q, known := m.requested(w, d.alone(keyOf(part)))
 	q = q.Max(money.Decimal{})
 	part.Requested = q
 	switch {
@@ -358,33 +388,42 @@ func fits(taken, requested money.Decimal, known bool, limit money.Decimal) bool 
 // turn. Between those instants nothing changes.
 func (d *decision) whenFits(l *Limit, part *event.LimitPart, m measure) Tick {
 	w := calendar.Window{Start: part.WindowStart, End: part.WindowEnd}
-	used, held, leases := part.Used, part.Held, d.leasesOfOthers(keyOf(part))
-	passes := func(at Tick) bool {
-		q, known := m.requested(w, leases == 0)
+	used, held := part.Used, part.Held
+	passes := func(at Tick, alone bool) bool {
+		q, known := m.requested(w, alone)
 		q = q.Max(money.Decimal{})
 		return fits(used.Add(held), q, known, l.Max) || known && d.has(keyOf(part), q, at)
 	}
-	turns := func(until Tick) (at Tick, ok bool) {
+	turns := func(until Tick, alone bool) (at Tick, ok bool) {
 		for at = d.turn(m, w); at <= until && at != never; at = d.turn(m, w) {
 			w = d.policy.Calendar.Window(m.period, at.Time())
 			used = m.used(w)
-			if passes(at) {
+			if passes(at, alone) {
 				return at, true
 			}
 		}
 		return never, false
 	}
+	ending := lease{ends: never} // its end is looked at when it is known whether it is the last one
 	for next := range d.leases(keyOf(part)) {
-		if at, ok := turns(next.ends); ok {
+		if ending.ends != never {
+			held = held.Sub(ending.amount)
+			if passes(ending.ends, false) {
+				return ending.ends
+			}
+		}
+		if at, ok := turns(next.ends, false); ok {
 			return at
 		}
-		held = held.Sub(next.amount)
-		leases--
-		if passes(next.ends) {
-			return next.ends
+		ending = next
+	}
+	if ending.ends != never {
+		held = held.Sub(ending.amount)
+		if passes(ending.ends, true) {
+			return ending.ends
 		}
 	}
-	at, _ := turns(never)
+	at, _ := turns(never, true)
 	return at
 }
 
@@ -405,19 +444,12 @@ func (d *decision) turn(m measure, w calendar.Window) Tick {
 	}
 }
 
-// leasesOfOthers counts the leases of other checks.
-func (d *decision) leasesOfOthers(limit limitKey) int {
-	of := d.account.pools[limit]
-	if of == nil {
-		return 0
+// alone reports whether no other check has a lease.
+func (d *decision) alone(limit limitKey) bool {
+	for range d.leases(limit) {
+		return false
 	}
-	n := of.leases.Len()
-	if d.own != nil {
-		if ends := d.own.expires(limit); !ends.IsZero() && TickOf(ends) > d.at {
-			n--
-		}
-	}
-	return n
+	return true
 }
 
 // leases are those of other checks, in the order in which they end.
@@ -427,7 +459,7 @@ func (d *decision) leases(limit limitKey) iter.Seq[lease] {
 		if of == nil {
 			return
 		}
-		of.leases.Ascend(func(l lease) bool {
+		of.leases.AscendGreaterOrEqual(lease{ends: d.at + 1}, func(l lease) bool {
 			return d.own != nil && l.source == d.own.source() || yield(l)
 		})
 	}

@@ -123,16 +123,22 @@ func (h *history) redraw() {
 }
 
 // terms are what the plan and the overrides say now, found by looking at every one of them.
-func (h *history) terms() terms {
+func (h *history) terms() terms { return h.termsAt(h.clock()) }
+
+func (h *history) termsAt(at time.Time) terms {
 	t := terms{prices: h.plan.Prices, cal: calendar.Calendar{Zone: h.zone, Anchor: h.sub.Assignments[0].BillingAnchor}}
 	for _, l := range h.plan.Limits {
 		for _, o := range h.sub.Overrides {
-			if o.Limit == l.Key && l.Max.Sign() > 0 && !h.clock().Before(o.From) && (o.Until.IsZero() || h.clock().Before(o.Until)) {
+			if o.Limit == l.Key && l.Max.Sign() > 0 && !at.Before(o.From) && (o.Until.IsZero() || at.Before(o.Until)) {
 				l.Max = o.Max
 				l.Burst = min(l.Burst, rat(o.Max).Num().Int64())
 			}
 		}
 		t.limits = append(t.limits, l)
+	}
+	t.later = h.termsAt
+	for _, o := range h.sub.Overrides {
+		t.changes = append(t.changes, o.From.UnixMilli(), o.Until.UnixMilli())
 	}
 	return t
 }
@@ -353,23 +359,22 @@ func (h *history) stands() string {
 
 // tight asks again at the instants that a denial gave: a limit lets the check pass at its own and not a millisecond earlier.
 func (h *history) tight(ask limit.Ask, got limit.Answer) {
-	p := h.policy()
 	denied := slices.DeleteFunc(slices.Clone(got.Parts), func(p event.LimitPart) bool { return !p.Denied })
 	slices.SortStableFunc(denied, func(a, b event.LimitPart) int { return a.ResetAt.Compare(b.ResetAt) })
 	a, latest := h.fold(), h.clock()
 	for _, d := range denied {
-		if d.ResetAt.IsZero() {
+		if d.ResetAt.IsZero() || !d.Until.IsZero() { // a cooldown that this denial starts is not there without it
 			continue
 		}
 		require.True(h.rapid, d.ResetAt.After(h.clock()))
 		if earlier := d.ResetAt.Add(-time.Millisecond); !earlier.Before(latest) {
-			require.True(h.rapid, part(h.rapid, a.Decide(p, ask, earlier).LimitDecided, d.Limit).Denied, "%s passes before %s", d.Limit, d.ResetAt)
+			require.True(h.rapid, part(h.rapid, a.Decide(h.policyAt(earlier), ask, earlier).LimitDecided, d.Limit).Denied, "%s passes before %s", d.Limit, d.ResetAt)
 		}
-		require.False(h.rapid, part(h.rapid, a.Decide(p, ask, d.ResetAt).LimitDecided, d.Limit).Denied, "%s is still denied at %s", d.Limit, d.ResetAt)
+		require.False(h.rapid, part(h.rapid, a.Decide(h.policyAt(d.ResetAt), ask, d.ResetAt).LimitDecided, d.Limit).Denied, "%s is still denied at %s", d.Limit, d.ResetAt)
 		latest = d.ResetAt
 	}
 	for _, later := range []time.Duration{0, time.Second, time.Minute, time.Hour, 24 * time.Hour, 32 * 24 * time.Hour, 400 * 24 * time.Hour} {
-		again := a.Decide(p, ask, latest.Add(later))
+		again := a.Decide(h.policyAt(latest.Add(later)), ask, latest.Add(later))
 		for _, d := range denied {
 			require.False(h.rapid, d.ResetAt.IsZero() && !part(h.rapid, again.LimitDecided, d.Limit).Denied, "%s passes after %s", d.Limit, later)
 		}

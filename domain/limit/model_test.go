@@ -56,6 +56,9 @@ type terms struct {
 	limits []catalog.Limit // with overrides
 	prices []catalog.Price
 	cal    calendar.Calendar
+	// What holds at another instant, and when that changes.
+	later   func(time.Time) terms
+	changes []int64
 }
 
 func rat(d money.Decimal) *big.Rat {
@@ -406,7 +409,7 @@ func (m *model) denials(l catalog.Limit, after int, at int64) (denials, all int6
 
 // resets is the first instant at which a limit that denies does so no longer: one of those at which anything can change.
 func (m *model) resets(t terms, l catalog.Limit, ask limit.Ask, at int64) int64 {
-	var changes []int64
+	changes := slices.Clone(t.changes)
 	for _, p := range m.checks {
 		changes = append(changes, p.at+l.Window.Length.Value().Milliseconds())
 		if part := p.parts[l.Key]; part != nil {
@@ -430,7 +433,12 @@ func (m *model) resets(t terms, l catalog.Limit, ask limit.Ask, at int64) int64 
 	}
 	slices.Sort(changes)
 	for _, c := range changes {
-		if c > at && !m.judge(t, l, ask, c).denied {
+		if c <= at {
+			continue
+		}
+		then := t.later(instant(c))
+		i := slices.IndexFunc(then.limits, func(of catalog.Limit) bool { return of.Key == l.Key })
+		if !m.judge(then, then.limits[i], ask, c).denied {
 			return c
 		}
 	}

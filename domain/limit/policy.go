@@ -27,6 +27,7 @@ type Policy struct {
 
 	prices []pricedMeter
 	needs  []Need
+	next   func() *Policy // what holds from Until on
 }
 
 // Limit is a limit of the plan with the tenant's own maximum, where it has one.
@@ -65,6 +66,7 @@ func NewPolicy(c *catalog.Catalog, versions map[catalog.PlanKey]int, s tenant.Su
 		change(o.From)
 		change(o.Until)
 	}
+	p.next = func() *Policy { return NewPolicy(c, versions, s, zone, p.Until) }
 	assigned, ok := s.At(at)
 	if !ok {
 		return p

@@ -89,9 +89,13 @@ func (w *world) clock() time.Time {
 }
 
 // policy is what holds now. The account is made to know what it looks at.
+func (w *world) policyAt(at time.Time) *limit.Policy {
+	return limit.NewPolicy(&catalog.Catalog{Meters: meters, Plans: []catalog.Plan{w.plan}}, nil, w.sub, w.zone, at)
+}
+
 func (w *world) policy() *limit.Policy {
 	w.latest = w.clock()
-	p := limit.NewPolicy(&catalog.Catalog{Meters: meters, Plans: []catalog.Plan{w.plan}}, nil, w.sub, w.zone, w.clock())
+	p := w.policyAt(w.clock())
 	if w.account.Misses(p) {
 		for _, n := range p.Needs() {
 			n.Minutes = true
