@@ -115,7 +115,7 @@ func generatedLimit(t *rapid.T, key string, c catalog.Catalog) catalog.Limit {
 		kinds = append(kinds, catalog.Rate, catalog.Quota, catalog.Concurrency, catalog.Max, catalog.Access, catalog.RetryBudget)
 	}
 	l.Kind = rapid.SampledFrom(kinds).Draw(t, "kind")
-	on := func() []string { return c.EventTypes() }
+	on := c.EventTypes
 	period := func() catalog.Window {
 		return catalog.Window{Period: rapid.SampledFrom([]catalog.Period{"minute", "hour", "day", "month", "billing_cycle"}).Draw(t, "period")}
 	}

@@ -23,8 +23,8 @@ type Cell struct {
 // Cells is what happened within a sliding window, ascending. It is immutable: add makes another one.
 type Cells []Cell
 
-// add counts n things at an instant that is not before the last one, and drops what has left the window.
-func (c Cells) add(at Tick, n int64, window time.Duration) Cells {
+// add counts one thing at an instant that is not before the last one, and drops what has left the window.
+func (c Cells) add(at Tick, window time.Duration) Cells {
 	keep := 0
 	for keep < len(c) && c[keep].Last.after(window) <= at {
 		keep++
@@ -34,11 +34,11 @@ func (c Cells) add(at Tick, n int64, window time.Duration) Cells {
 	if i := len(next) - 1; i >= 0 {
 		width := max(Tick(window.Milliseconds())/exactCells, 1)
 		if last := &next[i]; last.Last >= at || len(next) >= exactCells && last.First/width == at/width {
-			last.Last, last.N = max(last.Last, at), last.N+n
+			last.Last, last.N = max(last.Last, at), last.N+1
 			return next
 		}
 	}
-	return append(next, Cell{at, at, n})
+	return append(next, Cell{at, at, 1})
 }
 
 // most is the number of things of which some may still be within the window that ends at an instant (inclusive): a cell
@@ -137,9 +137,9 @@ type Guard struct {
 
 // count is the guard after a check that it let pass.
 func (g Guard) count(at Tick, denied bool, window time.Duration) Guard {
-	g.Checks = g.Checks.add(at, 1, window)
+	g.Checks = g.Checks.add(at, window)
 	if denied {
-		g.Denials = g.Denials.add(at, 1, window)
+		g.Denials = g.Denials.add(at, window)
 	}
 	return g
 }
@@ -187,7 +187,7 @@ func (s *State) Apply(e event.LimitDecided) {
 		switch p.Kind {
 		case event.RateLimit:
 			slide := s.Slides[keyOf(p)]
-			slide.Taken = slide.Taken.add(at, 1, window)
+			slide.Taken = slide.Taken.add(at, window)
 			if p.Burst > 0 {
 				slide.Full = slide.takeBurst(at, wholeOf(p.Max), window)
 			}
@@ -195,9 +195,9 @@ func (s *State) Apply(e event.LimitDecided) {
 		case event.RetryBudgetLimit:
 			slide := s.Slides[keyOf(p)]
 			if p.Requested.Sign() > 0 {
-				slide.Taken = slide.Taken.add(at, 1, window)
+				slide.Taken = slide.Taken.add(at, window)
 			} else {
-				slide.Firsts = slide.Firsts.add(at, 1, window)
+				slide.Firsts = slide.Firsts.add(at, window)
 			}
 			s.setSlide(keyOf(p), slide)
 		case event.AbuseGuardLimit:

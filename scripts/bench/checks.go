@@ -55,7 +55,7 @@ func newRowTable(ctx context.Context, url string) (*rowTable, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := pool.Exec(ctx, createRows); err == nil {
+	if _, err = pool.Exec(ctx, createRows); err == nil {
 		_, err = pool.Exec(ctx, fillRows, checkedTenants)
 	}
 	return &rowTable{pool}, err
@@ -80,9 +80,9 @@ func (t *rowTable) handler() http.Handler {
 	return e
 }
 
-// newCheckLoad builds checks of one tenant, or of all in turn. Unless they hold, nothing of them is kept, so that as many
-// holds are open at the end as at the beginning.
-func newCheckLoad(addr, key string, connections int, hot, hold bool) load {
+// newCheckLoad builds checks of one tenant, or of all in turn. Nothing of them is kept, so that as many holds are open at the
+// end as at the beginning.
+func newCheckLoad(addr, key string, connections int, hot bool) load {
 	l := load{addr: addr}
 	for c := range connections {
 		g := newGenerator(uint64(c), time.Now().Add(-15*time.Minute))
@@ -94,9 +94,7 @@ func newCheckLoad(addr, key string, connections int, hot, hold bool) load {
 				f.tenant = tenantName((c*len(requests) + i) % checkedTenants)
 			}
 			body, at := f.appendJSON(nil)
-			if !hold {
-				body = append(body[:len(body)-1], `,"hold":false}`...)
-			}
+			body = append(body[:len(body)-1], `,"hold":false}`...)
 			requests[i] = buildRequest("/v1/limits/check", key, body, []int{at}, `{"allowed":true`)
 		}
 		l.connections = append(l.connections, requests)
@@ -107,7 +105,7 @@ func newCheckLoad(addr, key string, connections int, hot, hold bool) load {
 // checkServers are the servers that checks are compared on.
 type checkServers struct {
 	ledgers
-	commit, memory, always, none, row string // addresses; the baselines, and Redis with and without its log
+	commit, always, none, row string // addresses; the baselines, and Redis with and without its log
 }
 
 func (b *bench) checkServers(ctx context.Context, name string) (*checkServers, error) {
@@ -154,7 +152,7 @@ func checks(ctx context.Context, b *bench, wanted []string) error {
 		connections := lastNumber(name)
 		hot := name[:len("check/hot")] == "check/hot"
 		to := func(addr string) func(context.Context, time.Duration) (measurement, error) {
-			return newCheckLoad(addr, s.key, connections, hot, false).run
+			return newCheckLoad(addr, s.key, connections, hot).run
 		}
 		all, err := b.interleave(ctx, name, b.roundCount,
 			side{name: "redis, log always", run: to(s.always)},
@@ -183,7 +181,7 @@ func checks(ctx context.Context, b *bench, wanted []string) error {
 // warm checks every tenant once, so that a measurement does not begin with a thousand accounts to load.
 func warm(ctx context.Context, addr, key string) error {
 	for seen := 0; seen < 2*checkedTenants; {
-		m, err := newCheckLoad(addr, key, 32, false, false).run(ctx, time.Second)
+		m, err := newCheckLoad(addr, key, 32, false).run(ctx, time.Second)
 		if err != nil {
 			return err
 		}
@@ -208,7 +206,7 @@ func holds(ctx context.Context, b *bench, _ []string) error {
 		if err != nil {
 			return err
 		}
-		sides = append(sides, side{name: fmt.Sprintf("%d open holds", n), run: newCheckLoad(addr, key, 32, true, false).run})
+		sides = append(sides, side{name: fmt.Sprintf("%d open holds", n), run: newCheckLoad(addr, key, 32, true).run})
 	}
 	all, err := b.interleave(ctx, "check/holds", b.roundCount, sides...)
 	if err != nil {
@@ -241,7 +239,7 @@ func checkHistory(ctx context.Context, b *bench, _ []string) error {
 		if err != nil {
 			return err
 		}
-		sides = append(sides, side{name: fmt.Sprintf("after %d", n), run: newCheckLoad(addr, key, 32, true, false).run})
+		sides = append(sides, side{name: fmt.Sprintf("after %d", n), run: newCheckLoad(addr, key, 32, true).run})
 	}
 	all, err := b.interleave(ctx, "check/history", b.roundCount, sides...)
 	if err != nil {
