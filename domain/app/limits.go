@@ -69,7 +69,7 @@ const (
 // commit. When another replica was faster it learns what that one wrote, and decides again: the tenant's quota stream is
 // the only boundary of consistency, and needs neither leader nor lock.
 type Limits struct {
-	LimitsConfig
+	config    LimitsConfig
 	followers []*follower
 	counts    LimitCounts
 
@@ -104,7 +104,7 @@ func NewLimits(c LimitsConfig) *Limits {
 	if c.Writer == uuid.Nil {
 		panic("app: a limit engine without an id of its own")
 	}
-	l := &Limits{LimitsConfig: c}
+	l := &Limits{config: c}
 	l.running, l.stop = context.WithCancel(context.Background())
 	for p := range c.Store.Partitions() {
 		f := newFollower(l, p)
@@ -274,11 +274,11 @@ func (l *Limits) enqueue(t event.TenantID, jobs []*job) error {
 
 // accept checks an intended usage event like one that happened.
 func (l *Limits) accept(ctx context.Context, ask limit.Ask) error {
-	config, err := l.Directory.Catalog(ctx)
+	config, err := l.config.Directory.Catalog(ctx)
 	if err != nil {
 		return fmt.Errorf("read the catalog: %w", err)
 	}
-	now := l.Now()
+	now := l.config.Now()
 	u := event.Usage{Identity: ask.Identity, Quantity: ask.Quantity, OccurredAt: now, Data: ask.Data}
 	if err := u.Check(now); err != nil {
 		return err
@@ -286,7 +286,7 @@ func (l *Limits) accept(ctx context.Context, ask limit.Ask) error {
 	if ask.TTL != 0 && (ask.TTL < limit.MinTTL || ask.TTL > limit.MaxTTL) {
 		return invalid.New("/hold/ttl", "invalid_event", fmt.Sprintf("ttl must be between %s and %s", limit.MinTTL, limit.MaxTTL))
 	}
-	if _, err := l.Directory.Tenant(ctx, ask.Tenant); err != nil {
+	if _, err := l.config.Directory.Tenant(ctx, ask.Tenant); err != nil {
 		return fmt.Errorf("tenant %q: %w", ask.Tenant, err)
 	}
 	return countable(u, config.MetersOf(string(ask.Type)), config.EventTypes)
@@ -326,7 +326,7 @@ func (j *job) wait(ctx context.Context) error {
 
 // keepHouse ends what nobody uses: accounts in memory, and holds.
 func (l *Limits) keepHouse() {
-	every := l.SweepEvery
+	every := l.config.SweepEvery
 	if every < 0 {
 		every = defaultSweep
 	}
@@ -339,9 +339,9 @@ func (l *Limits) keepHouse() {
 		case <-tick.C:
 		}
 		for _, f := range l.followers {
-			f.evict(l.Now())
+			f.evict(l.config.Now())
 		}
-		if l.SweepEvery > 0 {
+		if l.config.SweepEvery > 0 {
 			l.Sweep(l.running)
 		}
 	}
@@ -361,12 +361,12 @@ func (l *Limits) Sweep(ctx context.Context) {
 	defer cancel()
 	tenants := map[event.TenantID]bool{}
 	for _, f := range l.followers {
-		for _, t := range f.overdue(l.Now(), sweepTenants) {
+		for _, t := range f.overdue(l.config.Now(), sweepTenants) {
 			tenants[t] = true
 		}
 	}
 	// Tenants that nobody has in memory: any replica may do it.
-	if others, err := l.LimitsConfig.Accounts.Overdue(ctx, l.Now().Add(-sweepAfter), sweepTenants); err == nil { // else the next time
+	if others, err := l.config.Accounts.Overdue(ctx, l.config.Now().Add(-sweepAfter), sweepTenants); err == nil { // else the next time
 		for _, t := range others {
 			tenants[t] = true
 		}

@@ -203,7 +203,7 @@ func (a *actor) prepare(ctx context.Context) error {
 
 // look reads the tenant's policy.
 func (a *actor) look(ctx context.Context) error {
-	d := a.limits.Directory
+	d := a.limits.config.Directory
 	config, err := d.Catalog(ctx)
 	if err != nil {
 		return fmt.Errorf("read the catalog: %w", err)
@@ -217,7 +217,7 @@ func (a *actor) look(ctx context.Context) error {
 		return fmt.Errorf("subscription of tenant %q: %w", a.tenant, err)
 	}
 	key := policyKey{config.Revision, t.TimeZone, s}
-	now := a.limits.Now()
+	now := a.limits.config.Now()
 	if p := a.policy; p != nil && key.equal(a.policyOf) && !now.Before(p.From) && (p.Until.IsZero() || now.Before(p.Until)) {
 		return nil
 	}
@@ -248,7 +248,7 @@ func (a *actor) load(ctx context.Context) (err error) {
 		return err
 	}
 	l := a.limits
-	snapshot, err := l.LimitsConfig.Accounts.Account(ctx, a.tenant)
+	snapshot, err := l.config.Accounts.Account(ctx, a.tenant)
 	if err != nil {
 		return err
 	}
@@ -256,8 +256,8 @@ func (a *actor) load(ctx context.Context) (err error) {
 	low := snapshot.At
 	needs := a.policy.Needs()
 	if len(needs) > 0 {
-		now := l.Now()
-		series, err := l.LimitsConfig.Accounts.Series(ctx, a.tenant, needs, now.Add(-limit.History), now.Add(-limit.RecentMinutes))
+		now := l.config.Now()
+		series, err := l.config.Accounts.Series(ctx, a.tenant, needs, now.Add(-limit.History), now.Add(-limit.RecentMinutes))
 		if err != nil {
 			return err
 		}
@@ -301,7 +301,7 @@ type batch struct {
 // decide decides all jobs and appends what they have to say; done is false when it has to be tried again.
 func (b *batch) decide(ctx context.Context) (done bool, err error) {
 	a := b.actor
-	now := a.limits.Now() // before the log is read: usage of holds that have ended by now is known then
+	now := a.limits.config.Now() // before the log is read: usage of holds that have ended by now is known then
 	if err := a.prepare(ctx); err != nil {
 		return false, err
 	}
@@ -316,7 +316,7 @@ func (b *batch) decide(ctx context.Context) (done bool, err error) {
 		return true, nil
 	}
 	expected := a.account.Revision() - eventstore.Revision(len(b.events))
-	result := a.limits.Store.Append(ctx, []eventstore.Append{event.AppendDecisions(a.limits.Writer, a.tenant, expected, b.events, b.guarded)})[0]
+	result := a.limits.config.Store.Append(ctx, []eventstore.Append{event.AppendDecisions(a.limits.config.Writer, a.tenant, expected, b.events, b.guarded)})[0]
 	switch result.Outcome {
 	case eventstore.Appended, eventstore.Duplicate:
 		a.account.Keep(b.events, result.Position)
@@ -345,7 +345,7 @@ func (b *batch) decide(ctx context.Context) (done bool, err error) {
 
 // usageAt is where a recorded fact stands.
 func (a *actor) usageAt(ctx context.Context, id event.Identity) (eventstore.Position, error) {
-	recorded, err := a.limits.Store.ReadStream(ctx, id.Stream(), 0, 1)
+	recorded, err := a.limits.config.Store.ReadStream(ctx, id.Stream(), 0, 1)
 	if err != nil {
 		return eventstore.Position{}, err
 	}
@@ -434,7 +434,7 @@ func (b *batch) fail(err error) {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		err = fmt.Errorf("%w: %w", eventstore.ErrUnavailable, err)
 	}
-	now := b.actor.limits.Now()
+	now := b.actor.limits.config.Now()
 	for _, j := range b.jobs {
 		if p := b.actor.policy; j.ask != nil && p != nil && errors.Is(err, eventstore.ErrUnavailable) {
 			if answer, ok := limit.Degraded(p, *j.ask, now); ok {

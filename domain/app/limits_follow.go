@@ -91,7 +91,7 @@ func (f *follower) idle(ctx context.Context, at int64, wanted <-chan struct{}) {
 	grown := make(chan struct{})
 	go func() {
 		defer close(grown)
-		if f.limits.Store.Wait(waiting, f.position(at)) == nil {
+		if f.limits.config.Store.Wait(waiting, f.position(at)) == nil {
 			sleep(waiting, followGather)
 		}
 	}()
@@ -131,7 +131,7 @@ func (f *follower) advance(ctx context.Context) (more bool, err error) {
 	f.mu.Lock()
 	at := f.at
 	f.mu.Unlock()
-	page, err := f.limits.Store.ReadLog(ctx, f.position(at), followPage)
+	page, err := f.limits.config.Store.ReadLog(ctx, f.position(at), followPage)
 	if err != nil || len(page) == 0 {
 		return false, err
 	}
@@ -180,7 +180,7 @@ func (f *follower) remember(page []eventstore.Recorded) {
 	} else {
 		f.recent = append(f.recent, slices.Clip(page))
 	}
-	for len(f.recent) > 1 && (f.recentCount > f.limits.RecentEvents || f.recentSize > recentBytes) {
+	for len(f.recent) > 1 && (f.recentCount > f.limits.config.RecentEvents || f.recentSize > recentBytes) {
 		f.recentCount -= len(f.recent[0])
 		f.recentSize -= sizeOf(f.recent[0])
 		f.recent[0] = nil
@@ -243,7 +243,7 @@ func (f *follower) before(ctx context.Context, t event.TenantID, after, since in
 		return nil, after, fmt.Errorf("%w: %w", eventstore.ErrUnavailable, ctx.Err())
 	}
 	f.mu.Lock()
-	moved, room := f.since() != since, int64(f.limits.RecentEvents-f.recentCount)
+	moved, room := f.since() != since, int64(f.limits.config.RecentEvents-f.recentCount)
 	f.mu.Unlock()
 	if moved {
 		return nil, after, nil
@@ -251,7 +251,7 @@ func (f *follower) before(ctx context.Context, t event.TenantID, after, since in
 	var pages [][]eventstore.Recorded
 	size := 0
 	for from := after; from < since; {
-		page, err := f.limits.Store.ReadLog(ctx, f.position(from), int(min(since-from, followPage)))
+		page, err := f.limits.config.Store.ReadLog(ctx, f.position(from), int(min(since-from, followPage)))
 		if err != nil {
 			return nil, after, err
 		}
@@ -292,7 +292,7 @@ func (l *Limits) decode(ctx context.Context, r eventstore.Recorded) (*limit.Even
 }
 
 func (l *Limits) meters(ctx context.Context, revision eventstore.Revision, t event.Type) ([]catalog.Meter, error) {
-	c, err := l.Catalogs.At(ctx, revision)
+	c, err := l.config.Catalogs.At(ctx, revision)
 	if err != nil {
 		return nil, fmt.Errorf("meters of %s: %w", t, err)
 	}
@@ -306,7 +306,7 @@ func (f *follower) listen(ctx context.Context, a *actor) (from int64, err error)
 	f.mu.Unlock()
 	var head eventstore.Position
 	if parked {
-		if head, err = f.limits.Store.Head(ctx, f.partition); err != nil {
+		if head, err = f.limits.config.Store.Head(ctx, f.partition); err != nil {
 			return 0, err
 		}
 	}
@@ -372,7 +372,7 @@ func (f *follower) find(t event.TenantID) *actor {
 func (f *follower) actor(t event.TenantID) *actor {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	now := f.limits.Now()
+	now := f.limits.config.Now()
 	a := f.actors[t]
 	if a == nil {
 		if len(f.actors) >= f.most()*5/4 { // the housekeeper comes too late for a crowd
@@ -397,7 +397,7 @@ func (f *follower) evict(now time.Time) {
 func (f *follower) letGo(now time.Time) {
 	oldest := slices.SortedFunc(maps.Values(f.actors), func(a, b *actor) int { return a.asked.Compare(b.asked) })
 	for i, a := range oldest {
-		if now.Sub(a.asked) <= f.limits.IdleAfter && len(oldest)-i <= f.most() {
+		if now.Sub(a.asked) <= f.limits.config.IdleAfter && len(oldest)-i <= f.most() {
 			return
 		}
 		if a.idle() {
@@ -408,7 +408,7 @@ func (f *follower) letGo(now time.Time) {
 }
 
 // most is this follower's part of the accounts that may be in memory.
-func (f *follower) most() int { return f.limits.MaxAccounts/len(f.limits.followers) + 1 }
+func (f *follower) most() int { return f.limits.config.MaxAccounts/len(f.limits.followers) + 1 }
 
 // overdue lists tenants whose accounts have holds that ended, at most so many.
 func (f *follower) overdue(now time.Time, most int) (tenants []event.TenantID) {

@@ -97,7 +97,7 @@ func command(ctx context.Context, args []string, out, progress io.Writer) error 
 		return err
 	}
 	r, err := run(ctx, o, progress)
-	if len(r.Rows) == 0 {
+	if len(r.Rows) == 0 && len(r.Costs) == 0 {
 		return err
 	}
 	if o.jsonFile != "" {

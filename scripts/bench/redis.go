@@ -70,8 +70,10 @@ func redisProgram(ctx context.Context) (string, error) {
 	if path, err := exec.LookPath(name); err == nil {
 		return path, nil
 	}
-	if out, err := exec.CommandContext(ctx, "apt-get", "install", "-y", "--no-install-recommends", name).CombinedOutput(); err != nil {
-		return "", fmt.Errorf("these benchmarks need the package %s: %w\n%s", name, err, out[max(0, len(out)-500):])
+	for _, args := range [][]string{{"update"}, {"install", "-y", "--no-install-recommends", name}} {
+		if out, err := exec.CommandContext(ctx, "apt-get", args...).CombinedOutput(); err != nil {
+			return "", fmt.Errorf("these benchmarks need the package %s: %w\n%s", name, err, out[max(0, len(out)-500):])
+		}
 	}
 	return exec.LookPath(name)
 }
