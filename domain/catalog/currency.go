@@ -24,3 +24,22 @@ var activeCurrencies = func() map[Currency]bool {
 
 // Active reports whether the currency can be billed.
 func (c Currency) Active() bool { return activeCurrencies[c] }
+
+// The currencies of ISO 4217 whose minor unit is not a hundredth.
+const (
+	noMinorUnit    = ` BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX VND VUV XAF XOF XPF `
+	threeDecimals  = ` BHD IQD JOD KWD LYD OMR TND `
+	mostCurrencies = 2
+)
+
+// MinorUnits is how many decimals amounts of the currency have (ISO 4217, table A.1).
+func (c Currency) MinorUnits() int {
+	switch code := " " + string(c) + " "; {
+	case strings.Contains(noMinorUnit, code):
+		return 0
+	case strings.Contains(threeDecimals, code):
+		return 3
+	default:
+		return mostCurrencies
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/money"
+	"github.com/tollgate-io/tollgate/domain/pricing"
 )
 
 // budget judges money: what the window's usage comes to at the plan's prices for usage, and what the check would add to it.
@@ -23,7 +24,7 @@ func (d *decision) budget(l *Limit, part *event.LimitPart) {
 		used: func(w calendar.Window) (spent money.Decimal) {
 			for i := range d.policy.prices {
 				p := &d.policy.prices[i]
-				spent = spent.Add(amount(&p.Price, d.sum(all[i], period, w)))
+				spent = spent.Add(pricing.Amount(&p.Price, d.sum(all[i], period, w)))
 			}
 			return spent
 		},
@@ -40,7 +41,7 @@ func (d *decision) budget(l *Limit, part *event.LimitPart) {
 				before := d.sum(all[i], period, w)
 				more := dearest(&p.Price, before, q)
 				if alone {
-					more = amount(&p.Price, before.Add(q)).Sub(amount(&p.Price, before))
+					more = pricing.Amount(&p.Price, before.Add(q)).Sub(pricing.Amount(&p.Price, before))
 				}
 				cost = cost.Add(more.Max(money.Decimal{}))
 			}
@@ -55,7 +56,7 @@ func dearest(p *catalog.Price, used, q money.Decimal) money.Decimal {
 	if p.Model != catalog.Graduated && p.Model != catalog.Volume {
 		whole := *p
 		whole.Included = money.Decimal{}
-		return amount(&whole, q)
+		return pricing.Amount(&whole, q)
 	}
 	reached := used.Sub(p.Included)
 	var unit, rises money.Decimal
@@ -69,35 +70,4 @@ func dearest(p *catalog.Price, used, q money.Decimal) money.Decimal {
 		}
 	}
 	return q.Mul(unit).Add(rises)
-}
-
-// amount is what a quantity costs, exact and unrounded: the rules of catalog.PriceModel.
-func amount(p *catalog.Price, quantity money.Decimal) money.Decimal {
-	q := quantity.Sub(p.Included)
-	if q.Sign() <= 0 {
-		return money.Decimal{}
-	}
-	switch p.Model {
-	case catalog.PerUnit:
-		return q.Mul(p.Unit)
-	case catalog.Package:
-		return q.Ceil(p.Size).Mul(p.Unit)
-	case catalog.Percentage:
-		return q.Mul(p.Percent).Mul(money.Scaled(1, 2))
-	case catalog.Volume:
-		for _, t := range p.Tiers {
-			if t.Open() || q.Cmp(t.UpTo) <= 0 {
-				return q.Mul(t.Unit)
-			}
-		}
-	case catalog.Graduated:
-		var sum, from money.Decimal
-		for _, t := range p.Tiers {
-			if t.Open() || q.Cmp(t.UpTo) <= 0 {
-				return sum.Add(q.Sub(from).Mul(t.Unit))
-			}
-			sum, from = sum.Add(t.UpTo.Sub(from).Mul(t.Unit)), t.UpTo
-		}
-	}
-	return money.Decimal{}
 }

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math/big"
 	"strconv"
 	"strings"
 
@@ -248,6 +249,29 @@ func (v Decimal) Floor() Decimal {
 	var q Decimal
 	must(exact.QuoInteger(&q.d, &v.d, &one.d))
 	return q.reduced()
+}
+
+// Round is v with so many decimals, half to even: the same for a debt and for the credit that takes it back.
+func (v Decimal) Round(decimals int) Decimal { return v.Prorate(1, 1, decimals) }
+
+// Prorate is v * part / whole with so many decimals, rounded once, half to even; whole > 0.
+func (v Decimal) Prorate(part, whole int64, decimals int) Decimal {
+	numerator := new(big.Int).Mul(v.d.Coeff.MathBigInt(), big.NewInt(part))
+	denominator := big.NewInt(whole)
+	if shift := int64(v.d.Exponent) + int64(decimals); shift >= 0 {
+		numerator.Mul(numerator, new(big.Int).Exp(big.NewInt(10), big.NewInt(shift), nil))
+	} else {
+		denominator.Mul(denominator, new(big.Int).Exp(big.NewInt(10), big.NewInt(-shift), nil))
+	}
+	q, r := new(big.Int).QuoRem(numerator, denominator, new(big.Int))
+	if half := r.Abs(r).Lsh(r, 1).Cmp(denominator); half > 0 || half == 0 && q.Bit(0) == 1 {
+		q.Add(q, big.NewInt(int64(numerator.Sign())))
+	}
+	var d Decimal
+	d.d.Coeff.SetMathBigInt(q.Abs(q))
+	d.d.Exponent = int32(-decimals) //nolint:gosec // a few
+	d.d.Negative = v.d.Negative != (part < 0) && q.Sign() != 0
+	return d.reduced()
 }
 
 // Max is the larger one.
