@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -67,7 +68,7 @@ func (d *decoder) strings(v jsontext.Value, pointer string) []string {
 
 // GetTenant is GET /v1/admin/tenants/{tenantId}.
 func (s *Server) GetTenant(c echo.Context, tenantID Id, params GetTenantParams) error {
-	if err := s.await(c, params.MinPosition, params.WaitMs); err != nil {
+	if _, err := s.awaitDirectory(c, params.MinPosition, params.WaitMs); err != nil {
 		return err
 	}
 	ctx, cancel := work(c)
@@ -97,13 +98,15 @@ func appendTenant(b []byte, t tenant.Tenant) []byte {
 		}
 		b = appendString(b, h)
 	}
-	return append(appendOptional(append(b, `],"slug":`...), t.Slug), '}')
+	b = appendOptional(append(b, `],"slug":`...), t.Slug)
+	b = appendString(append(b, `,"status":`...), string(t.Status))
+	return append(appendOptional(append(b, `,"statusReason":`...), t.Reason), '}')
 }
 
 // CreateKey is POST /v1/admin/keys.
 func (s *Server) CreateKey(c echo.Context) error {
 	var k app.NewKey
-	err := readObject(c, []string{"kind", "tenantId", "name"}, func(d *decoder, v []jsontext.Value) {
+	err := readObject(c, []string{"kind", "tenantId", "name", "expiresAt"}, func(d *decoder, v []jsontext.Value) {
 		if !absent(v[0]) {
 			kind, _ := d.str(v[0], "/kind")
 			k.Kind = tenant.KeyKind(kind)
@@ -115,8 +118,12 @@ func (s *Server) CreateKey(c echo.Context) error {
 		if !absent(v[2]) {
 			k.Name, _ = d.str(v[2], "/name")
 		}
+		k.ExpiresAt = d.optionalInstant(v[3], "/expiresAt", "expiresAt")
 	})
 	if err != nil {
+		return err
+	}
+	if _, err := c.Get(callerContext).(caller).tenantOf(k.Tenant); err != nil && !errors.Is(err, tenant.ErrRequired) {
 		return err
 	}
 	ctx, cancel := work(c)
@@ -156,6 +163,8 @@ func (s *Server) ListKeys(c echo.Context, params ListKeysParams) error {
 		b = appendOptional(append(b, `,"tenantId":`...), string(k.Tenant))
 		b = appendString(append(b, `,"name":`...), k.Name)
 		b = appendTime(append(b, `,"createdAt":`...), k.CreatedAt)
+		b = appendTime(append(b, `,"expiresAt":`...), k.ExpiresAt)
+		b = appendTime(append(b, `,"lastUsedAt":`...), k.LastUsed)
 		b = append(appendTime(append(b, `,"revokedAt":`...), k.RevokedAt), '}')
 	}
 	return writeJSON(c, http.StatusOK, append(appendOptional(append(b, `],"nextCursor":`...), keys.NextCursor), '}'))
@@ -224,7 +233,7 @@ func (s *Server) PutCatalog(c echo.Context, params PutCatalogParams) error {
 
 // GetCatalog is GET /v1/admin/catalog.
 func (s *Server) GetCatalog(c echo.Context, params GetCatalogParams) error {
-	if err := s.await(c, params.MinPosition, params.WaitMs); err != nil {
+	if _, err := s.awaitDirectory(c, params.MinPosition, params.WaitMs); err != nil {
 		return err
 	}
 	ctx, cancel := work(c)

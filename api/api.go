@@ -12,7 +12,9 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -23,6 +25,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/tollgate-io/tollgate/domain/app"
+	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
 //go:generate go run github.com/oapi-codegen/oapi-codegen/v2/cmd/oapi-codegen@v2.8.2 -config oapi-codegen.yaml openapi.yaml
@@ -45,6 +48,16 @@ type Config struct {
 	Log      *slog.Logger
 	Now      func() time.Time // the real clock: network deadlines are derived from it
 	Random   io.Reader        // for new keys: crypto/rand.Reader
+
+	// Domains are the product's own: below them a tenant's slug is its host name. Optional.
+	Domains tenant.Domains
+	// TrustedProxies may say in X-Forwarded-Host and X-Forwarded-For what the client asked for and who it is. Optional: nobody
+	// may.
+	TrustedProxies []netip.Prefix
+	// DNS is where custom domains are verified: a *net.Resolver. Optional: none can be.
+	DNS app.TXTResolver
+	// Uses is told which keys are used. Optional.
+	Uses KeyUses
 
 	// SpoolDir takes the answers of streams that are too long for memory. Optional: the system's folder for temporary files.
 	SpoolDir string
@@ -82,13 +95,15 @@ func NewHTTPServer(addr string, h http.Handler) *http.Server {
 // Server is the HTTP surface.
 type Server struct {
 	Config
-	echo      *echo.Echo
-	metrics   *metrics
-	exporter  http.Handler
-	limiter   *rate.Limiter // nil: no bound
-	large     chan struct{} // one slot for each body beyond maxEventBytes that is held in memory
-	requestID string        // random prefix
-	requests  atomic.Uint64
+	Resolver app.Resolver
+	echo     *echo.Echo
+	metrics  *metrics
+	exporter http.Handler
+	limiter  *rate.Limiter // nil: no bound
+	guessers *guessers
+	large    chan struct{} // one slot for each body beyond maxEventBytes that is held in memory
+	prefix   string        // of request ids; random
+	requests atomic.Uint64
 }
 
 var _ ServerInterface = (*Server)(nil)
@@ -107,15 +122,25 @@ func New(c Config) *Server {
 		panic(fmt.Sprintf("api: no random bits: %v", err))
 	}
 	s := &Server{
-		Config:    c,
-		echo:      echo.New(),
-		metrics:   newMetrics(c.Registry),
-		exporter:  promhttp.HandlerFor(c.Registry, promhttp.HandlerOpts{}),
-		large:     make(chan struct{}, maxLargeBodies),
-		requestID: hex.EncodeToString(prefix),
+		Config:   c,
+		Resolver: app.Resolver{Directory: c.Directory, Domains: c.Domains},
+		guessers: newGuessers(),
+		echo:     echo.New(),
+		metrics:  newMetrics(c.Registry),
+		exporter: promhttp.HandlerFor(c.Registry, promhttp.HandlerOpts{}),
+		large:    make(chan struct{}, maxLargeBodies),
+		prefix:   hex.EncodeToString(prefix),
 	}
 	if c.MaxRequestsPerSecond > 0 {
 		s.limiter = rate.NewLimiter(rate.Limit(c.MaxRequestsPerSecond), int(math.Ceil(c.MaxRequestsPerSecond)))
+	}
+	s.echo.IPExtractor = echo.ExtractIPDirect()
+	if len(c.TrustedProxies) > 0 {
+		trust := []echo.TrustOption{echo.TrustLoopback(false), echo.TrustLinkLocal(false), echo.TrustPrivateNet(false)}
+		for _, p := range c.TrustedProxies {
+			trust = append(trust, echo.TrustIPRange(&net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}))
+		}
+		s.echo.IPExtractor = echo.ExtractIPFromXFFHeader(trust...)
 	}
 	s.echo.HideBanner, s.echo.HidePort = true, true
 	s.echo.HTTPErrorHandler = func(err error, c echo.Context) { s.fail(c, err) }
@@ -128,9 +153,15 @@ func New(c Config) *Server {
 }
 
 // ServeHTTP implements http.Handler. Routes are matched on the path as it was sent: only then is each path parameter
-// decoded exactly once, whatever characters an id has.
+// decoded exactly once, whatever characters an id has. A path may start with a tenant's slug: /t/{slug}/v1/...
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r.URL.RawPath = r.URL.EscapedPath()
+	if slug, rest, ok := splitPath(r.URL.RawPath); ok {
+		url := *r.URL
+		url.RawPath = rest
+		r = r.WithContext(context.WithValue(r.Context(), slugContext{}, slug))
+		r.URL = &url
+	}
 	s.echo.ServeHTTP(w, r)
 }
 
@@ -151,6 +182,8 @@ func (s *Server) policy(path string) echo.MiddlewareFunc {
 		return func(h echo.HandlerFunc) echo.HandlerFunc { return h }
 	case strings.HasPrefix(path, "/v1/admin/"):
 		return s.forAdmins
+	case path == "/v1/resolve":
+		return s.forBackends
 	case path == "/v1/events" || path == "/v1/limits/check": // each event or check may name its tenant
 		return func(h echo.HandlerFunc) echo.HandlerFunc { return h }
 	case strings.HasPrefix(path, "/v1/"):

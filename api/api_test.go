@@ -61,16 +61,31 @@ func (d directory) last(ctx context.Context, name eventstore.StreamName) (any, e
 	return e, eventstore.Revision(len(recorded)) - 1, err
 }
 
-func (d directory) Tenant(ctx context.Context, id event.TenantID) (tenant.Tenant, error) {
-	e, _, err := d.last(ctx, event.TenantStream(id))
+func (d directory) Tenant(ctx context.Context, id event.TenantID) (t tenant.Tenant, err error) {
+	recorded, err := d.store.ReadStream(ctx, event.TenantStream(id), 0, 1000)
 	if err != nil {
-		return tenant.Tenant{}, err
+		return t, err
 	}
-	t, ok := e.(event.TenantDefined)
-	if !ok {
-		return tenant.Tenant{}, tenant.ErrUnknown
+	for _, r := range recorded {
+		e, err := event.Decode(r)
+		if err != nil {
+			return t, err
+		}
+		t, _ = t.Apply(e)
 	}
-	return tenant.Tenant{ID: t.Tenant, Name: t.Name, TimeZone: t.TimeZone, Currency: t.Currency, Hosts: t.Hosts, Slug: t.Slug}, nil
+	if t.ID == "" {
+		return t, tenant.ErrUnknown
+	}
+	return t, nil
+}
+
+func (d directory) Holding(ctx context.Context, n tenant.Name) (tenant.Holding, error) {
+	e, revision, err := d.last(ctx, event.NameStream(string(n.Kind), n.Name))
+	if err != nil {
+		return tenant.Holding{}, err
+	}
+	h, _ := tenant.HoldingAfter(e, revision)
+	return h, nil
 }
 
 func (d directory) Key(ctx context.Context, hash tenant.Hash) (tenant.Key, error) {
@@ -82,7 +97,7 @@ func (d directory) Key(ctx context.Context, hash tenant.Hash) (tenant.Key, error
 	if !ok {
 		return tenant.Key{}, tenant.ErrUnknownKey
 	}
-	return tenant.Key{ID: k.ID, Kind: tenant.KeyKind(k.Kind), Tenant: k.Tenant, Name: k.Name}, nil
+	return tenant.Key{ID: k.ID, Kind: tenant.KeyKind(k.Kind), Tenant: k.Tenant, Name: k.Name, ExpiresAt: k.ExpiresAt}, nil
 }
 
 func (d directory) Catalog(ctx context.Context) (app.Catalog, error) {

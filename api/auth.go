@@ -2,7 +2,12 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/labstack/echo/v4"
@@ -13,17 +18,17 @@ import (
 
 // The headers that name a tenant, in canonical form.
 const (
-	headerTenant       = "X-Tenant-Id"
-	headerSwitch       = "X-Tenant-Switch"
-	headerSwitchReason = "X-Switch-Reason"
+	headerTenant        = "X-Tenant-Id"
+	headerSwitch        = "X-Tenant-Switch"
+	headerSwitchReason  = "X-Switch-Reason"
+	headerForwardedHost = "X-Forwarded-Host"
 )
 
-// caller is who acts, and where the headers say that it acts.
+// caller is who acts, and what the request around its body says about where.
 type caller struct {
 	key     tenant.Key
-	headers []string // X-Tenant-Id
-	to      event.TenantID
-	reason  string
+	signals tenant.Signals
+	reason  string // of a switch
 }
 
 // insider is a caller inside a tenant that exists.
@@ -33,7 +38,7 @@ type insider struct {
 }
 
 const (
-	adminContext   = "tollgate.admin"
+	callerContext  = "tollgate.caller"
 	insiderContext = "tollgate.insider"
 )
 
@@ -44,31 +49,106 @@ func (s *Server) authenticate(ctx context.Context, c echo.Context) (tenant.Key, 
 	if len(values) != 1 || len(values[0]) <= len(scheme) || !strings.EqualFold(values[0][:len(scheme)], scheme) {
 		return tenant.Key{}, refuse(codeUnauthorized, "Send the API key as Authorization: Bearer <key>.")
 	}
-	key, err := s.Directory.Key(ctx, tenant.Secret(strings.TrimSpace(values[0][len(scheme):])).Hash())
-	if err != nil {
+	hash := tenant.Secret(strings.TrimSpace(values[0][len(scheme):])).Hash()
+	now := s.Now()
+	if s.guessers.refuses(hash, c, now) {
+		s.metrics.throttled.Inc()
+		return tenant.Key{}, errGuessing
+	}
+	key, err := s.Directory.Key(ctx, hash)
+	if err == nil && !key.ValidAt(now) {
+		err = tenant.ErrUnknownKey
+	}
+	switch {
+	case errors.Is(err, tenant.ErrUnknownKey):
+		s.metrics.unauthenticated.Inc()
+		s.guessers.guessed(c, now)
+		return tenant.Key{}, err
+	case err != nil:
 		return tenant.Key{}, fmt.Errorf("look up the API key: %w", err)
+	}
+	s.guessers.opened(hash)
+	if s.Uses != nil {
+		s.Uses.Used(key.ID, now)
 	}
 	return key, nil
 }
 
-// call authenticates and reads the headers that name a tenant, for routes of a tenant.
-func (s *Server) call(ctx context.Context, c echo.Context) (caller, error) {
+// identify authenticates and reads everything around the body that names a tenant.
+func (s *Server) identify(ctx context.Context, c echo.Context) (caller, error) {
 	key, err := s.authenticate(ctx, c)
 	if err != nil {
 		return caller{}, err
 	}
+	r := c.Request()
+	who := caller{key: key, signals: tenant.Signals{Credential: key.Tenant, Headers: r.Header[headerTenant]}}
+	host, err := s.host(r)
+	if err != nil {
+		return caller{}, err
+	}
+	if who.signals.Host, err = s.Resolver.AtHost(ctx, host); err != nil {
+		return caller{}, err
+	}
+	if slug, ok := ctx.Value(slugContext{}).(string); ok {
+		if who.signals.Path, err = s.Resolver.AtSlug(ctx, slug); err != nil {
+			return caller{}, err
+		}
+	}
+	return who, nil
+}
+
+// host is the host name that the client asked for. A proxy may say it in X-Forwarded-Host, if it is one of ours.
+func (s *Server) host(r *http.Request) (string, error) {
+	forwarded := r.Header[headerForwardedHost]
+	if len(forwarded) == 0 || !s.trusts(r.RemoteAddr) {
+		return r.Host, nil
+	}
+	if len(forwarded) > 1 || strings.Contains(forwarded[0], ",") {
+		return "", refuse(codeTenantConflict, "X-Forwarded-Host names more than one host.")
+	}
+	return forwarded[0], nil
+}
+
+// trusts reports whether a peer is one of our own proxies.
+func (s *Server) trusts(peer string) bool {
+	from, err := netip.ParseAddrPort(peer)
+	return err == nil && slices.ContainsFunc(s.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(from.Addr().Unmap()) })
+}
+
+// slugContext is where the slug of a path /t/{slug}/v1/... is kept.
+type slugContext struct{}
+
+// splitPath takes the tenant's slug off an escaped path.
+func splitPath(path string) (slug, rest string, ok bool) {
+	after, ok := strings.CutPrefix(path, "/t/")
+	if !ok {
+		return "", path, false
+	}
+	slug, rest, ok = strings.Cut(after, "/")
+	rest = "/" + rest
+	if !ok || !strings.HasPrefix(rest, "/v1/") && !strings.HasPrefix(rest, "/ofrep/") || strings.HasPrefix(rest, "/v1/admin/") {
+		return "", path, false
+	}
+	return slug, rest, true
+}
+
+// call is identify for routes of a tenant: an admin says explicitly that it acts there, and why.
+func (s *Server) call(ctx context.Context, c echo.Context) (caller, error) {
+	who, err := s.identify(ctx, c)
+	if err != nil {
+		return caller{}, err
+	}
 	h := c.Request().Header
-	who := caller{key: key, headers: h[headerTenant]}
 	to, reason := h[headerSwitch], h[headerSwitchReason]
 	switch {
-	case key.Kind != tenant.Admin && (to != nil || reason != nil):
+	case who.key.Kind != tenant.Admin && (to != nil || reason != nil):
 		return caller{}, refuse(codeForbidden, "Only an admin key can switch tenants; leave out X-Tenant-Switch and X-Switch-Reason.")
-	case key.Kind != tenant.Admin:
+	case who.key.Kind != tenant.Admin:
 		return who, nil
 	case len(to) != 1 || len(reason) != 1 || to[0] == "" || strings.TrimSpace(reason[0]) == "":
 		return caller{}, refuse(codeForbidden, "An admin key acts inside a tenant with X-Tenant-Switch: <tenantId> and X-Switch-Reason: <why>, both once.")
 	}
-	who.to, who.reason = event.TenantID(to[0]), reason[0]
+	who.signals.Switch, who.reason = event.TenantID(to[0]), reason[0]
 	return who, nil
 }
 
@@ -81,7 +161,9 @@ func (s *Server) caller(c echo.Context) (caller, error) {
 
 // tenantOf resolves the tenant for an event that names it like this; "" where it does not.
 func (c caller) tenantOf(body event.TenantID) (event.TenantID, error) {
-	return tenant.Resolve(tenant.Signals{Credential: c.key.Tenant, Headers: c.headers, Body: body, Switch: c.to})
+	signals := c.signals
+	signals.Body = body
+	return tenant.Resolve(signals)
 }
 
 // noteSwitch puts an administrator's presence on the tenant's timeline before anything is done there.
@@ -89,7 +171,7 @@ func (s *Server) noteSwitch(ctx context.Context, c caller) error {
 	if c.key.Kind != tenant.Admin {
 		return nil
 	}
-	return s.Ledger.SwitchTenant(ctx, c.to, c.reason, c.key.Actor())
+	return s.Ledger.SwitchTenant(ctx, c.signals.Switch, c.reason, c.key.Actor())
 }
 
 // enterOnce is noteSwitch for a whole batch, with its own time.
@@ -99,21 +181,48 @@ func (s *Server) enterOnce(c echo.Context, who caller) error {
 	return s.noteSwitch(ctx, who)
 }
 
-// forAdmins guards a route that belongs to no tenant.
+// forAdmins guards a route of the installation. Where something names a tenant, it must be the one that the route is about.
 func (s *Server) forAdmins(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		ctx, cancel := work(c)
-		defer cancel()
-		key, err := s.authenticate(ctx, c)
+		who, err := s.outside(c, tenant.Admin)
 		if err != nil {
 			return err
 		}
-		if key.Kind != tenant.Admin {
-			return refuse(codeForbidden, "This needs an admin key.")
+		about, err := url.PathUnescape(c.Param("tenantId"))
+		if err != nil {
+			return refuse(codeInvalidEvent, "The path is malformed.")
 		}
-		c.Set(adminContext, key.Actor())
+		who.signals.Path = event.TenantID(about)
+		if to := c.Request().Header[headerSwitch]; len(to) > 0 {
+			who.signals.Headers = slices.Concat(who.signals.Headers, to)
+		}
+		if _, err := who.tenantOf(""); err != nil && !errors.Is(err, tenant.ErrRequired) {
+			return err
+		}
+		c.Set(callerContext, who)
 		return next(c)
 	}
+}
+
+// forBackends guards a route that answers product backends about any tenant.
+func (s *Server) forBackends(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		if _, err := s.outside(c, tenant.Admin, tenant.Service); err != nil {
+			return err
+		}
+		return next(c)
+	}
+}
+
+// outside identifies a caller that acts inside no tenant.
+func (s *Server) outside(c echo.Context, kinds ...tenant.KeyKind) (caller, error) {
+	ctx, cancel := work(c)
+	defer cancel()
+	who, err := s.identify(ctx, c)
+	if err == nil && !slices.Contains(kinds, who.key.Kind) {
+		err = refuse(codeForbidden, fmt.Sprintf("This needs a key of kind %s.", kinds[len(kinds)-1]))
+	}
+	return who, err
 }
 
 // insideTenant guards a route of one tenant: when the handler runs, the tenant exists and the key may act there.
@@ -147,12 +256,16 @@ func (s *Server) enter(c echo.Context) (insider, error) {
 	if err != nil {
 		return insider{}, fmt.Errorf("tenant %q: %w", clip(string(id), event.MaxIDLength), err)
 	}
+	if t.Status == tenant.Closed && who.key.Kind == tenant.Scoped && c.Request().Method == http.MethodGet {
+		return insider{}, refuse(codeForbidden, "This workspace is closed. Its own keys report usage and release holds, and read nothing any more.")
+	}
 	if err := s.noteSwitch(ctx, who); err != nil {
 		return insider{}, err
 	}
 	return insider{t, who.key.Actor()}, nil
 }
 
-func admin(c echo.Context) event.Actor { return c.Get(adminContext).(event.Actor) }
+// admin is the administrator of a route behind forAdmins.
+func admin(c echo.Context) event.Actor { return c.Get(callerContext).(caller).key.Actor() }
 
 func inside(c echo.Context) insider { return c.Get(insiderContext).(insider) }

@@ -20,6 +20,8 @@ type metrics struct {
 	durations *prometheus.HistogramVec
 	events    map[app.Status]prometheus.Counter
 	refused   prometheus.Counter
+
+	unauthenticated, throttled prometheus.Counter
 }
 
 func newMetrics(registry *prometheus.Registry) *metrics {
@@ -35,6 +37,12 @@ func newMetrics(registry *prometheus.Registry) *metrics {
 		refused: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "tollgate_http_refused_total", Help: "Requests beyond the requests per second that this process takes on.",
 		}),
+		unauthenticated: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "tollgate_http_unknown_keys_total", Help: "Requests with an API key that is unknown, revoked or expired.",
+		}),
+		throttled: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "tollgate_http_throttled_total", Help: "Requests that were refused unseen, because too many unknown keys came from their address.",
+		}),
 	}
 	events := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "tollgate_events_total", Help: "Usage events that were sent, by their answer.",
@@ -42,7 +50,7 @@ func newMetrics(registry *prometheus.Registry) *metrics {
 	for _, s := range []app.Status{app.Recorded, app.Duplicate, app.Conflict, app.Invalid} {
 		m.events[s] = events.WithLabelValues(string(s))
 	}
-	registry.MustRegister(m.requests, m.durations, events, m.refused)
+	registry.MustRegister(m.requests, m.durations, events, m.refused, m.unauthenticated, m.throttled)
 	return m
 }
 
@@ -50,7 +58,7 @@ func newMetrics(registry *prometheus.Registry) *metrics {
 func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		started := s.Now()
-		id := s.identify(c.Request())
+		id := s.requestID(c.Request())
 		c.Response().Header()[headerRequestID] = []string{id}
 		defer func() {
 			if r := recover(); r != nil {
@@ -86,13 +94,13 @@ func (s *Server) account(c echo.Context, id string, started time.Time) {
 	}
 }
 
-// identify takes over the caller's request id where it is short and harmless.
-func (s *Server) identify(r *http.Request) string {
+// requestID takes over the caller's request id where it is short and harmless.
+func (s *Server) requestID(r *http.Request) string {
 	if given := r.Header[headerRequestID]; len(given) == 1 && len(given[0]) > 0 && len(given[0]) <= 64 && isPlain(given[0]) {
 		return given[0]
 	}
 	b := make([]byte, 0, 32)
-	b = append(append(b, s.requestID...), '-')
+	b = append(append(b, s.prefix...), '-')
 	return string(strconv.AppendUint(b, s.requests.Add(1), 36))
 }
 

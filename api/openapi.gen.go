@@ -151,6 +151,21 @@ func (e CorrectionKind) Valid() bool {
 	}
 }
 
+// Defines values for DNSRecordType.
+const (
+	TXT DNSRecordType = "TXT"
+)
+
+// Valid indicates whether the value is a known member of the DNSRecordType enum.
+func (e DNSRecordType) Valid() bool {
+	switch e {
+	case TXT:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for EventHistoryStatus.
 const (
 	EventHistoryStatusRecorded EventHistoryStatus = "recorded"
@@ -202,6 +217,27 @@ const (
 func (e HealthStatus) Valid() bool {
 	switch e {
 	case HealthStatusOk:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for HostState.
+const (
+	Own        HostState = "own"
+	Unverified HostState = "unverified"
+	Verified   HostState = "verified"
+)
+
+// Valid indicates whether the value is a known member of the HostState enum.
+func (e HostState) Valid() bool {
+	switch e {
+	case Own:
+		return true
+	case Unverified:
+		return true
+	case Verified:
 		return true
 	default:
 		return false
@@ -283,6 +319,24 @@ func (e LimitStandingOnError) Valid() bool {
 	}
 }
 
+// Defines values for NameKind.
+const (
+	NameKindHost NameKind = "host"
+	NameKindSlug NameKind = "slug"
+)
+
+// Valid indicates whether the value is a known member of the NameKind enum.
+func (e NameKind) Valid() bool {
+	switch e {
+	case NameKindHost:
+		return true
+	case NameKindSlug:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ReadinessChecksStatus.
 const (
 	ReadinessChecksStatusFailed ReadinessChecksStatus = "failed"
@@ -331,6 +385,27 @@ func (e ReceiptStatus) Valid() bool {
 	case ReceiptStatusDuplicate:
 		return true
 	case ReceiptStatusRecorded:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for TenantStatus.
+const (
+	Active    TenantStatus = "active"
+	Closed    TenantStatus = "closed"
+	Suspended TenantStatus = "suspended"
+)
+
+// Valid indicates whether the value is a known member of the TenantStatus enum.
+func (e TenantStatus) Valid() bool {
+	switch e {
+	case Active:
+		return true
+	case Closed:
+		return true
+	case Suspended:
 		return true
 	default:
 		return false
@@ -541,6 +616,18 @@ type CreatedKey struct {
 	Key string `json:"key"`
 }
 
+// DNSRecord defines model for DNSRecord.
+type DNSRecord struct {
+	Name string        `json:"name"`
+	Type DNSRecordType `json:"type"`
+
+	// Value Another one for each tenant, and each time that it takes the host.
+	Value string `json:"value"`
+}
+
+// DNSRecordType defines model for DNSRecord.Type.
+type DNSRecordType string
+
 // Data Free, at most 64 KiB, nested at most 8 deep. These names have a meaning: userId, feature, provider, model, promptVersion,
 // inputTokens, outputTokens, cachedInputTokens, latencyMs, cacheHit, safety, status, attempt, retryOf. The names of the
 // OpenTelemetry GenAI conventions (`gen_ai.*`) are accepted as aliases.
@@ -661,18 +748,50 @@ type HoldPage struct {
 	NextCursor *NextCursor `json:"nextCursor"`
 }
 
+// Host defines model for Host.
+type Host struct {
+	// Detail Why the host stays unverified, and what to do; null where nothing is to be said.
+	Detail *string `json:"detail"`
+
+	// Host In canonical form.
+	Host string `json:"host"`
+
+	// Record What proves an unverified host; else null, and also where nothing can, as `detail` says.
+	Record *DNSRecord `json:"record"`
+
+	// State `own`: below a base domain, nothing to verify. `verified`: its DNS agreed. `unverified`: it leads nowhere yet.
+	State HostState `json:"state"`
+}
+
+// HostState `own`: below a base domain, nothing to verify. `verified`: its DNS agreed. `unverified`: it leads nowhere yet.
+type HostState string
+
+// HostPage defines model for HostPage.
+type HostPage struct {
+	Items []Host `json:"items"`
+
+	// NextCursor Give it as `cursor` for the next page; null at the end.
+	NextCursor *NextCursor `json:"nextCursor"`
+}
+
 // Id Printable characters, Unicode normalisation form C.
 type Id = string
 
 // Key defines model for Key.
 type Key struct {
 	// CreatedAt UTC with milliseconds.
-	CreatedAt Time       `json:"createdAt"`
-	Id        string     `json:"id"`
-	Kind      KeyKind    `json:"kind"`
-	Name      string     `json:"name"`
-	RevokedAt *time.Time `json:"revokedAt"`
-	TenantId  *string    `json:"tenantId"`
+	CreatedAt Time `json:"createdAt"`
+
+	// ExpiresAt From when on it is refused by itself; null: never.
+	ExpiresAt *TimeOrNull `json:"expiresAt"`
+	Id        string      `json:"id"`
+	Kind      KeyKind     `json:"kind"`
+
+	// LastUsedAt To the minute or so; null while it was not used.
+	LastUsedAt *TimeOrNull `json:"lastUsedAt"`
+	Name       string      `json:"name"`
+	RevokedAt  *time.Time  `json:"revokedAt"`
+	TenantId   *string     `json:"tenantId"`
 }
 
 // KeyKind defines model for KeyKind.
@@ -898,10 +1017,20 @@ type LimitStanding struct {
 // LimitStandingOnError defines model for LimitStanding.OnError.
 type LimitStandingOnError string
 
+// NameKind defines model for NameKind.
+type NameKind string
+
+// NameRelease defines model for NameRelease.
+type NameRelease struct {
+	Reason string `json:"reason"`
+}
+
 // NewKey defines model for NewKey.
 type NewKey struct {
-	Kind KeyKind `json:"kind"`
-	Name string  `json:"name"`
+	// ExpiresAt With offset, after now; without it, never.
+	ExpiresAt *time.Time `json:"expiresAt,omitempty"`
+	Kind      KeyKind    `json:"kind"`
+	Name      string     `json:"name"`
 
 	// TenantId Of a tenant key; other keys have none.
 	TenantId *string `json:"tenantId,omitempty"`
@@ -1028,14 +1157,42 @@ type Release struct {
 	Released bool    `json:"released"`
 }
 
+// ResolvedTenant defines model for ResolvedTenant.
+type ResolvedTenant struct {
+	// FlagsETag An entity tag (RFC 9110), with its quotes. Another one means that the tenant's flags may say something else.
+	FlagsETag string `json:"flagsETag"`
+
+	// Plan In force now; null for a tenant without one.
+	Plan *string `json:"plan"`
+
+	// Status `suspended`: every check is denied. `closed`: also the tenant's own keys read nothing. Facts are recorded whatever it is.
+	Status   TenantStatus `json:"status"`
+	TenantId string       `json:"tenantId"`
+}
+
+// StatusChange defines model for StatusChange.
+type StatusChange struct {
+	// Reason The tenant's timeline shows it.
+	Reason string `json:"reason"`
+
+	// Status `suspended`: every check is denied. `closed`: also the tenant's own keys read nothing. Facts are recorded whatever it is.
+	Status TenantStatus `json:"status"`
+}
+
 // Tenant defines model for Tenant.
 type Tenant struct {
 	Currency string   `json:"currency"`
 	Hosts    []string `json:"hosts"`
 	Name     string   `json:"name"`
 	Slug     *string  `json:"slug"`
-	TenantId string   `json:"tenantId"`
-	TimeZone string   `json:"timeZone"`
+
+	// Status `suspended`: every check is denied. `closed`: also the tenant's own keys read nothing. Facts are recorded whatever it is.
+	Status TenantStatus `json:"status"`
+
+	// StatusReason Of the latest change of the status; null where there was none.
+	StatusReason *string `json:"statusReason"`
+	TenantId     string  `json:"tenantId"`
+	TimeZone     string  `json:"timeZone"`
 }
 
 // TenantDefinition defines model for TenantDefinition.
@@ -1051,6 +1208,9 @@ type TenantDefinition struct {
 	// TimeZone IANA name.
 	TimeZone *string `json:"timeZone,omitempty"`
 }
+
+// TenantStatus `suspended`: every check is denied. `closed`: also the tenant's own keys read nothing. Facts are recorded whatever it is.
+type TenantStatus string
 
 // Time UTC with milliseconds.
 type Time = time.Time
@@ -1250,6 +1410,15 @@ type GetTenantParams struct {
 	WaitMs *WaitMs `form:"waitMs,omitempty" json:"waitMs,omitempty"`
 }
 
+// ListHostsParams defines parameters for ListHosts.
+type ListHostsParams struct {
+	// MinPosition Wait until the answer reflects this position.
+	MinPosition *MinPosition `form:"minPosition,omitempty" json:"minPosition,omitempty"`
+
+	// WaitMs How long to wait for `minPosition`, in milliseconds; then 504.
+	WaitMs *WaitMs `form:"waitMs,omitempty" json:"waitMs,omitempty"`
+}
+
 // RecordEventsApplicationCloudeventsBatchPlusJSONBody defines parameters for RecordEvents.
 type RecordEventsApplicationCloudeventsBatchPlusJSONBody = []CloudEvent
 
@@ -1263,7 +1432,7 @@ type RecordEventsParams struct {
 	// Items `rejected` lists only what was not accepted: conflicts and invalid events.
 	Items *RecordEventsParamsItems `form:"items,omitempty" json:"items,omitempty"`
 
-	// XTenantId Names the tenant of a service key's request.
+	// XTenantId Names the tenant, as a host name, the path or the body may do too; all must agree.
 	XTenantId *TenantId `json:"X-Tenant-Id,omitempty"`
 
 	// XTenantSwitch The tenant inside which an admin key acts. Needs `X-Switch-Reason`.
@@ -1292,7 +1461,7 @@ type GetEventParams struct {
 	// WaitMs How long to wait for `minPosition`, in milliseconds; then 504.
 	WaitMs *WaitMs `form:"waitMs,omitempty" json:"waitMs,omitempty"`
 
-	// XTenantId Names the tenant of a service key's request.
+	// XTenantId Names the tenant, as a host name, the path or the body may do too; all must agree.
 	XTenantId *TenantId `json:"X-Tenant-Id,omitempty"`
 
 	// XTenantSwitch The tenant inside which an admin key acts. Needs `X-Switch-Reason`.
@@ -1304,7 +1473,7 @@ type GetEventParams struct {
 
 // AdjustEventParams defines parameters for AdjustEvent.
 type AdjustEventParams struct {
-	// XTenantId Names the tenant of a service key's request.
+	// XTenantId Names the tenant, as a host name, the path or the body may do too; all must agree.
 	XTenantId *TenantId `json:"X-Tenant-Id,omitempty"`
 
 	// XTenantSwitch The tenant inside which an admin key acts. Needs `X-Switch-Reason`.
@@ -1316,7 +1485,7 @@ type AdjustEventParams struct {
 
 // VoidEventParams defines parameters for VoidEvent.
 type VoidEventParams struct {
-	// XTenantId Names the tenant of a service key's request.
+	// XTenantId Names the tenant, as a host name, the path or the body may do too; all must agree.
 	XTenantId *TenantId `json:"X-Tenant-Id,omitempty"`
 
 	// XTenantSwitch The tenant inside which an admin key acts. Needs `X-Switch-Reason`.
@@ -1339,7 +1508,7 @@ type ListHoldsParams struct {
 	// WaitMs How long to wait for `minPosition`, in milliseconds; then 504.
 	WaitMs *WaitMs `form:"waitMs,omitempty" json:"waitMs,omitempty"`
 
-	// XTenantId Names the tenant of a service key's request.
+	// XTenantId Names the tenant, as a host name, the path or the body may do too; all must agree.
 	XTenantId *TenantId `json:"X-Tenant-Id,omitempty"`
 
 	// XTenantSwitch The tenant inside which an admin key acts. Needs `X-Switch-Reason`.
@@ -1351,7 +1520,7 @@ type ListHoldsParams struct {
 
 // ReleaseHoldParams defines parameters for ReleaseHold.
 type ReleaseHoldParams struct {
-	// XTenantId Names the tenant of a service key's request.
+	// XTenantId Names the tenant, as a host name, the path or the body may do too; all must agree.
 	XTenantId *TenantId `json:"X-Tenant-Id,omitempty"`
 
 	// XTenantSwitch The tenant inside which an admin key acts. Needs `X-Switch-Reason`.
@@ -1369,7 +1538,7 @@ type ListLimitsParams struct {
 	// WaitMs How long to wait for `minPosition`, in milliseconds; then 504.
 	WaitMs *WaitMs `form:"waitMs,omitempty" json:"waitMs,omitempty"`
 
-	// XTenantId Names the tenant of a service key's request.
+	// XTenantId Names the tenant, as a host name, the path or the body may do too; all must agree.
 	XTenantId *TenantId `json:"X-Tenant-Id,omitempty"`
 
 	// XTenantSwitch The tenant inside which an admin key acts. Needs `X-Switch-Reason`.
@@ -1386,7 +1555,7 @@ type CheckLimitsJSONBody struct {
 
 // CheckLimitsParams defines parameters for CheckLimits.
 type CheckLimitsParams struct {
-	// XTenantId Names the tenant of a service key's request.
+	// XTenantId Names the tenant, as a host name, the path or the body may do too; all must agree.
 	XTenantId *TenantId `json:"X-Tenant-Id,omitempty"`
 
 	// XTenantSwitch The tenant inside which an admin key acts. Needs `X-Switch-Reason`.
@@ -1402,6 +1571,23 @@ type CheckLimitsJSONBody1 = []LimitCheck
 // CheckLimits200JSONResponseBody defines parameters for CheckLimits.
 type CheckLimits200JSONResponseBody struct {
 	union json.RawMessage
+}
+
+// ResolveTenantParams defines parameters for ResolveTenant.
+type ResolveTenantParams struct {
+	// Host A host name as the request has it, with or without port.
+	Host *string `form:"host,omitempty" json:"host,omitempty"`
+
+	// Path A path of the product, `/t/{slug}/...` or `/{slug}/...`. One with `.` or `..` segments is unknown: the product
+	// may take it for another one.
+	Path *string `form:"path,omitempty" json:"path,omitempty"`
+	Slug *string `form:"slug,omitempty" json:"slug,omitempty"`
+
+	// MinPosition Wait until the answer reflects this position.
+	MinPosition *MinPosition `form:"minPosition,omitempty" json:"minPosition,omitempty"`
+
+	// WaitMs How long to wait for `minPosition`, in milliseconds; then 504.
+	WaitMs *WaitMs `form:"waitMs,omitempty" json:"waitMs,omitempty"`
 }
 
 // GetTimelineParams defines parameters for GetTimeline.
@@ -1428,7 +1614,7 @@ type GetTimelineParams struct {
 	// WaitMs How long to wait for `minPosition`, in milliseconds; then 504.
 	WaitMs *WaitMs `form:"waitMs,omitempty" json:"waitMs,omitempty"`
 
-	// XTenantId Names the tenant of a service key's request.
+	// XTenantId Names the tenant, as a host name, the path or the body may do too; all must agree.
 	XTenantId *TenantId `json:"X-Tenant-Id,omitempty"`
 
 	// XTenantSwitch The tenant inside which an admin key acts. Needs `X-Switch-Reason`.
@@ -1463,7 +1649,7 @@ type GetUsageParams struct {
 	// WaitMs How long to wait for `minPosition`, in milliseconds; then 504.
 	WaitMs *WaitMs `form:"waitMs,omitempty" json:"waitMs,omitempty"`
 
-	// XTenantId Names the tenant of a service key's request.
+	// XTenantId Names the tenant, as a host name, the path or the body may do too; all must agree.
 	XTenantId *TenantId `json:"X-Tenant-Id,omitempty"`
 
 	// XTenantSwitch The tenant inside which an admin key acts. Needs `X-Switch-Reason`.
@@ -1482,6 +1668,9 @@ type PutCatalogJSONRequestBody = Catalog
 // CreateKeyJSONRequestBody defines body for CreateKey for application/json ContentType.
 type CreateKeyJSONRequestBody = NewKey
 
+// FreeNameJSONRequestBody defines body for FreeName for application/json ContentType.
+type FreeNameJSONRequestBody = NameRelease
+
 // PutTenantJSONRequestBody defines body for PutTenant for application/json ContentType.
 type PutTenantJSONRequestBody = TenantDefinition
 
@@ -1490,6 +1679,9 @@ type PutLimitJSONRequestBody = LimitOverride
 
 // PutPlanJSONRequestBody defines body for PutPlan for application/json ContentType.
 type PutPlanJSONRequestBody = PlanAssignment
+
+// PutStatusJSONRequestBody defines body for PutStatus for application/json ContentType.
+type PutStatusJSONRequestBody = StatusChange
 
 // RecordEventsApplicationCloudeventsPlusJSONRequestBody defines body for RecordEvents for application/cloudevents+json ContentType.
 type RecordEventsApplicationCloudeventsPlusJSONRequestBody = CloudEvent
@@ -2118,12 +2310,21 @@ type ServerInterface interface {
 	// RevokeKey Refuse an API key from now on
 	// (DELETE /v1/admin/keys/{id})
 	RevokeKey(ctx echo.Context, id string) error
-	// GetTenant A tenant's definition
+	// FreeName Let any tenant have a name that was given up
+	// (POST /v1/admin/names/{kind}/{name}/free)
+	FreeName(ctx echo.Context, kind NameKind, name string) error
+	// GetTenant A tenant's definition and status
 	// (GET /v1/admin/tenants/{tenantId})
 	GetTenant(ctx echo.Context, tenantId Id, params GetTenantParams) error
 	// PutTenant Create a tenant, or replace its definition
 	// (PUT /v1/admin/tenants/{tenantId})
 	PutTenant(ctx echo.Context, tenantId Id) error
+	// ListHosts How it stands with each host of a tenant
+	// (GET /v1/admin/tenants/{tenantId}/hosts)
+	ListHosts(ctx echo.Context, tenantId Id, params ListHostsParams) error
+	// VerifyHost Look for the DNS record of a custom domain
+	// (POST /v1/admin/tenants/{tenantId}/hosts/{host}/verify)
+	VerifyHost(ctx echo.Context, tenantId Id, host string) error
 	// RemoveLimit Set a limit back to what the plan says
 	// (DELETE /v1/admin/tenants/{tenantId}/limits/{limit})
 	RemoveLimit(ctx echo.Context, tenantId Id, limit string) error
@@ -2133,6 +2334,9 @@ type ServerInterface interface {
 	// PutPlan Give a tenant a plan
 	// (PUT /v1/admin/tenants/{tenantId}/plan)
 	PutPlan(ctx echo.Context, tenantId Id) error
+	// PutStatus Suspend, close or activate a tenant
+	// (PUT /v1/admin/tenants/{tenantId}/status)
+	PutStatus(ctx echo.Context, tenantId Id) error
 	// RecordEvents Record one usage event, or many
 	// (POST /v1/events)
 	RecordEvents(ctx echo.Context, params RecordEventsParams) error
@@ -2157,6 +2361,9 @@ type ServerInterface interface {
 	// CheckLimits Ask whether something may be done, before it is done
 	// (POST /v1/limits/check)
 	CheckLimits(ctx echo.Context, params CheckLimitsParams) error
+	// ResolveTenant Find the tenant of a request to the product
+	// (GET /v1/resolve)
+	ResolveTenant(ctx echo.Context, params ResolveTenantParams) error
 	// GetTimeline What happened to a tenant, newest first
 	// (GET /v1/timeline)
 	GetTimeline(ctx echo.Context, params GetTimelineParams) error
@@ -2313,6 +2520,30 @@ func (w *ServerInterfaceWrapper) RevokeKey(ctx echo.Context) error {
 	return err
 }
 
+// FreeName converts echo context to params.
+func (w *ServerInterfaceWrapper) FreeName(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "kind" -------------
+	var kind NameKind
+
+	err = runtime.BindStyledParameterWithOptions("simple", "kind", ctx.Param("kind"), &kind, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter kind: %s", err))
+	}
+
+	// ------------- Path parameter "name" -------------
+	var name string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.FreeName(ctx, kind, name)
+	return err
+}
+
 // GetTenant converts echo context to params.
 func (w *ServerInterfaceWrapper) GetTenant(ctx echo.Context) error {
 	var err error
@@ -2358,6 +2589,62 @@ func (w *ServerInterfaceWrapper) PutTenant(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.PutTenant(ctx, tenantId)
+	return err
+}
+
+// ListHosts converts echo context to params.
+func (w *ServerInterfaceWrapper) ListHosts(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "tenantId" -------------
+	var tenantId Id
+
+	err = runtime.BindStyledParameterWithOptions("simple", "tenantId", ctx.Param("tenantId"), &tenantId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter tenantId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListHostsParams
+	// ------------- Optional query parameter "minPosition" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "minPosition", ctx.QueryParams(), &params.MinPosition, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter minPosition: %s", err))
+	}
+
+	// ------------- Optional query parameter "waitMs" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "waitMs", ctx.QueryParams(), &params.WaitMs, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter waitMs: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListHosts(ctx, tenantId, params)
+	return err
+}
+
+// VerifyHost converts echo context to params.
+func (w *ServerInterfaceWrapper) VerifyHost(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "tenantId" -------------
+	var tenantId Id
+
+	err = runtime.BindStyledParameterWithOptions("simple", "tenantId", ctx.Param("tenantId"), &tenantId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter tenantId: %s", err))
+	}
+
+	// ------------- Path parameter "host" -------------
+	var host string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "host", ctx.Param("host"), &host, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter host: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.VerifyHost(ctx, tenantId, host)
 	return err
 }
 
@@ -2422,6 +2709,22 @@ func (w *ServerInterfaceWrapper) PutPlan(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.PutPlan(ctx, tenantId)
+	return err
+}
+
+// PutStatus converts echo context to params.
+func (w *ServerInterfaceWrapper) PutStatus(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "tenantId" -------------
+	var tenantId Id
+
+	err = runtime.BindStyledParameterWithOptions("simple", "tenantId", ctx.Param("tenantId"), &tenantId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter tenantId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.PutStatus(ctx, tenantId)
 	return err
 }
 
@@ -3016,6 +3319,52 @@ func (w *ServerInterfaceWrapper) CheckLimits(ctx echo.Context) error {
 	return err
 }
 
+// ResolveTenant converts echo context to params.
+func (w *ServerInterfaceWrapper) ResolveTenant(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ResolveTenantParams
+	// ------------- Optional query parameter "host" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "host", ctx.QueryParams(), &params.Host, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter host: %s", err))
+	}
+
+	// ------------- Optional query parameter "path" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "path", ctx.QueryParams(), &params.Path, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter path: %s", err))
+	}
+
+	// ------------- Optional query parameter "slug" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "slug", ctx.QueryParams(), &params.Slug, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter slug: %s", err))
+	}
+
+	// ------------- Optional query parameter "minPosition" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "minPosition", ctx.QueryParams(), &params.MinPosition, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter minPosition: %s", err))
+	}
+
+	// ------------- Optional query parameter "waitMs" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "waitMs", ctx.QueryParams(), &params.WaitMs, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter waitMs: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ResolveTenant(ctx, params)
+	return err
+}
+
 // GetTimeline converts echo context to params.
 func (w *ServerInterfaceWrapper) GetTimeline(ctx echo.Context) error {
 	var err error
@@ -3312,11 +3661,16 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/v1/holds/:eventType/:sourceId", wrapper.ReleaseHold, options.OperationMiddlewares["releaseHold"]...)
 	router.GET(options.BaseURL+"/v1/usage", wrapper.GetUsage, options.OperationMiddlewares["getUsage"]...)
 	router.GET(options.BaseURL+"/v1/timeline", wrapper.GetTimeline, options.OperationMiddlewares["getTimeline"]...)
+	router.GET(options.BaseURL+"/v1/resolve", wrapper.ResolveTenant, options.OperationMiddlewares["resolveTenant"]...)
 	router.GET(options.BaseURL+"/v1/admin/tenants/:tenantId", wrapper.GetTenant, options.OperationMiddlewares["getTenant"]...)
 	router.PUT(options.BaseURL+"/v1/admin/tenants/:tenantId", wrapper.PutTenant, options.OperationMiddlewares["putTenant"]...)
 	router.PUT(options.BaseURL+"/v1/admin/tenants/:tenantId/plan", wrapper.PutPlan, options.OperationMiddlewares["putPlan"]...)
 	router.DELETE(options.BaseURL+"/v1/admin/tenants/:tenantId/limits/:limit", wrapper.RemoveLimit, options.OperationMiddlewares["removeLimit"]...)
 	router.PUT(options.BaseURL+"/v1/admin/tenants/:tenantId/limits/:limit", wrapper.PutLimit, options.OperationMiddlewares["putLimit"]...)
+	router.PUT(options.BaseURL+"/v1/admin/tenants/:tenantId/status", wrapper.PutStatus, options.OperationMiddlewares["putStatus"]...)
+	router.GET(options.BaseURL+"/v1/admin/tenants/:tenantId/hosts", wrapper.ListHosts, options.OperationMiddlewares["listHosts"]...)
+	router.POST(options.BaseURL+"/v1/admin/tenants/:tenantId/hosts/:host/verify", wrapper.VerifyHost, options.OperationMiddlewares["verifyHost"]...)
+	router.POST(options.BaseURL+"/v1/admin/names/:kind/:name/free", wrapper.FreeName, options.OperationMiddlewares["freeName"]...)
 	router.GET(options.BaseURL+"/v1/admin/keys", wrapper.ListKeys, options.OperationMiddlewares["listKeys"]...)
 	router.POST(options.BaseURL+"/v1/admin/keys", wrapper.CreateKey, options.OperationMiddlewares["createKey"]...)
 	router.DELETE(options.BaseURL+"/v1/admin/keys/:id", wrapper.RevokeKey, options.OperationMiddlewares["revokeKey"]...)

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"time"
 
 	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/event"
@@ -44,6 +45,11 @@ type Keys struct {
 // KeyLister lists API keys, and up to which position. Errors: *invalid.Error.
 type KeyLister interface {
 	Keys(ctx context.Context, limit int, cursor string) (Keys, eventstore.Position, error)
+}
+
+// KeyUses remembers when keys were used last. It is called with every request, so it must be quick.
+type KeyUses interface {
+	Used(id event.KeyID, at time.Time)
 }
 
 // Positions knows how far the reads are.

@@ -104,15 +104,15 @@ func problemOf(err error) *problem {
 		p.errors = []invalid.Field{{Pointer: "/eventType", Code: codeUnknownEventType, Detail: "no meter counts this event type"}}
 		return p
 	case errors.Is(err, tenant.ErrRequired):
-		return refuse(codeTenantRequired, "Name the tenant: with X-Tenant-Id, or in the event.")
+		return refuse(codeTenantRequired, "Name the tenant: with X-Tenant-Id, by the host or the path, or in the event.")
 	case errors.Is(err, tenant.ErrConflict):
-		return refuse(codeTenantConflict, "X-Tenant-Id, X-Tenant-Switch and the event must name the same tenant.")
+		return refuse(codeTenantConflict, "X-Tenant-Id, X-Tenant-Switch, the host, the path and the event must name the same tenant, where they name one.")
 	case errors.Is(err, tenant.ErrMismatch):
-		return refuse(codeTenantMismatch, "A tenant key can only name its own tenant.")
+		return refuse(codeTenantMismatch, "A tenant key can only name its own tenant, also by the host and the path.")
 	case errors.Is(err, tenant.ErrUnknown):
 		return refuse(codeUnknownTenant, "The tenant that the request names does not exist.")
 	case errors.Is(err, tenant.ErrUnknownKey):
-		return refuse(codeUnauthorized, "The API key is unknown or revoked.")
+		return refuse(codeUnauthorized, "The API key is unknown, revoked or expired.")
 	case errors.Is(err, app.ErrNotFound):
 		return refuse(codeNotFound, err.Error())
 	case errors.Is(err, app.ErrConflict):
@@ -198,7 +198,7 @@ func (s *Server) fail(c echo.Context, err error) {
 	switch p.status {
 	case http.StatusUnauthorized:
 		h.Set("WWW-Authenticate", `Bearer realm="tollgate"`)
-	case http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+	case http.StatusServiceUnavailable, http.StatusGatewayTimeout, http.StatusTooManyRequests:
 		h.Set(headerRetryAfter, "1")
 	case http.StatusRequestTimeout, http.StatusRequestEntityTooLarge:
 		h.Set("Connection", "close") // the rest of the body is not read

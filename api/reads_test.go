@@ -107,7 +107,7 @@ func TestTenants(t *testing.T) {
 	}
 	a := put("t%2F1", `{"name":"Acme","timeZone":"Europe/Berlin","currency":"EUR","hosts":["Acme.Product.com."],"slug":"acme"}`)
 	require.Equal(t, http.StatusOK, a.Code, a.Body)
-	const want = `{"tenantId":"t/1","name":"Acme","timeZone":"Europe/Berlin","currency":"EUR","hosts":["acme.product.com"],"slug":"acme"}`
+	const want = `{"tenantId":"t/1","name":"Acme","timeZone":"Europe/Berlin","currency":"EUR","hosts":["acme.product.com"],"slug":"acme","status":"active","statusReason":null}`
 	assert.JSONEq(t, want, a.Body.String())
 	at := a.Header().Get("Tollgate-Position")
 	require.NotEmpty(t, at)
@@ -117,11 +117,12 @@ func TestTenants(t *testing.T) {
 	assert.JSONEq(t, want, got.Body.String())
 	assert.Equal(t, at, got.Header().Get("Tollgate-Position"))
 
-	// What GET answers can be sent back, without the id; it changes nothing.
-	same := put("t%2F1", strings.Replace(want, `"tenantId":"t/1",`, "", 1))
+	// What GET answers can be sent back, without the id and the status; it changes nothing.
+	same := put("t%2F1", strings.NewReplacer(`"tenantId":"t/1",`, "", `,"status":"active","statusReason":null`, "").Replace(want))
+	require.Equal(t, http.StatusOK, same.Code, same.Body)
 	assert.Equal(t, at, same.Header().Get("Tollgate-Position"))
 
-	assert.JSONEq(t, `{"tenantId":"t2","name":"t2","timeZone":"UTC","currency":"USD","hosts":[],"slug":null}`, put("t2", `{"slug":null}`).Body.String())
+	assert.JSONEq(t, `{"tenantId":"t2","name":"t2","timeZone":"UTC","currency":"USD","hosts":[],"slug":null,"status":"active","statusReason":null}`, put("t2", `{"slug":null}`).Body.String())
 	for _, bad := range []string{`{"hosts":"x"}`, `{"hosts":[1]}`, `{"hosts":["127.0.0.1"]}`, `{"name":"a\u0000"}`, `{"Name":"a"}`, `{"currency":"eur"}`, `{"name":1}`, `[]`} {
 		assert.Equal(t, http.StatusBadRequest, put("t2", bad).Code, bad)
 	}
@@ -133,14 +134,14 @@ func TestKeys(t *testing.T) {
 	h := newHouse(t)
 	h.reads.keys = api.Keys{Items: []tenant.Key{
 		{ID: "key_1", Kind: tenant.Scoped, Tenant: "acme", Name: "backend", CreatedAt: clock},
-		{ID: "key_2", Kind: tenant.Admin, Name: "ops", CreatedAt: clock, RevokedAt: clock.Add(time.Hour)},
+		{ID: "key_2", Kind: tenant.Admin, Name: "ops", CreatedAt: clock, RevokedAt: clock.Add(time.Hour), ExpiresAt: clock.Add(2 * time.Hour), LastUsed: clock.Add(time.Minute)},
 	}, NextCursor: "more"}
 	a := h.do(request{method: "GET", path: "/v1/admin/keys", key: h.admin})
 	require.Equal(t, http.StatusOK, a.Code)
 	assert.Equal(t, "0-3", a.Header().Get("Tollgate-Position"))
 	assert.JSONEq(t, `{"items":[
-		{"id":"key_1","kind":"tenant","tenantId":"acme","name":"backend","createdAt":"2026-04-05T10:31:00.000Z","revokedAt":null},
-		{"id":"key_2","kind":"admin","tenantId":null,"name":"ops","createdAt":"2026-04-05T10:31:00.000Z","revokedAt":"2026-04-05T11:31:00.000Z"}],"nextCursor":"more"}`, a.Body.String())
+		{"id":"key_1","kind":"tenant","tenantId":"acme","name":"backend","createdAt":"2026-04-05T10:31:00.000Z","expiresAt":null,"lastUsedAt":null,"revokedAt":null},
+		{"id":"key_2","kind":"admin","tenantId":null,"name":"ops","createdAt":"2026-04-05T10:31:00.000Z","expiresAt":"2026-04-05T12:31:00.000Z","lastUsedAt":"2026-04-05T10:32:00.000Z","revokedAt":"2026-04-05T11:31:00.000Z"}],"nextCursor":"more"}`, a.Body.String())
 	for _, bad := range []string{`{"kind":"root","name":"x"}`, `{"kind":"service","name":""}`, `{"kind":"tenant","name":"x"}`, `{"kind":"admin","tenantId":"acme","name":"x"}`, `{}`, `{"kind":"admin","name":"x","key":"mine"}`} {
 		assert.Equal(t, http.StatusBadRequest, h.do(request{"POST", "/v1/admin/keys", h.admin, []string{"Content-Type", "application/json"}, bad}).Code, bad)
 	}

@@ -68,7 +68,8 @@ func TestEveryRouteNeedsAKey(t *testing.T) {
 		method, path, _ := strings.Cut(route, " ")
 		isOpen := slices.Contains(open, path)
 		assert.Equal(t, isOpen, o.Security != nil && len(*o.Security) == 0, route)
-		path = strings.NewReplacer("{eventType}", "tokens_spent", "{sourceId}", "x", "{tenantId}", "acme", "{id}", "x", "{limit}", "x").Replace(path)
+		path = strings.NewReplacer("{eventType}", "tokens_spent", "{sourceId}", "x", "{tenantId}", "acme", "{id}", "x", "{limit}", "x",
+			"{host}", "acme.example", "{kind}", "slug", "{name}", "acme").Replace(path)
 		for _, key := range []string{"", "tg_admin_wrong"} {
 			a := h.do(request{method: method, path: path, key: key})
 			if isOpen {
@@ -78,11 +79,18 @@ func TestEveryRouteNeedsAKey(t *testing.T) {
 				assert.Equal(t, unauthorised, a.code(), route)
 			}
 		}
-		if strings.HasPrefix(path, "/v1/admin/") {
+		switch {
+		case isOpen:
+		case strings.HasPrefix(path, "/v1/admin/"):
 			for _, key := range []string{h.acme, h.service} {
 				assert.Equal(t, http.StatusForbidden, h.do(request{method: method, path: path, key: key}).Code, route)
 			}
-		} else if !isOpen {
+		case path == "/v1/resolve": // about any tenant, for those who may act for any
+			assert.Equal(t, "forbidden", h.do(request{method: method, path: path, key: h.acme}).code())
+			for _, key := range []string{h.service, h.admin} {
+				assert.Equal(t, "tenant_required", h.do(request{method: method, path: path, key: key}).code())
+			}
+		default:
 			a := h.do(request{method: method, path: path, key: h.acme, headers: []string{"X-Tenant-Id", "other", "Content-Type", "application/json"}, body: usageEvent("x")})
 			assert.Equal(t, "tenant_mismatch", a.code(), route)
 			a = h.do(request{method: method, path: path, key: h.admin, headers: []string{"Content-Type", "application/json"}, body: usageEvent("x")})

@@ -13,7 +13,7 @@ import (
 	"github.com/pressly/goose/v3/lock"
 )
 
-//go:embed *.sql
+//go:embed 0*.sql
 var files embed.FS
 
 // ReadModels holds the tables of each read model, by file name <read model>.sql. They are created once per generation,
@@ -28,16 +28,19 @@ func ReadModel(name string) (string, error) {
 	return string(b), err
 }
 
-// Up brings the database to the newest schema. Several processes may call it at once: a session lock lets one work and
-// the others wait.
+// Up brings the database to the newest schema, with the roles that work on it. Several processes may call it at once: a
+// session lock lets one work and the others wait.
 func Up(ctx context.Context, databaseURL string) error {
 	config, err := pgx.ParseConfig(databaseURL)
 	if err != nil {
 		return fmt.Errorf("parse database URL: %w", err)
 	}
+	if err := ensureRoles(ctx, config); err != nil {
+		return fmt.Errorf("make the database's roles: %w", err)
+	}
 	db := stdlib.OpenDB(*config)
 	defer func() { _ = db.Close() }()
-	locker, err := lock.NewPostgresSessionLocker()
+	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 300)) // a look each second, for five minutes
 	if err != nil {
 		return fmt.Errorf("migration lock: %w", err)
 	}

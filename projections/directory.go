@@ -63,8 +63,36 @@ type OverrideRow struct {
 	ChangedAt time.Time
 }
 
-// DirectoryChange is what a range of events changes in the directory: at most one row for each tenant, key, assignment and
-// override, sorted by id. A row replaces an older revision and never a newer one, so the order in which partitions arrive is of no
+// StatusRow is a tenant's latest status.
+type StatusRow struct {
+	Tenant    event.TenantID
+	Status    tenant.Status
+	Reason    string
+	Revision  eventstore.Revision // of the tenant's stream
+	ChangedAt time.Time
+	By        event.Actor
+}
+
+// ProofRow is the latest verification of a tenant's host.
+type ProofRow struct {
+	tenant.HostProof
+	Tenant     event.TenantID
+	Revision   eventstore.Revision // of the tenant's stream
+	VerifiedAt time.Time
+	By         event.Actor
+}
+
+// NameRow is who has a name.
+type NameRow struct {
+	tenant.Name
+	tenant.Holding
+	Revision  eventstore.Revision // of the name's stream
+	ChangedAt time.Time
+	By        event.Actor
+}
+
+// DirectoryChange is what a range of events changes in the directory: at most one row for each thing,
+// sorted by id. A row replaces an older revision and never a newer one, so the order in which partitions arrive is of no
 // importance.
 type DirectoryChange struct {
 	Tenants     []TenantRow
@@ -73,13 +101,16 @@ type DirectoryChange struct {
 	Catalog     *CatalogRow
 	Assignments []AssignmentRow
 	Overrides   []OverrideRow
+	Statuses    []StatusRow
+	Proofs      []ProofRow
+	Names       []NameRow
 	Last        eventstore.Position // of the last event that changes something
 }
 
 // IsEmpty reports that nothing changes; nearly all ranges are like that.
 func (c DirectoryChange) IsEmpty() bool {
 	return len(c.Tenants) == 0 && len(c.Keys) == 0 && len(c.Revocations) == 0 && c.Catalog == nil &&
-		len(c.Assignments) == 0 && len(c.Overrides) == 0
+		len(c.Assignments) == 0 && len(c.Overrides) == 0 && len(c.Statuses) == 0 && len(c.Proofs) == 0 && len(c.Names) == 0
 }
 
 // FoldDirectory reads what changes from events.
@@ -90,6 +121,9 @@ func FoldDirectory(events []Event) DirectoryChange {
 		revoked = map[event.KeyID]Revocation{}
 		plans   = map[assignmentKey]AssignmentRow{}
 		limits  = map[overrideKey]OverrideRow{}
+		states  = map[event.TenantID]StatusRow{}
+		proofs  = map[proofKey]ProofRow{}
+		names   = map[tenant.Name]NameRow{}
 		change  DirectoryChange
 	)
 	override := func(r *eventstore.Recorded, o tenant.Override, removed bool) {
@@ -102,7 +136,8 @@ func FoldDirectory(events []Event) DirectoryChange {
 		r := &events[i].Recorded
 		switch events[i].Payload.(type) {
 		case event.TenantDefined, event.KeyCreated, event.KeyRevoked, event.CatalogApplied,
-			event.PlanAssigned, event.LimitOverridden, event.LimitOverrideRemoved:
+			event.PlanAssigned, event.LimitOverridden, event.LimitOverrideRemoved,
+			event.TenantStatusChanged, event.HostVerified, event.NameClaimed, event.NameReleased, event.NameFreed:
 			change.Last = r.Position
 		}
 		switch e := events[i].Payload.(type) {
@@ -116,7 +151,7 @@ func FoldDirectory(events []Event) DirectoryChange {
 			}
 		case event.KeyCreated:
 			row := KeyRow{
-				Key: tenant.Key{ID: e.ID, Kind: tenant.KeyKind(e.Kind), Tenant: e.Tenant, Name: e.Name, CreatedAt: r.RecordedAt},
+				Key: tenant.Key{ID: e.ID, Kind: tenant.KeyKind(e.Kind), Tenant: e.Tenant, Name: e.Name, CreatedAt: r.RecordedAt, ExpiresAt: e.ExpiresAt},
 				By:  e.By,
 			}
 			copy(row.Hash[:], e.Hash)
@@ -139,6 +174,15 @@ func FoldDirectory(events []Event) DirectoryChange {
 			override(r, tenant.OverrideOf(e), false)
 		case event.LimitOverrideRemoved:
 			override(r, tenant.Override{Limit: catalog.LimitKey(e.Limit), By: e.By}, true)
+		case event.TenantStatusChanged: // from here on the last of a stream wins: ranges are in order, and streams in one partition
+			states[e.Tenant] = StatusRow{Tenant: e.Tenant, Status: tenant.Status(e.Status), Reason: e.Reason, Revision: r.Revision, ChangedAt: r.RecordedAt, By: e.By}
+		case event.HostVerified:
+			proofs[proofKey{e.Tenant, e.Host}] = ProofRow{HostProof: tenant.HostProof{Host: e.Host, Claim: e.Claim}, Tenant: e.Tenant,
+				Revision: r.Revision, VerifiedAt: r.RecordedAt, By: e.By}
+		case event.NameClaimed, event.NameReleased, event.NameFreed:
+			n, by, _ := tenant.NameIn(e)
+			holding, _ := tenant.HoldingAfter(e, r.Revision)
+			names[n] = NameRow{Name: n, Holding: holding, Revision: r.Revision, ChangedAt: r.RecordedAt, By: by}
 		}
 	}
 	change.Tenants = slices.SortedFunc(maps.Values(tenants), func(a, b TenantRow) int { return cmp.Compare(a.ID, b.ID) })
@@ -150,7 +194,19 @@ func FoldDirectory(events []Event) DirectoryChange {
 	change.Overrides = slices.SortedFunc(maps.Values(limits), func(a, b OverrideRow) int {
 		return cmp.Or(cmp.Compare(a.Tenant, b.Tenant), cmp.Compare(a.Limit, b.Limit))
 	})
+	change.Statuses = slices.SortedFunc(maps.Values(states), func(a, b StatusRow) int { return cmp.Compare(a.Tenant, b.Tenant) })
+	change.Proofs = slices.SortedFunc(maps.Values(proofs), func(a, b ProofRow) int {
+		return cmp.Or(cmp.Compare(a.Tenant, b.Tenant), cmp.Compare(a.Host, b.Host))
+	})
+	change.Names = slices.SortedFunc(maps.Values(names), func(a, b NameRow) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name.Name, b.Name.Name))
+	})
 	return change
+}
+
+type proofKey struct {
+	tenant event.TenantID
+	host   string
 }
 
 type assignmentKey struct {

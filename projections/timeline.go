@@ -26,7 +26,7 @@ const (
 	KindLimit      Kind = "limit"    // a tenant's own maximum
 	KindDecision   Kind = "decision" // of a check
 	KindHold       Kind = "hold"
-	kindCatalog    Kind = "catalog" // of no tenant, so on no timeline
+	kindCatalog    Kind = "catalog" // of the installation, so on no timeline
 )
 
 // kindNumbers are the kinds in the read model. Numbers are never reused.
@@ -98,7 +98,7 @@ func about(payload any) (Kind, subject) {
 		return KindPlan, subject{}
 	case event.LimitOverridden, event.LimitOverrideRemoved:
 		return KindLimit, subject{}
-	case event.TenantDefined:
+	case event.TenantDefined, event.TenantStatusChanged, event.HostVerified:
 		return KindTenant, subject{}
 	case event.KeyCreated, event.KeyRevoked:
 		return KindKey, subject{}
@@ -204,15 +204,30 @@ func Describe(e Event) Item {
 	case event.TenantDefined:
 		item.Summary = fmt.Sprintf("%s was set up by %s: time zone %s, currency %s%s.", p.Name, actor(p.By), p.TimeZone, p.Currency, hosts(p.Hosts))
 		item.Data = object("name", p.Name, "timeZone", p.TimeZone, "currency", p.Currency, "hosts", p.Hosts, "slug", p.Slug, "by", p.By)
+	case event.TenantStatusChanged:
+		item.Summary = fmt.Sprintf("The workspace was made %s by %s: %s", p.Status, actor(p.By), sentence(p.Reason))
+		item.Data = object("status", p.Status, "reason", p.Reason, "by", p.By)
+	case event.HostVerified:
+		item.Summary = fmt.Sprintf("Host %s was verified by its DNS for %s.", p.Host, actor(p.By))
+		item.Data = object("host", p.Host, "by", p.By)
 	case event.KeyCreated:
 		item.Summary = fmt.Sprintf("API key %q was created by %s.", p.Name, actor(p.By))
-		item.Data = object("id", p.ID, "kind", p.Kind, "name", p.Name, "by", p.By)
+		item.Data = object("id", p.ID, "kind", p.Kind, "name", p.Name, "expiresAt", optional(p.ExpiresAt), "by", p.By)
 	case event.KeyRevoked:
 		item.Summary = fmt.Sprintf("API key %s was revoked by %s.", p.ID, actor(p.By))
 		item.Data = object("id", p.ID, "by", p.By)
 	case event.AdminSwitched:
 		item.Summary = fmt.Sprintf("An administrator (%s) acted in this workspace: %s", actor(p.By), sentence(p.Reason))
 		item.Data = object("reason", p.Reason, "by", p.By)
+	case event.NameClaimed:
+		item.Summary = fmt.Sprintf("The %s %s was claimed for %s by %s.", p.Kind, p.Name, p.Tenant, actor(p.By))
+		item.Data = object("kind", p.Kind, "name", p.Name, "tenantId", p.Tenant, "by", p.By)
+	case event.NameReleased:
+		item.Summary = fmt.Sprintf("The %s %s is no longer used by %s; %s took it out.", p.Kind, p.Name, p.Tenant, actor(p.By))
+		item.Data = object("kind", p.Kind, "name", p.Name, "tenantId", p.Tenant, "by", p.By)
+	case event.NameFreed:
+		item.Summary = fmt.Sprintf("The %s %s was freed by %s: %s", p.Kind, p.Name, actor(p.By), sentence(p.Reason))
+		item.Data = object("kind", p.Kind, "name", p.Name, "reason", p.Reason, "by", p.By)
 	case event.CatalogApplied:
 		item.Summary = fmt.Sprintf("The catalog was changed by %s.", actor(p.By))
 		item.Data = object("by", p.By)

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/money"
 )
@@ -42,6 +43,8 @@ func why(p *event.LimitPart) string {
 		return "too many checks were denied"
 	case p.Kind == event.AbuseGuardLimit:
 		return "too many checks were denied; all are refused until " + clock(p.ResetAt)
+	case p.Limit == string(catalog.StatusLimit):
+		return "the workspace is not active"
 	case p.Kind == event.AccessLimit:
 		return "the plan does not include it"
 	case p.Kind == event.MaxLimit:

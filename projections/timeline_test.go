@@ -100,7 +100,7 @@ func TestDescribe(t *testing.T) {
 			projections.KindTenant, "Acme was set up by an operator on the command line: time zone Europe/Berlin, currency EUR, hosts a.example, b.example.",
 			`{"name":"Acme","timeZone":"Europe/Berlin","currency":"EUR","hosts":["a.example","b.example"],"slug":"","by":"cli"}`},
 		{"key", event.KeyCreated{ID: "key_2", Kind: "tenant", Tenant: "acme", Name: "backend", Hash: []byte("secret"), By: "key:key_1"}, projections.KindKey,
-			`API key "backend" was created by API key key_1.`, `{"id":"key_2","kind":"tenant","name":"backend","by":"key:key_1"}`},
+			`API key "backend" was created by API key key_1.`, `{"id":"key_2","kind":"tenant","name":"backend","expiresAt":null,"by":"key:key_1"}`},
 		{"revocation", event.KeyRevoked{ID: "key_2", Tenant: "acme", By: "cli"}, projections.KindKey,
 			"API key key_2 was revoked by an operator on the command line.", `{"id":"key_2","by":"cli"}`},
 		{"denied check", decision(false, denied), projections.KindDecision,

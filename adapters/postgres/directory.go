@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"crypto/subtle"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -27,8 +28,8 @@ const (
 		on conflict (tenant_id) do update set revision = excluded.revision, name = excluded.name, time_zone = excluded.time_zone,
 			currency = excluded.currency, hosts = excluded.hosts, slug = excluded.slug, defined_at = excluded.defined_at, defined_by = excluded.defined_by
 		where t.revision < excluded.revision`
-	insertKey = `insert into %s.api_keys (key_id, kind, tenant_id, name, hash, created_at, created_by)
-		values ($1, $2, $3, $4, $5, $6, $7) on conflict (key_id) do nothing`
+	insertKey = `insert into %s.api_keys (key_id, kind, tenant_id, name, hash, created_at, created_by, expires_at)
+		values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (key_id) do nothing`
 	revokeKey     = `update %s.api_keys set revoked_at = $2, revoked_by = $3 where key_id = $1 and revoked_at is null`
 	upsertCatalog = `insert into %s.catalogs as t (revision, catalog, applied_at, applied_by, plan_versions) values ($1, $2, $3, $4, $5)
 		on conflict (only_row) do update set revision = excluded.revision, catalog = excluded.catalog,
@@ -45,6 +46,21 @@ const (
 		on conflict (tenant_id, limit_key) do update set revision = excluded.revision, removed = excluded.removed, max = excluded.max,
 			valid_from = excluded.valid_from, valid_until = excluded.valid_until, reason = excluded.reason,
 			changed_at = excluded.changed_at, changed_by = excluded.changed_by
+		where t.revision < excluded.revision`
+	upsertStatus = `insert into %s.tenant_statuses as t (tenant_id, revision, status, reason, changed_at, changed_by)
+		values ($1, $2, $3, $4, $5, $6)
+		on conflict (tenant_id) do update set revision = excluded.revision, status = excluded.status, reason = excluded.reason,
+			changed_at = excluded.changed_at, changed_by = excluded.changed_by
+		where t.revision < excluded.revision`
+	upsertProof = `insert into %s.host_proofs as t (tenant_id, host, revision, claim, verified_at, verified_by)
+		values ($1, $2, $3, $4, $5, $6)
+		on conflict (tenant_id, host) do update set revision = excluded.revision, claim = excluded.claim,
+			verified_at = excluded.verified_at, verified_by = excluded.verified_by
+		where t.revision < excluded.revision`
+	upsertName = `insert into %s.tenant_names as t (kind, name, revision, holder, claim, released, changed_at, changed_by)
+		values ($1, $2, $3, $4, $5, $6, $7, $8)
+		on conflict (kind, name) do update set revision = excluded.revision, holder = excluded.holder, claim = excluded.claim,
+			released = excluded.released, changed_at = excluded.changed_at, changed_by = excluded.changed_by
 		where t.revision < excluded.revision`
 	upsertChange = `insert into %s.directory_changes as t (partition, position) values ($1, $2)
 		on conflict (partition) do update set position = excluded.position where t.position < excluded.position`
@@ -80,7 +96,7 @@ func writeDirectory(ctx context.Context, tx pgx.Tx, schema string, change projec
 	}
 	for i := range change.Keys {
 		k := &change.Keys[i]
-		b.Queue(inSchema(insertKey, schema), string(k.ID), string(k.Kind), string(k.Tenant), k.Name, k.Hash[:], k.CreatedAt, string(k.By))
+		b.Queue(inSchema(insertKey, schema), string(k.ID), string(k.Kind), string(k.Tenant), k.Name, k.Hash[:], k.CreatedAt, string(k.By), orNull(k.ExpiresAt))
 	}
 	for _, k := range change.Revocations {
 		b.Queue(inSchema(revokeKey, schema), string(k.ID), k.At, string(k.By))
@@ -103,6 +119,18 @@ func writeDirectory(ctx context.Context, tx pgx.Tx, schema string, change projec
 		o := &change.Overrides[i]
 		b.Queue(inSchema(upsertOverride, schema), string(o.Tenant), string(o.Limit), int64(o.Revision), o.Removed, o.Max.String(),
 			orNull(o.From), orNull(o.Until), o.Reason, o.ChangedAt, string(o.By))
+	}
+	for i := range change.Statuses {
+		r := &change.Statuses[i]
+		b.Queue(inSchema(upsertStatus, schema), string(r.Tenant), int64(r.Revision), string(r.Status), r.Reason, r.ChangedAt, string(r.By))
+	}
+	for i := range change.Proofs {
+		r := &change.Proofs[i]
+		b.Queue(inSchema(upsertProof, schema), string(r.Tenant), r.Host, int64(r.Revision), int64(r.Claim), r.VerifiedAt, string(r.By))
+	}
+	for i := range change.Names {
+		r := &change.Names[i]
+		b.Queue(inSchema(upsertName, schema), string(r.Kind), r.Name.Name, int64(r.Revision), string(r.Tenant), int64(r.Claim), r.Released, r.ChangedAt, string(r.By))
 	}
 	b.Queue(inSchema(upsertChange, schema), change.Last.Partition, pack(change.Last))
 	return tx.SendBatch(ctx, b).Close()
@@ -130,15 +158,21 @@ func (r *ReadModels) Tenant(ctx context.Context, id event.TenantID) (tenant.Tena
 	}
 	at, err := r.read(ctx, projections.DirectoryModel, id, func(b *pgx.Batch, schema string) {
 		found = false
-		b.Queue(inSchema(`select tenant_id, name, time_zone, currency, hosts, slug from %s.tenants where tenant_id = $1`, schema), string(id)).
+		b.Queue(inSchema(`select t.tenant_id, t.name, t.time_zone, t.currency, t.hosts, t.slug, coalesce(s.status, $2), coalesce(s.reason, '')
+			from %s.tenants t left join %s.tenant_statuses s on s.tenant_id = t.tenant_id where t.tenant_id = $1`, schema), string(id), string(tenant.Active)).
 			Query(func(rows pgx.Rows) error {
 				for rows.Next() {
 					found = true
-					if err := rows.Scan(&t.ID, &t.Name, &t.TimeZone, &t.Currency, &t.Hosts, &t.Slug); err != nil {
+					if err := rows.Scan(&t.ID, &t.Name, &t.TimeZone, &t.Currency, &t.Hosts, &t.Slug, &t.Status, &t.Reason); err != nil {
 						return err
 					}
 				}
 				return rows.Err()
+			})
+		b.Queue(inSchema(`select host, claim from %s.host_proofs where tenant_id = $1 order by host`, schema), string(id)).
+			Query(func(rows pgx.Rows) (err error) {
+				t.Proofs, err = pgx.CollectRows(rows, pgx.RowToStructByPos[tenant.HostProof])
+				return err
 			})
 	})
 	if err == nil && !found {
@@ -147,20 +181,36 @@ func (r *ReadModels) Tenant(ctx context.Context, id event.TenantID) (tenant.Tena
 	return t, at, err
 }
 
-const keyColumns = `key_id, kind, tenant_id, name, created_at, revoked_at`
+// Holding returns who has a name, and the position that the answer reflects.
+func (r *ReadModels) Holding(ctx context.Context, n tenant.Name) (h tenant.Holding, at eventstore.Position, err error) {
+	at, err = r.read(ctx, projections.DirectoryModel, "", func(b *pgx.Batch, schema string) {
+		h = tenant.Holding{}
+		b.Queue(inSchema(`select holder, claim, released from %s.tenant_names where kind = $1 and name = $2`, schema), string(n.Kind), n.Name).
+			Query(func(rows pgx.Rows) error {
+				for rows.Next() {
+					if err := rows.Scan(&h.Tenant, &h.Claim, &h.Released); err != nil {
+						return err
+					}
+				}
+				return rows.Err()
+			})
+	})
+	return h, at, err
+}
 
-func scanKey(rows pgx.Rows) (k tenant.Key, err error) {
-	var revoked *time.Time
-	err = rows.Scan(&k.ID, &k.Kind, &k.Tenant, &k.Name, &k.CreatedAt, &revoked)
-	k.CreatedAt = k.CreatedAt.UTC()
-	if revoked != nil {
-		k.RevokedAt = revoked.UTC()
-	}
+const keyColumns = `key_id, kind, tenant_id, name, created_at, revoked_at, expires_at`
+
+// scanKey reads keyColumns, and more after them.
+func scanKey(rows pgx.Rows, more ...any) (k tenant.Key, err error) {
+	var revoked, expires *time.Time
+	err = rows.Scan(append([]any{&k.ID, &k.Kind, &k.Tenant, &k.Name, &k.CreatedAt, &revoked, &expires}, more...)...)
+	k.CreatedAt, k.RevokedAt, k.ExpiresAt = k.CreatedAt.UTC(), orZero(revoked), orZero(expires)
 	return k, err
 }
 
-// KeyByHash returns the valid API key with this hash, and the position that the answer reflects. Error:
-// tenant.ErrUnknownKey, wrapped, where there is none or it is revoked.
+// KeyByHash returns the API key with this hash, and the position that the answer reflects. It is found by its id, which is a
+// part of the hash, and the whole is compared in constant time. Error: tenant.ErrUnknownKey, wrapped, where there is none or
+// it is revoked.
 func (r *ReadModels) KeyByHash(ctx context.Context, hash tenant.Hash) (tenant.Key, eventstore.Position, error) {
 	var (
 		k     tenant.Key
@@ -168,19 +218,20 @@ func (r *ReadModels) KeyByHash(ctx context.Context, hash tenant.Hash) (tenant.Ke
 	)
 	at, err := r.read(ctx, projections.DirectoryModel, "", func(b *pgx.Batch, schema string) {
 		found = false
-		b.Queue(inSchema(`select `+keyColumns+` from %s.api_keys where hash = $1 and revoked_at is null order by created_at limit 1`, schema), hash[:]).
+		b.Queue(inSchema(`select `+keyColumns+`, hash from %s.api_keys where key_id = $1 and revoked_at is null`, schema), string(hash.KeyID())).
 			Query(func(rows pgx.Rows) (err error) {
 				for rows.Next() {
-					found = true
-					if k, err = scanKey(rows); err != nil {
+					var kept []byte
+					if k, err = scanKey(rows, &kept); err != nil {
 						return err
 					}
+					found = subtle.ConstantTimeCompare(kept, hash[:]) == 1
 				}
 				return rows.Err()
 			})
 	})
 	if err == nil && !found {
-		err = fmt.Errorf("look up an API key: %w", tenant.ErrUnknownKey)
+		return tenant.Key{}, at, fmt.Errorf("look up an API key: %w", tenant.ErrUnknownKey)
 	}
 	return k, at, err
 }
@@ -208,15 +259,17 @@ func (r *ReadModels) Keys(ctx context.Context, limit int, from string) (keys []t
 	}
 	at, err = r.read(ctx, projections.DirectoryModel, "", func(b *pgx.Batch, schema string) {
 		keys, next = nil, ""
-		b.Queue(inSchema(`select `+keyColumns+` from %s.api_keys
+		b.Queue(inSchema(`select `+keyColumns+`, (select u.last_used_at from key_uses u where u.key_id = k.key_id) from %s.api_keys k
 			where $1::timestamptz is null or (created_at, key_id) < ($1, $2)
 			order by created_at desc, key_id desc limit $3`, schema), after, c.ID, limit+1).
 			Query(func(rows pgx.Rows) error {
 				for rows.Next() {
-					k, err := scanKey(rows)
+					var used *time.Time
+					k, err := scanKey(rows, &used)
 					if err != nil {
 						return err
 					}
+					k.LastUsed = orZero(used)
 					if len(keys) == limit {
 						last := keys[limit-1]
 						next = newCursor(scope, keyCursor{last.CreatedAt.UnixMicro(), string(last.ID)})
@@ -294,7 +347,7 @@ func (r *ReadModels) Subscription(ctx context.Context, id event.TenantID) (s ten
 // PlansInUse lists, in order, the plans that a tenant has at an instant or will have: those of the assignments that no later
 // one has replaced by then.
 func (r *ReadModels) PlansInUse(ctx context.Context, at time.Time) (plans []catalog.PlanKey, err error) {
-	_, err = r.read(ctx, projections.DirectoryModel, "", func(b *pgx.Batch, schema string) {
+	err = r.readAll(ctx, projections.DirectoryModel, func(b *pgx.Batch, schema string) {
 		b.Queue(inSchema(`select distinct plan collate "C" as plan from %s.plan_assignments a where not exists (
 				select from %s.plan_assignments later
 				where later.tenant_id = a.tenant_id and later.effective_at > a.effective_at and later.effective_at <= $1)
@@ -315,12 +368,7 @@ func scanOverride(rows pgx.Rows) (o tenant.Override, err error) {
 	if err := rows.Scan(&o.Limit, &most, &from, &until, &o.Reason, &o.By); err != nil {
 		return o, err
 	}
-	if from != nil {
-		o.From = from.UTC()
-	}
-	if until != nil {
-		o.Until = until.UTC()
-	}
+	o.From, o.Until = orZero(from), orZero(until)
 	o.Max, err = money.ParseNumber(most)
 	return o, err
 }
@@ -331,4 +379,12 @@ func orNull(t time.Time) *time.Time {
 		return nil
 	}
 	return &t
+}
+
+// orZero is the opposite of orNull, in UTC.
+func orZero(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return t.UTC()
 }

@@ -31,6 +31,7 @@ const (
 	cachedTenants       = 20_000
 	cachedKeys          = 20_000
 	cachedSubscriptions = 20_000
+	cachedNames         = 20_000
 )
 
 // Directory answers every request's questions (whose key, which tenant and plan, which catalog) from memory.
@@ -40,6 +41,7 @@ type Directory struct {
 	keys          *cache[tenant.Hash, tenant.Key]
 	catalogs      *cache[struct{}, app.Catalog]
 	subscriptions *cache[event.TenantID, tenant.Subscription]
+	names         *cache[tenant.Name, tenant.Holding]
 	freshness     *freshness
 }
 
@@ -54,9 +56,6 @@ func NewDirectory(r *ReadModels) *Directory {
 	}, tenant.ErrUnknown)
 	d.keys = newCache(cachedKeys, func(ctx context.Context, h tenant.Hash) (tenant.Key, error) {
 		k, _, err := r.KeyByHash(ctx, h)
-		if err == nil && !k.RevokedAt.IsZero() {
-			err = tenant.ErrUnknownKey
-		}
 		return k, err
 	}, tenant.ErrUnknownKey)
 	d.catalogs = newCache(1, func(ctx context.Context, _ struct{}) (app.Catalog, error) {
@@ -66,6 +65,10 @@ func NewDirectory(r *ReadModels) *Directory {
 	d.subscriptions = newCache(cachedSubscriptions, func(ctx context.Context, id event.TenantID) (tenant.Subscription, error) {
 		s, _, err := r.Subscription(ctx, id)
 		return s, err
+	}, nil)
+	d.names = newCache(cachedNames, func(ctx context.Context, n tenant.Name) (tenant.Holding, error) {
+		h, _, err := r.Holding(ctx, n)
+		return h, err
 	}, nil)
 	d.freshness = &freshness{version: r.DirectoryVersion, changed: d.forget, now: time.Now}
 	return d
@@ -95,6 +98,12 @@ func (d *Directory) Subscription(ctx context.Context, id event.TenantID) (tenant
 	return d.subscriptions.get(ctx, id)
 }
 
+// Holding implements app.Directory.
+func (d *Directory) Holding(ctx context.Context, n tenant.Name) (tenant.Holding, error) {
+	d.freshness.check(ctx)
+	return d.names.get(ctx, n)
+}
+
 // PlansInUse implements app.Directory. It is not kept: who asks is about to decide on the answer.
 func (d *Directory) PlansInUse(ctx context.Context, at time.Time) ([]catalog.PlanKey, error) {
 	return d.readModels.PlansInUse(ctx, at)
@@ -114,6 +123,7 @@ func (d *Directory) forget() {
 	d.keys.forget()
 	d.catalogs.forget()
 	d.subscriptions.forget()
+	d.names.forget()
 }
 
 // freshness asks now and then whether the directory changed, once for everything that is kept of it.

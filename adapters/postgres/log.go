@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -40,6 +41,7 @@ const (
 // Log is the event store on PostgreSQL.
 type Log struct {
 	pool       *pgxpool.Pool
+	owner      *pgx.ConnConfig // see ensureLeaves
 	partitions int
 	leafSize   int64
 	types      *dictionary
@@ -68,26 +70,16 @@ var logParameters = map[string]string{
 	"jit":                                 "off",
 }
 
-// NewLogPool opens the connections of a log. They are its own, so that slow readers of anything else cannot starve an
-// append.
-func NewLogPool(ctx context.Context, url string, size int32) (*pgxpool.Pool, error) {
-	config, err := pgxpool.ParseConfig(url)
-	if err != nil {
-		return nil, fmt.Errorf("parse database URL: %w", err)
-	}
-	config.MaxConns = size
-	for name, value := range logParameters {
-		config.ConnConfig.RuntimeParams[name] = value
-	}
-	pool, err := pgxpool.NewWithConfig(ctx, config)
-	if err != nil {
-		return nil, fmt.Errorf("open the log's connections: %w", err)
-	}
-	return pool, nil
+var ownerParameters = map[string]string{
+	"application_name":  "tollgate log tables",
+	"lock_timeout":      "5s",
+	"statement_timeout": "30s",
 }
 
-// OpenLog opens the log in a migrated database, creating it with the first call ever. Close it before its pool.
-func OpenLog(ctx context.Context, pool *pgxpool.Pool, c LogConfig) (*Log, error) {
+// OpenLog opens the log in a migrated database, creating it with the first call ever. Close it before its pool, which is one
+// of NewLogPool. The url is that of the user who migrated: the owner of the log is connected to only to make the next table
+// of events, every so many million events, and serves nobody.
+func OpenLog(ctx context.Context, pool *pgxpool.Pool, url string, c LogConfig) (*Log, error) {
 	if c.Partitions == 0 {
 		c.Partitions = DefaultPartitions
 	}
@@ -100,8 +92,13 @@ func OpenLog(ctx context.Context, pool *pgxpool.Pool, c LogConfig) (*Log, error)
 	if c.Retry == 0 {
 		c.Retry = defaultRetry
 	}
-	l := &Log{pool: pool, types: newDictionary(pool)}
-	_, err := pool.Exec(ctx, `insert into log_settings (partitions, leaf_size) values ($1, $2) on conflict do nothing`, c.Partitions, c.LeafSize)
+	owner, err := pgx.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("parse database URL: %w", err)
+	}
+	maps.Copy(owner.RuntimeParams, ownerParameters)
+	l := &Log{pool: pool, owner: owner, types: newDictionary(pool)}
+	_, err = pool.Exec(ctx, `insert into log_settings (partitions, leaf_size) values ($1, $2) on conflict do nothing`, c.Partitions, c.LeafSize)
 	if err != nil {
 		return nil, fmt.Errorf("create the log: %w", err)
 	}
@@ -322,33 +319,52 @@ func (l *Log) Wait(ctx context.Context, after eventstore.Position) error {
 }
 
 // ensureLeaves creates the tables for what can follow the offset, and one more, so that an append never waits for DDL in
-// practice. A table is created apart and then attached: that does not lock out readers and writers of the others.
+// practice.
 func (l *Log) ensureLeaves(ctx context.Context, partition int, offset int64) error {
 	for n := offset / l.leafSize; n <= (offset+maxCommitEvents)/l.leafSize+1; n++ {
 		name := fmt.Sprintf("log_events_%d_%d", partition, n)
-		from, to := base(partition)+n*l.leafSize, base(partition)+(n+1)*l.leafSize
-		err := pgx.BeginFunc(ctx, l.pool, func(tx pgx.Tx) error {
-			if _, err := tx.Exec(ctx, `select pg_advisory_xact_lock($1, -1)`, lockClass); err != nil {
-				return err
-			}
-			var exists bool
-			if err := tx.QueryRow(ctx, `select to_regclass($1) is not null`, name).Scan(&exists); err != nil || exists {
-				return err
-			}
-			if _, err := tx.Exec(ctx, fmt.Sprintf(`create table %s (like log_events including all, check (position >= %d and position < %d))`, name, from, to)); err != nil {
-				return err
-			}
-			if _, err := tx.Exec(ctx, fmt.Sprintf(`alter table log_events attach partition %s for values from (%d) to (%d)`, name, from, to)); err != nil {
-				return err
-			}
-			_, err := tx.Exec(ctx, fmt.Sprintf(`create trigger append_only before update or delete or truncate on %s for each statement execute function log_is_append_only()`, name))
-			return err
-		})
+		var exists bool
+		err := l.pool.QueryRow(ctx, leafExists, name).Scan(&exists)
+		if err == nil && !exists {
+			err = l.createLeaf(ctx, name, base(partition)+n*l.leafSize, base(partition)+(n+1)*l.leafSize)
+		}
 		if err != nil {
 			return fmt.Errorf("create table %s: %w", name, err)
 		}
 	}
 	return nil
+}
+
+const leafExists = `select to_regclass($1) is not null`
+
+// createLeaf takes the log's owner. A table is created apart and then attached: that does not lock out readers and writers of
+// the others. Who goes through the parent is subject to its policies; nobody else gets in.
+func (l *Log) createLeaf(ctx context.Context, name string, from, to int64) error {
+	owner, err := pgx.ConnectConfig(ctx, l.owner)
+	if err != nil {
+		return fmt.Errorf("connect as the owner of the log: %w", err)
+	}
+	defer func() { _ = owner.Close(context.WithoutCancel(ctx)) }()
+	return pgx.BeginFunc(ctx, owner, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `select pg_advisory_xact_lock($1, -1)`, lockClass); err != nil {
+			return err
+		}
+		var exists bool
+		if err := tx.QueryRow(ctx, leafExists, name).Scan(&exists); err != nil || exists {
+			return err
+		}
+		for _, statement := range []string{
+			fmt.Sprintf(`create table %s (like log_events including all, check (position >= %d and position < %d))`, name, from, to),
+			`alter table ` + name + ` enable row level security, force row level security`,
+			fmt.Sprintf(`alter table log_events attach partition %s for values from (%d) to (%d)`, name, from, to),
+			`create trigger append_only before update or delete or truncate on ` + name + ` for each statement execute function log_is_append_only()`,
+		} {
+			if _, err := tx.Exec(ctx, statement); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // ensureFromHead creates what is missing when another process has moved the head far ahead of what this one knows.

@@ -60,11 +60,13 @@ func TestAppendProbesTheIndex(t *testing.T) {
 		}
 	}
 	c := connect(t, url)
+	_, err := c.Exec(t.Context(), "analyze log_streams, log_commits")
+	require.NoError(t, err)
 	for name, value := range postgres.LogParameters {
 		_, err := c.Exec(t.Context(), "select set_config($1, $2, false)", name, value)
 		require.NoError(t, err)
 	}
-	_, err := c.Exec(t.Context(), "analyze log_streams, log_commits")
+	_, err = c.Exec(t.Context(), "set role tollgate_log")
 	require.NoError(t, err)
 	for n, statement := range postgres.AppendStatements {
 		parameters := "bigint, bigint, int[], bytea[], bigint[], uuid[], smallint[], text[], bytea[]"

@@ -21,7 +21,7 @@ func openLog(t testing.TB, url string, c postgres.LogConfig) *postgres.Log {
 	ctx := context.Background()
 	pool, err := postgres.NewLogPool(ctx, url, 8)
 	require.NoError(t, err)
-	log, err := postgres.OpenLog(ctx, pool, c)
+	log, err := postgres.OpenLog(ctx, pool, url, c)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		log.Close()

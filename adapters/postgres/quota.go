@@ -294,8 +294,8 @@ func (a *Accounts) facts(ctx context.Context, t event.TenantID, since time.Time,
 
 // Overdue implements app.Accounts.
 func (a *Accounts) Overdue(ctx context.Context, before time.Time, most int) ([]event.TenantID, error) {
-	// Whatever generation serves: nothing depends on the answer.
-	rows, err := a.readModels.reads.Query(ctx, `select distinct tenant_id from (
+	// It is about all tenants, so the projections ask. Whatever generation serves: nothing depends on the answer.
+	rows, err := a.readModels.pool.Query(ctx, `select distinct tenant_id from (
 		select tenant_id from quota_holds where keep_until < $1 order by keep_until limit $2) h`, before, 100*most)
 	if err != nil {
 		return nil, unavailable("look for holds that ended", err)

@@ -42,7 +42,7 @@ func policyOf(t *testing.T) *limit.Policy {
 	c, err := catalog.Parse([]byte(quotaPlan))
 	require.NoError(t, err)
 	s := tenant.Subscription{Assignments: []tenant.Assignment{{Plan: "pro", EffectiveAt: noon.AddDate(-1, 0, 0), BillingAnchor: noon}}}
-	return limit.NewPolicy(&c, nil, s, time.UTC, noon)
+	return limit.NewPolicy(&c, nil, s, tenant.Active, time.UTC, noon)
 }
 
 // tell folds everything that the log has of a tenant after an offset.

@@ -24,8 +24,8 @@ import (
 // ReadModels keeps the read models. Each generation of one has tables of its own; the checkpoint moves in the same
 // transaction as the rows, so a range takes effect exactly once, whoever else applies it.
 type ReadModels struct {
-	pool     *pgxpool.Pool // writes
-	reads    *pgxpool.Pool
+	pool     *pgxpool.Pool // of the projections: writes, and sees all tenants
+	reads    *pgxpool.Pool // of requests: sees the tenant that is set
 	catalogs projections.Catalogs
 	progress *progress
 
@@ -35,42 +35,20 @@ type ReadModels struct {
 
 var _ projections.Target = (*ReadModels)(nil)
 
-// NewReadModelPool opens connections for read models: for projections or for reads, not for both, so that neither starves
-// the other. Commits are not waited for: after a crash of the server a checkpoint and its rows are as old as each other,
-// and what is missing is applied again from the log.
-func NewReadModelPool(ctx context.Context, url string, size int32) (*pgxpool.Pool, error) {
-	config, err := pgxpool.ParseConfig(url)
-	if err != nil {
-		return nil, fmt.Errorf("parse database URL: %w", err)
-	}
-	config.MaxConns = size
-	for name, value := range map[string]string{
-		"application_name":                    "tollgate read models",
-		"default_transaction_isolation":       "read committed",
-		"synchronous_commit":                  "off",
-		"lock_timeout":                        "10s",
-		"statement_timeout":                   "60s",
-		"idle_in_transaction_session_timeout": "30s",
-		"jit":                                 "off",
-	} {
-		config.ConnConfig.RuntimeParams[name] = value
-	}
-	pool, err := pgxpool.NewWithConfig(ctx, config)
-	if err != nil {
-		return nil, fmt.Errorf("open the read models' connections: %w", err)
-	}
-	return pool, nil
+// readModelParameters are the settings of the connections of read models.
+var readModelParameters = map[string]string{
+	"application_name":                    "tollgate read models",
+	"default_transaction_isolation":       "read committed",
+	"synchronous_commit":                  "off",
+	"lock_timeout":                        "10s",
+	"statement_timeout":                   "60s",
+	"idle_in_transaction_session_timeout": "30s",
+	"jit":                                 "off",
 }
 
-// NewReadModels works on a migrated database. Call Ensure before anything else.
-func NewReadModels(pool *pgxpool.Pool, catalogs projections.Catalogs) *ReadModels {
-	return &ReadModels{pool: pool, reads: pool, catalogs: catalogs, progress: newProgress()}
-}
-
-// ReadFrom makes the queries use connections of their own. Call it before the first query.
-func (r *ReadModels) ReadFrom(pool *pgxpool.Pool) *ReadModels {
-	r.reads = pool
-	return r
+// NewReadModels works on a migrated database, with pools of NewApplyPool and NewReadPool. Call Ensure before anything else.
+func NewReadModels(apply, reads *pgxpool.Pool, catalogs projections.Catalogs) *ReadModels {
+	return &ReadModels{pool: apply, reads: reads, catalogs: catalogs, progress: newProgress()}
 }
 
 // table is a table of a read model with the columns of its primary key and the others.
@@ -94,10 +72,13 @@ var tables = map[string][]table{
 	},
 	projections.DirectoryModel: {
 		{"tenants", []string{"tenant_id"}, []string{"revision", "name", "time_zone", "currency", "hosts", "slug", "defined_at", "defined_by"}},
-		{"api_keys", []string{"key_id"}, []string{"kind", "tenant_id", "name", "hash", "created_at", "created_by", "revoked_at", "revoked_by"}},
+		{"api_keys", []string{"key_id"}, []string{"kind", "tenant_id", "name", "hash", "created_at", "created_by", "expires_at", "revoked_at", "revoked_by"}},
 		{"catalogs", []string{"only_row"}, []string{"revision", "catalog", "applied_at", "applied_by", "plan_versions"}},
 		{"plan_assignments", []string{"tenant_id", "effective_at"}, []string{"revision", "plan", "billing_anchor", "assigned_at", "assigned_by"}},
 		{"limit_overrides", []string{"tenant_id", "limit_key"}, []string{"revision", "removed", "max", "valid_from", "valid_until", "reason", "changed_at", "changed_by"}},
+		{"tenant_statuses", []string{"tenant_id"}, []string{"revision", "status", "reason", "changed_at", "changed_by"}},
+		{"host_proofs", []string{"tenant_id", "host"}, []string{"revision", "claim", "verified_at", "verified_by"}},
+		{"tenant_names", []string{"kind", "name"}, []string{"revision", "holder", "claim", "released", "changed_at", "changed_by"}},
 		{"directory_changes", []string{"partition"}, []string{"position"}},
 	},
 }
@@ -191,6 +172,9 @@ func create(ctx context.Context, tx pgx.Tx, name string, partitions int) (genera
 	if _, err := tx.Exec(ctx, `create schema `+schemaOf(name, generation)); err != nil {
 		return 0, fmt.Errorf("create schema: %w", err)
 	}
+	if _, err := tx.Exec(ctx, `grant usage on schema `+schemaOf(name, generation)+` to `+readerRole); err != nil {
+		return 0, fmt.Errorf("open the schema: %w", err)
+	}
 	tables, _, err := definition(name)
 	if err != nil {
 		return 0, err
@@ -198,7 +182,7 @@ func create(ctx context.Context, tx pgx.Tx, name string, partitions int) (genera
 	return generation, within(ctx, tx, schemaOf(name, generation), tables)
 }
 
-// index adds the keys and indexes.
+// index adds the keys and indexes, and lets readers in: nobody but the projections sees a table before its policies are there.
 func index(ctx context.Context, tx pgx.Tx, name string, generation int) error {
 	_, indexes, err := definition(name)
 	if err != nil {
@@ -264,6 +248,9 @@ func publish(ctx context.Context, tx pgx.Tx, name string, generation int) error 
 			if _, err = tx.Exec(ctx, `drop view `+t.name+` cascade`); err == nil {
 				_, err = tx.Exec(ctx, create)
 			}
+		}
+		if err == nil {
+			_, err = tx.Exec(ctx, `grant select on `+t.name+` to `+readerRole)
 		}
 		if err != nil {
 			return fmt.Errorf("publish view %s: %w", t.name, err)
@@ -363,9 +350,25 @@ func (r *ReadModels) applyNothing(ctx context.Context, g projections.Range, even
 	return err
 }
 
-// read runs queries in one snapshot and returns the checkpoint of the tenant's partition in it. The tables of the
-// serving generation are named by their schema: a view could be switched between the snapshot and the query.
+// setScope says what the transaction is about: the tenant in $1, or the installation when that is ”. Row level security goes
+// by it. It ends with the transaction, so that nothing of it is left on the connection for the next one.
+const setScope = `select set_config('app.tenant_id', $1, true), set_config('app.scope', case $1 when '' then 'installation' else '' end, true)`
+
+// read runs a request's queries in one snapshot and returns the checkpoint of the tenant's partition in it. Without a tenant
+// they are about the installation, and see the rows of none.
 func (r *ReadModels) read(ctx context.Context, readModel string, tenant event.TenantID, queue func(b *pgx.Batch, schema string)) (eventstore.Position, error) {
+	return r.snapshot(ctx, r.reads, readModel, tenant, queue)
+}
+
+// readAll runs queries about all tenants, which no request may ask: they see everything.
+func (r *ReadModels) readAll(ctx context.Context, readModel string, queue func(b *pgx.Batch, schema string)) error {
+	_, err := r.snapshot(ctx, r.pool, readModel, "", queue)
+	return err
+}
+
+// snapshot names the tables of the serving generation by their schema: a view could be switched between the snapshot and the
+// query.
+func (r *ReadModels) snapshot(ctx context.Context, pool *pgxpool.Pool, readModel string, tenant event.TenantID, queue func(b *pgx.Batch, schema string)) (eventstore.Position, error) {
 	number := slices.Index(projections.Names(), readModel)
 	at := eventstore.Position{Partition: eventstore.PartitionOf(string(tenant), int(max(r.partitions.Load(), 1)))}
 	const attempts = 5 // a generation lives longer than a query
@@ -373,11 +376,11 @@ func (r *ReadModels) read(ctx context.Context, readModel string, tenant event.Te
 		generation, assumed := 0, int(r.generations[number].Load())
 		b := &pgx.Batch{}
 		b.Queue(`begin isolation level repeatable read read only`)
-		b.Queue(`select set_config('app.tenant_id', $1, true)`, string(tenant))
+		b.Queue(setScope, string(tenant))
 		b.Queue(selectCheckpoint, readModel, at.Partition).QueryRow(func(row pgx.Row) error { return row.Scan(&generation, &at.Offset) })
 		queue(b, schemaOf(readModel, assumed))
 		b.Queue(`commit`)
-		err := r.reads.SendBatch(ctx, b).Close()
+		err := pool.SendBatch(ctx, b).Close()
 		state := sqlState(err)
 		switch {
 		case err == nil && generation == assumed:
@@ -387,7 +390,7 @@ func (r *ReadModels) read(ctx context.Context, readModel string, tenant event.Te
 			return at, unavailable("read "+readModel, err)
 		}
 		// Another generation serves now.
-		if err := r.reads.QueryRow(ctx, selectCheckpoint, readModel, at.Partition).Scan(&generation, &at.Offset); err != nil {
+		if err := pool.QueryRow(ctx, selectCheckpoint, readModel, at.Partition).Scan(&generation, &at.Offset); err != nil {
 			return at, unavailable("read the serving generation of "+readModel, err)
 		}
 		r.generations[number].Store(int32(generation)) //nolint:gosec // counts rebuilds

@@ -24,9 +24,10 @@ const testPartitions = 2
 // ledger is a log and its read models in a database of their own.
 type ledger struct {
 	testing.TB
-	url  string
-	log  *postgres.Log
-	pool *pgxpool.Pool
+	url   string
+	log   *postgres.Log
+	pool  *pgxpool.Pool // of the superuser, for what no adapter does
+	apply *pgxpool.Pool
 	*postgres.ReadModels
 }
 
@@ -39,10 +40,16 @@ func newLedger(t testing.TB) *ledger {
 func openLedger(t testing.TB, url string) *ledger {
 	t.Helper()
 	log := openLog(t, url, postgres.LogConfig{Partitions: testPartitions})
-	pool, err := postgres.NewReadModelPool(context.Background(), url, 8)
+	apply, err := postgres.NewApplyPool(context.Background(), url, 8)
+	require.NoError(t, err)
+	t.Cleanup(apply.Close)
+	reads, err := postgres.NewReadPool(context.Background(), url, 8)
+	require.NoError(t, err)
+	t.Cleanup(reads.Close)
+	pool, err := pgxpool.New(context.Background(), url)
 	require.NoError(t, err)
 	t.Cleanup(pool.Close)
-	l := &ledger{TB: t, url: url, log: log, pool: pool, ReadModels: postgres.NewReadModels(pool, projections.NewCatalogs(log))}
+	l := &ledger{TB: t, url: url, log: log, pool: pool, apply: apply, ReadModels: postgres.NewReadModels(apply, reads, projections.NewCatalogs(log))}
 	outdated, err := l.Ensure(context.Background(), testPartitions)
 	require.NoError(t, err)
 	require.Empty(t, outdated)

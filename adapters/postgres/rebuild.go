@@ -127,7 +127,7 @@ func (r *ReadModels) build(ctx context.Context, log eventstore.LogReader, names 
 	}
 	defer pool.Close()
 	b := &build{
-		ReadModels: &ReadModels{pool: pool, reads: pool, catalogs: r.catalogs, progress: newProgress()},
+		ReadModels: &ReadModels{pool: pool, catalogs: r.catalogs, progress: newProgress()},
 		log:        log, names: names, rows: rebuildRows, page: rebuildPage, generations: map[string]int{}, offsets: map[shard]int64{}, progress: progress,
 	}
 	for _, option := range options {
@@ -200,7 +200,7 @@ func checkNames(names []string) ([]string, error) {
 	return slices.Compact(names), nil
 }
 
-// rebuildPool opens connections with the same address as the read models' and without their bounds: an index over the
+// rebuildPool opens connections with the same address and role as the projections' and without their bounds: an index over the
 // whole history takes its time. Nothing that a build writes has to survive a crash.
 func (r *ReadModels) rebuildPool(ctx context.Context, partitions int) (*pgxpool.Pool, error) {
 	config := r.pool.Config()

@@ -49,16 +49,19 @@ func openHouse(t *testing.T, url string) *house {
 	ctx := t.Context()
 	logPool, err := postgres.NewLogPool(context.Background(), url, 8)
 	require.NoError(t, err)
-	log, err := postgres.OpenLog(context.Background(), logPool, postgres.LogConfig{Partitions: partitions})
+	log, err := postgres.OpenLog(context.Background(), logPool, url, postgres.LogConfig{Partitions: partitions})
 	require.NoError(t, err)
-	pool, err := postgres.NewReadModelPool(context.Background(), url, 8)
+	pool, err := postgres.NewApplyPool(context.Background(), url, 8)
+	require.NoError(t, err)
+	reads, err := postgres.NewReadPool(context.Background(), url, 8)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		log.Close()
 		logPool.Close()
 		pool.Close()
+		reads.Close()
 	})
-	h := &house{url: url, log: log, pool: pool, read: postgres.NewReadModels(pool, projections.NewCatalogs(log))}
+	h := &house{url: url, log: log, pool: pool, read: postgres.NewReadModels(pool, reads, projections.NewCatalogs(log))}
 	_, err = h.read.Ensure(ctx, partitions)
 	require.NoError(t, err)
 	return h

@@ -35,7 +35,7 @@ func TestEventsReachEveryReadModel(t *testing.T) {
 	secret := tenant.Secret("a key of a test, long enough")
 	hash := secret.Hash()
 	h.await(t, h.append(t, event.TenantDefined{Tenant: event.TenantID(acme), Name: "Acme", TimeZone: "Europe/Berlin", Currency: "EUR", By: "system"}.Append(eventstore.NoStream),
-		event.KeyCreated{ID: "key_1", Kind: "tenant", Tenant: event.TenantID(acme), Name: "backend", Hash: hash[:], By: "system"}.Append()))
+		event.KeyCreated{ID: secret.KeyID(), Kind: "tenant", Tenant: event.TenantID(acme), Name: "backend", Hash: hash[:], By: "system"}.Append()))
 	batch := recorded(acme, 0, 1000)
 	h.await(t, h.append(t, batch...))
 	before := fact(acme, 3)
@@ -68,7 +68,7 @@ func TestEventsReachEveryReadModel(t *testing.T) {
 	require.Equal(t, "Acme", got.Name)
 	key, _, err := h.read.KeyByHash(t.Context(), hash)
 	require.NoError(t, err)
-	require.EqualValues(t, "key_1", key.ID)
+	require.Equal(t, secret.KeyID(), key.ID)
 	c, _, err := h.read.Catalog(t.Context())
 	require.NoError(t, err)
 	require.EqualValues(t, 0, c.Revision)

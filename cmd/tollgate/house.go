@@ -15,16 +15,18 @@ import (
 	"github.com/tollgate-io/tollgate/adapters/postgres"
 	"github.com/tollgate-io/tollgate/adapters/watermill"
 	"github.com/tollgate-io/tollgate/domain/app"
+	"github.com/tollgate-io/tollgate/domain/tenant"
 	"github.com/tollgate-io/tollgate/migrations"
 	"github.com/tollgate-io/tollgate/projections"
 )
 
 // database says where the ledger is. All commands share it.
 type database struct {
-	DatabaseURL string `env:"TOLLGATE_DATABASE_URL" placeholder:"URL" help:"PostgreSQL to use; empty: a private server in the data folder."`
-	DataDir     string `env:"TOLLGATE_DATA_DIR" default:".tollgate" placeholder:"DIR" help:"Data folder."`
-	EventStore  string `env:"TOLLGATE_EVENT_STORE" default:"postgres" help:"Where the log is: postgres."`
-	Partitions  int    `env:"TOLLGATE_PARTITIONS" default:"0" hidden:"" help:"Partitions of a new log; fixed from then on."`
+	DatabaseURL string   `env:"TOLLGATE_DATABASE_URL" placeholder:"URL" help:"PostgreSQL to use; empty: a private server in the data folder."`
+	DataDir     string   `env:"TOLLGATE_DATA_DIR" default:".tollgate" placeholder:"DIR" help:"Data folder."`
+	EventStore  string   `env:"TOLLGATE_EVENT_STORE" default:"postgres" help:"Where the log is: postgres."`
+	BaseDomains []string `env:"TOLLGATE_BASE_DOMAINS" placeholder:"DOMAIN" help:"Domains of the product, such as product.com: a tenant's slug is its host name below them."`
+	Partitions  int      `env:"TOLLGATE_PARTITIONS" default:"0" hidden:"" help:"Partitions of a new log; fixed from then on."`
 }
 
 const (
@@ -42,6 +44,8 @@ type house struct {
 	directory  *postgres.Directory
 	ledger     *app.Ledger
 	catalogs   projections.Catalogs
+	domains    tenant.Domains
+	keyUses    *postgres.KeyUses
 	limits     *app.Limits          // nil for commands that answer no checks
 	runner     *watermill.Runner    // nil while this process does not fold the log
 	metrics    *prometheus.Registry // nil for commands that end
@@ -53,7 +57,11 @@ func (d database) open(ctx context.Context, log *slog.Logger) (_ *house, err err
 	if d.EventStore != "postgres" {
 		return nil, fmt.Errorf("TOLLGATE_EVENT_STORE is %q; this version keeps the log in postgres", redacted(d.EventStore))
 	}
-	h := &house{url: d.DatabaseURL}
+	domains, err := tenant.NewDomains(d.BaseDomains...)
+	if err != nil {
+		return nil, fmt.Errorf("TOLLGATE_BASE_DOMAINS: %w", err)
+	}
+	h := &house{url: d.DatabaseURL, domains: domains}
 	defer func() {
 		if err != nil {
 			h.close()
@@ -72,17 +80,18 @@ func (d database) open(ctx context.Context, log *slog.Logger) (_ *house, err err
 		return nil, err
 	}
 	h.closers = append(h.closers, pools.Close)
-	if h.log, err = postgres.OpenLog(ctx, pools.Log, postgres.LogConfig{Partitions: d.Partitions}); err != nil {
+	if h.log, err = postgres.OpenLog(ctx, pools.Log, h.url, postgres.LogConfig{Partitions: d.Partitions}); err != nil {
 		return nil, err
 	}
 	h.closers = append(h.closers, h.log.Close)
 	h.catalogs = projections.NewCatalogs(h.log)
-	h.readModels = postgres.NewReadModels(pools.Apply, h.catalogs).ReadFrom(pools.Read)
+	h.readModels = postgres.NewReadModels(pools.Apply, pools.Read, h.catalogs)
 	if err := h.ensureReadModels(ctx, log); err != nil {
 		return nil, err
 	}
 	h.directory = postgres.NewDirectory(h.readModels)
-	h.ledger = app.New(h.log, h.directory, time.Now)
+	h.ledger = app.New(h.log, h.directory, time.Now).Below(h.domains)
+	h.keyUses = postgres.NewKeyUses(pools.Apply)
 	return h, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"runtime/debug"
 	"time"
@@ -22,12 +23,14 @@ import (
 
 type serveCommand struct {
 	database
-	Addr        string        `env:"TOLLGATE_ADDR" default:"127.0.0.1:8080" help:"Address to listen on."`
-	AdminKey    string        `env:"TOLLGATE_ADMIN_KEY" placeholder:"KEY" help:"Bootstrap admin key; else one is made on first start and printed once."`
-	Catalog     string        `env:"TOLLGATE_CATALOG" placeholder:"FILE" help:"Catalog to apply at start."`
-	Projections bool          `env:"TOLLGATE_PROJECTIONS" default:"true" negatable:"" help:"Fold the log in this process."`
-	MaxLag      time.Duration `env:"TOLLGATE_MAX_LAG" default:"30s" help:"Age of the oldest event that is not folded yet at which /readyz says no."`
-	MaxRequests float64       `env:"TOLLGATE_MAX_REQUESTS" default:"0" help:"Requests per second that this process takes on; beyond it they are answered 503. 0: no bound."`
+	Addr           string         `env:"TOLLGATE_ADDR" default:"127.0.0.1:8080" help:"Address to listen on."`
+	AdminKey       string         `env:"TOLLGATE_ADMIN_KEY" placeholder:"KEY" help:"Bootstrap admin key; else one is made on first start and printed once."`
+	Catalog        string         `env:"TOLLGATE_CATALOG" placeholder:"FILE" help:"Catalog to apply at start."`
+	Projections    bool           `env:"TOLLGATE_PROJECTIONS" default:"true" negatable:"" help:"Fold the log in this process."`
+	MaxLag         time.Duration  `env:"TOLLGATE_MAX_LAG" default:"30s" help:"Age of the oldest event that is not folded yet at which /readyz says no."`
+	TrustedProxies []netip.Prefix `env:"TOLLGATE_TRUSTED_PROXIES" placeholder:"CIDR" help:"Networks of proxies that may say in X-Forwarded-Host and X-Forwarded-For what the client asked for and who it is."`
+	DNSServer      string         `env:"TOLLGATE_DNS_SERVER" placeholder:"HOST:PORT" help:"Where custom domains are verified; empty: what the machine uses."`
+	MaxRequests    float64        `env:"TOLLGATE_MAX_REQUESTS" default:"0" help:"Requests per second that this process takes on; beyond it they are answered 503. 0: no bound."`
 }
 
 const (
@@ -60,11 +63,12 @@ func (c serveCommand) Run(ctx context.Context, log *slog.Logger) error {
 		return fmt.Errorf("listen: %w", err)
 	}
 
+	h.background(ctx, h.keyUses.Run)
 	surface := newSurface(h, c.MaxLag)
 	server := api.NewHTTPServer(c.Addr, api.New(api.Config{
 		Ledger: h.ledger, Directory: h.directory, Usage: h.readModels, Timeline: surface, Limits: h.limits, Keys: surface, Positions: surface,
 		Readiness: surface, Registry: h.metrics, Log: log, Now: time.Now, Random: rand.Reader,
-		MaxRequestsPerSecond: c.MaxRequests,
+		MaxRequestsPerSecond: c.MaxRequests, Domains: h.domains, TrustedProxies: c.TrustedProxies, DNS: c.dns(), Uses: h.keyUses,
 	}))
 	server.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
 	ended := make(chan error, 1)
@@ -83,6 +87,17 @@ func (c serveCommand) Run(ctx context.Context, log *slog.Logger) error {
 		log.Warn("requests were cut off", "error", err)
 	}
 	return nil
+}
+
+// dns asks the configured server, or those that the machine uses.
+func (c serveCommand) dns() *net.Resolver {
+	if c.DNSServer == "" {
+		return net.DefaultResolver
+	}
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, network, c.DNSServer)
+	}}
 }
 
 // start opens everything and does what the first start needs. The key is "" when it was there already.

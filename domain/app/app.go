@@ -50,6 +50,8 @@ type Directory interface {
 	Catalog(ctx context.Context) (Catalog, error)
 	// Subscription is empty for a tenant without one; whether the tenant exists is not asked.
 	Subscription(ctx context.Context, id event.TenantID) (tenant.Subscription, error)
+	// Holding is the zero one of a name that nobody has.
+	Holding(ctx context.Context, n tenant.Name) (tenant.Holding, error)
 	// PlansInUse lists, in order, the plans that some tenant has at the instant or will have. It says what stands in the store
 	// now.
 	PlansInUse(ctx context.Context, at time.Time) ([]catalog.PlanKey, error)
@@ -68,11 +70,18 @@ type Ledger struct {
 	store     Store
 	directory Directory
 	now       func() time.Time
+	domains   tenant.Domains
 }
 
 // New makes the application.
 func New(store Store, directory Directory, now func() time.Time) *Ledger {
 	return &Ledger{store: store, directory: directory, now: now}
+}
+
+// Below tells the application which domains are the product's own. Call it before anything else.
+func (l *Ledger) Below(d tenant.Domains) *Ledger {
+	l.domains = d
+	return l
 }
 
 // appendOne appends a single decided event.

@@ -24,7 +24,7 @@ func TestDefineTenant(t *testing.T) {
 	first, err := h.ledger.DefineTenant(ctx, d, "key:1")
 	require.NoError(t, err)
 	require.True(t, first.Created)
-	require.Equal(t, tenant.Tenant{ID: "t1", Name: "Acme", TimeZone: "UTC", Currency: "USD", Hosts: []string{"acme.example"}, Slug: "acme"}, first.Tenant)
+	require.Equal(t, tenant.Tenant{ID: "t1", Name: "Acme", TimeZone: "UTC", Currency: "USD", Hosts: []string{"acme.example"}, Slug: "acme", Status: tenant.Active}, first.Tenant)
 	seen, err := h.directory.Tenant(ctx, "t1")
 	require.NoError(t, err)
 	require.Equal(t, first.Tenant, seen, "seen at once")

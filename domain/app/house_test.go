@@ -37,13 +37,14 @@ type directory struct {
 	tenants map[event.TenantID]tenant.Tenant
 	keys    map[tenant.Hash]tenant.Key
 	plans   map[event.TenantID]tenant.Subscription
+	names   map[tenant.Name]tenant.Holding
 	catalog app.Catalog
 	err     error // what every question is answered with, when set
 }
 
 func newDirectory(log *memory.Store) *directory {
 	return &directory{log: log, at: map[int]int64{}, tenants: map[event.TenantID]tenant.Tenant{}, keys: map[tenant.Hash]tenant.Key{},
-		plans: map[event.TenantID]tenant.Subscription{}, catalog: app.Catalog{Revision: eventstore.NoStream}}
+		plans: map[event.TenantID]tenant.Subscription{}, names: map[tenant.Name]tenant.Holding{}, catalog: app.Catalog{Revision: eventstore.NoStream}}
 }
 
 func (d *directory) Tenant(_ context.Context, id event.TenantID) (tenant.Tenant, error) {
@@ -76,6 +77,12 @@ func (d *directory) Subscription(_ context.Context, id event.TenantID) (tenant.S
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.plans[id], d.err
+}
+
+func (d *directory) Holding(_ context.Context, n tenant.Name) (tenant.Holding, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.names[n], d.err
 }
 
 func (d *directory) PlansInUse(_ context.Context, at time.Time) ([]catalog.PlanKey, error) {
@@ -111,10 +118,14 @@ func (d *directory) Reached(ctx context.Context, at eventstore.Position) error {
 				return err
 			}
 			switch e := e.(type) {
-			case event.TenantDefined:
-				d.tenants[e.Tenant] = tenant.Tenant{ID: e.Tenant, Name: e.Name, TimeZone: e.TimeZone, Currency: e.Currency, Hosts: e.Hosts, Slug: e.Slug}
+			case event.TenantDefined, event.TenantStatusChanged, event.HostVerified:
+				id := event.TenantID(r.Tenant)
+				d.tenants[id], _ = d.tenants[id].Apply(e)
+			case event.NameClaimed, event.NameReleased, event.NameFreed:
+				n, _, _ := tenant.NameIn(e)
+				d.names[n], _ = tenant.HoldingAfter(e, r.Revision)
 			case event.KeyCreated:
-				d.keys[tenant.Hash(e.Hash)] = tenant.Key{ID: e.ID, Kind: tenant.KeyKind(e.Kind), Tenant: e.Tenant, Name: e.Name, CreatedAt: r.RecordedAt}
+				d.keys[tenant.Hash(e.Hash)] = tenant.Key{ID: e.ID, Kind: tenant.KeyKind(e.Kind), Tenant: e.Tenant, Name: e.Name, CreatedAt: r.RecordedAt, ExpiresAt: e.ExpiresAt}
 			case event.KeyRevoked:
 				for hash, k := range d.keys {
 					if k.ID == e.ID {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
@@ -19,6 +20,8 @@ type NewKey struct {
 	Kind   tenant.KeyKind
 	Tenant event.TenantID // of a tenant key
 	Name   string
+	// ExpiresAt is when the key ends by itself; zero: never.
+	ExpiresAt time.Time
 }
 
 // CreateKey makes a key; the secret is returned this once and kept nowhere. Errors: *invalid.Error, tenant.ErrUnknown.
@@ -41,6 +44,9 @@ func (l *Ledger) checkKey(ctx context.Context, k NewKey) error {
 	}
 	if k.Name == "" || !isText(k.Name, maxKeyName, "") {
 		bad.Add("/name", "invalid_event", fmt.Sprintf("name is required, with at most %d printable characters", maxKeyName))
+	}
+	if !k.ExpiresAt.IsZero() && (!k.ExpiresAt.After(l.now()) || k.ExpiresAt.Year() > 9999) {
+		bad.Add("/expiresAt", "invalid_event", "expiresAt must be after now, and before the year 10000")
 	}
 	if (k.Kind == tenant.Scoped) != (k.Tenant != "") {
 		bad.Add("/tenantId", "invalid_event", "a tenant key needs a tenantId; other keys must not have one")
@@ -70,7 +76,7 @@ func (l *Ledger) RegisterAdminKey(ctx context.Context, secret tenant.Secret, nam
 // another name changes nothing; where it is a key of another kind or tenant, to answer that it is valid would be wrong.
 func (l *Ledger) registerKey(ctx context.Context, k NewKey, secret tenant.Secret, by event.Actor) (event.KeyID, error) {
 	hash := secret.Hash()
-	e := event.KeyCreated{ID: secret.KeyID(), Kind: string(k.Kind), Tenant: k.Tenant, Name: k.Name, Hash: hash[:], By: by}
+	e := event.KeyCreated{ID: secret.KeyID(), Kind: string(k.Kind), Tenant: k.Tenant, Name: k.Name, Hash: hash[:], By: by, ExpiresAt: event.Instant(k.ExpiresAt)}
 	for range maxAttempts {
 		first, err := l.store.ReadStream(ctx, event.KeyStream(e.ID), 0, 1)
 		if err != nil {

@@ -45,11 +45,12 @@ type actor struct {
 type policyKey struct {
 	catalog      eventstore.Revision
 	zone         string
+	status       tenant.Status
 	subscription tenant.Subscription
 }
 
 func (k policyKey) equal(other policyKey) bool {
-	return k.catalog == other.catalog && k.zone == other.zone && k.subscription.Equal(other.subscription)
+	return k.catalog == other.catalog && k.zone == other.zone && k.status == other.status && k.subscription.Equal(other.subscription)
 }
 
 // enqueue takes all jobs or none.
@@ -216,7 +217,7 @@ func (a *actor) look(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("subscription of tenant %q: %w", a.tenant, err)
 	}
-	key := policyKey{config.Revision, t.TimeZone, s}
+	key := policyKey{config.Revision, t.TimeZone, t.Status, s}
 	now := a.limits.config.Now()
 	if p := a.policy; p != nil && key.equal(a.policyOf) && !now.Before(p.From) && (p.Until.IsZero() || now.Before(p.Until)) {
 		return nil
@@ -225,7 +226,7 @@ func (a *actor) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	policy := limit.NewPolicy(&config.Catalog, config.Versions, s, zone, now)
+	policy := limit.NewPolicy(&config.Catalog, config.Versions, s, t.Status, zone, now)
 	if policy.Lost != "" {
 		return fmt.Errorf("%w: tenant %q has the plan %q, which is not in the catalog", ErrNotFound, a.tenant, policy.Lost)
 	}

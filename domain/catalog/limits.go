@@ -33,6 +33,9 @@ const (
 	AbuseGuard LimitKind = "abuse_guard"
 )
 
+// StatusLimit is the name of the limit that every tenant has by itself; see domain/limit.
+const StatusLimit LimitKey = "tenant_status"
+
 // HasMax reports whether limits of this kind have a maximum, which a tenant can have its own of.
 func (k LimitKind) HasMax() bool { return slices.Contains(limitShapes[k].required, "max") }
 
@@ -135,6 +138,9 @@ const (
 func (d *decoder) limit(n node, at string, seen unique) Limit {
 	o := d.object(n, at)
 	l := Limit{Key: LimitKey(o.key("key", seen)), Kind: LimitKind(o.text("kind"))}
+	if l.Key == StatusLimit {
+		d.refuse(at+"/key", "reserved", "%s is the limit that denies checks of tenants that are not active", StatusLimit)
+	}
 	s, known := limitShapes[l.Kind]
 	if !known {
 		o.need("key", "a limit")

@@ -33,6 +33,12 @@ const (
 	keyRevoked      kind = "key_revoked.v1"
 	adminSwitched   kind = "admin_switched.v1"
 
+	tenantStatusChanged kind = "tenant_status_changed.v1"
+	hostVerified        kind = "host_verified.v1"
+	nameClaimed         kind = "name_claimed.v1"
+	nameReleased        kind = "name_released.v1"
+	nameFreed           kind = "name_freed.v1"
+
 	planAssigned         kind = "plan_assigned.v1"
 	limitOverridden      kind = "limit_overridden.v1"
 	limitOverrideRemoved kind = "limit_override_removed.v1"
@@ -46,6 +52,7 @@ const (
 func Kinds() []string {
 	return []string{string(usageRecorded), string(usageVoided), string(usageAdjusted), string(usageConflicted),
 		string(tenantDefined), string(catalogApplied), string(keyCreated), string(keyRevoked), string(adminSwitched),
+		string(tenantStatusChanged), string(hostVerified), string(nameClaimed), string(nameReleased), string(nameFreed),
 		string(planAssigned), string(limitOverridden), string(limitOverrideRemoved),
 		string(limitDecided), string(holdReleased), string(holdExpired)}
 }
@@ -86,6 +93,8 @@ type KeyCreated struct {
 	Name   string   `json:"name"`
 	Hash   []byte   `json:"hash"` // SHA-256 of the key
 	By     Actor    `json:"by"`
+	// ExpiresAt is when the key ends by itself; zero: never.
+	ExpiresAt time.Time `json:"expiresAt,omitzero"`
 }
 
 // KeyRevoked: the key is refused from here on.
@@ -136,6 +145,16 @@ func Decode(r eventstore.Recorded) (any, error) {
 		e, err = decodeConfiguration[KeyRevoked](r, named)
 	case adminSwitched:
 		e, err = decodeConfiguration[AdminSwitched](r, named)
+	case tenantStatusChanged:
+		e, err = decodeConfiguration[TenantStatusChanged](r, named)
+	case hostVerified:
+		e, err = decodeConfiguration[HostVerified](r, named)
+	case nameClaimed:
+		e, err = decodeConfiguration[NameClaimed](r, named)
+	case nameReleased:
+		e, err = decodeConfiguration[NameReleased](r, named)
+	case nameFreed:
+		e, err = decodeConfiguration[NameFreed](r, named)
 	case planAssigned:
 		e, err = decodeConfiguration[PlanAssigned](r, named)
 	case limitOverridden:

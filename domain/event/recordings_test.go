@@ -94,9 +94,15 @@ func samples(t *testing.T) map[string]eventstore.Append {
 		"usage_conflicted.v1":          event.UsageConflicted{Usage: conflicted}.Append(),
 		"tenant_defined.v1": event.TenantDefined{Tenant: "tenant_123", Name: "Café & Söhne", TimeZone: "Europe/Berlin", Currency: "EUR",
 			Hosts: []string{"acme.product.com", "xn--bcher-kva.example"}, Slug: "acme", By: "cli"}.Append(2),
-		"catalog_applied.v1": event.CatalogApplied{Catalog: json.RawMessage(`{"meters":[{"key":"a","eventType":"<a> & b","aggregation":"sum"}]}`), By: "cli"}.Append(eventstore.NoStream),
-		"key_created.v1":     event.KeyCreated{ID: "key_0001020304050607", Kind: "tenant", Tenant: "tenant_123", Name: "backend", Hash: hash, By: "key:key_1"}.Append(),
-		"key_revoked.v1":     event.KeyRevoked{ID: "key_0001020304050607", Tenant: "tenant_123", By: "key:key_1"}.Append(0),
+		"catalog_applied.v1":       event.CatalogApplied{Catalog: json.RawMessage(`{"meters":[{"key":"a","eventType":"<a> & b","aggregation":"sum"}]}`), By: "cli"}.Append(eventstore.NoStream),
+		"key_created.v1":           event.KeyCreated{ID: "key_0001020304050607", Kind: "tenant", Tenant: "tenant_123", Name: "backend", Hash: hash, By: "key:key_1"}.Append(),
+		"key_created.v1.expiring":  event.KeyCreated{ID: "key_0001020304050607", Kind: "service", Name: "job", Hash: hash, By: "cli", ExpiresAt: at(7)}.Append(),
+		"tenant_status_changed.v1": event.TenantStatusChanged{Tenant: "tenant_123", Status: "suspended", Reason: "a <late> & open invoice", By: "key:key_1"}.Append(8),
+		"host_verified.v1":         event.HostVerified{Tenant: "tenant_123", Host: "xn--bcher-kva.example", Claim: 2, By: "key:key_1"}.Append(9),
+		"name_claimed.v1":          event.NameClaimed{Kind: "host", Name: "xn--bcher-kva.example", Tenant: "tenant_123", By: "key:key_1"}.Append(1),
+		"name_released.v1":         event.NameReleased{Kind: "host", Name: "xn--bcher-kva.example", Tenant: "tenant_123", By: "key:key_2"}.Append(2),
+		"name_freed.v1":            event.NameFreed{Kind: "slug", Name: "acme", Reason: "the company <was> sold", By: "cli"}.Append(3),
+		"key_revoked.v1":           event.KeyRevoked{ID: "key_0001020304050607", Tenant: "tenant_123", By: "key:key_1"}.Append(0),
 		"catalog_applied.v1.versions": event.CatalogApplied{Catalog: json.RawMessage(`{"plans":[{"key":"pro","currency":"USD"}]}`),
 			Versions: map[string]int{"pro": 3, "gone": 2, "free": 1}, By: "cli"}.Append(7),
 		"plan_assigned.v1": event.PlanAssigned{Tenant: "tenant_123", Plan: "pro", EffectiveAt: at(0), BillingAnchor: at(-86_400_001), By: "key:key_1"}.Append(3),
@@ -134,6 +140,16 @@ func again(t require.TestingT, e any, expected eventstore.Revision) eventstore.A
 		return e.Append(expected)
 	case event.AdminSwitched:
 		return e.Append()
+	case event.TenantStatusChanged:
+		return e.Append(expected)
+	case event.HostVerified:
+		return e.Append(expected)
+	case event.NameClaimed:
+		return e.Append(expected)
+	case event.NameReleased:
+		return e.Append(expected)
+	case event.NameFreed:
+		return e.Append(expected)
 	case event.PlanAssigned:
 		return e.Append(expected)
 	case event.LimitOverridden:

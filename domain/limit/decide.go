@@ -9,6 +9,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/money"
+	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
 // How long a hold is kept.
@@ -46,7 +47,7 @@ func (a *Account) Decide(p *Policy, ask Ask, now time.Time) Answer {
 	own := a.open(Source{ask.Type, ask.Source}, at)
 	d := &decision{account: a, policy: p, ask: ask, at: at, own: own}
 	fingerprint := ask.Fingerprint()
-	if own != nil && own.Fingerprint == fingerprint && d.whole() {
+	if own != nil && own.Fingerprint == fingerprint && d.whole() && p.Status == tenant.Active {
 		return d.renew()
 	}
 	e := event.LimitDecided{

@@ -136,7 +136,9 @@ func Explain(p *Policy, e *event.LimitDecided) string {
 		text = fmt.Sprintf("The %s of %s is more than this plan allows: at most %s.", what, part.Requested.Grouped(), part.Max.Grouped())
 	case event.AccessLimit:
 		text = "This plan does not include what was asked for."
-		if l := p.find(part.Limit); l != nil {
+		if part.Limit == string(StatusLimit) {
+			text = fmt.Sprintf("This workspace is %s.", p.Status)
+		} else if l := p.find(part.Limit); l != nil {
 			text = fmt.Sprintf("This plan does not include that %s; it has %s.", l.Field, strings.Join(l.Values, ", "))
 		}
 	case event.RetryBudgetLimit:

@@ -14,9 +14,13 @@ import (
 	"github.com/tollgate-io/tollgate/domain/usage"
 )
 
+// StatusLimit is the limit that denies every check of a tenant that is not active. No plan has one of this name.
+const StatusLimit = catalog.StatusLimit
+
 // Policy is what holds for one tenant from From on and before Until. It is immutable.
 type Policy struct {
-	PlanVersion string // "pro@3"; "" for a tenant without a plan: nothing is limited
+	Status      tenant.Status
+	PlanVersion string // "pro@3"; "" for a tenant without a plan: nothing of it is limited
 	Currency    catalog.Currency
 	Limits      []Limit // in the order of the plan
 	Calendar    calendar.Calendar
@@ -52,8 +56,11 @@ type pricedMeter struct {
 }
 
 // NewPolicy puts together what holds at an instant.
-func NewPolicy(c *catalog.Catalog, versions map[catalog.PlanKey]int, s tenant.Subscription, zone *time.Location, at time.Time) *Policy {
-	p := &Policy{From: at, Calendar: calendar.Calendar{Zone: zone}}
+func NewPolicy(c *catalog.Catalog, versions map[catalog.PlanKey]int, s tenant.Subscription, status tenant.Status, zone *time.Location, at time.Time) *Policy {
+	p := &Policy{From: at, Status: status, Calendar: calendar.Calendar{Zone: zone}}
+	if status != tenant.Active {
+		p.Limits = append(p.Limits, Limit{Limit: catalog.Limit{Key: StatusLimit, Kind: catalog.Access}, kind: event.AccessLimit})
+	}
 	change := func(t time.Time) {
 		if t.After(at) && (p.Until.IsZero() || t.Before(p.Until)) {
 			p.Until = t
@@ -66,7 +73,7 @@ func NewPolicy(c *catalog.Catalog, versions map[catalog.PlanKey]int, s tenant.Su
 		change(o.From)
 		change(o.Until)
 	}
-	p.next = func() *Policy { return NewPolicy(c, versions, s, zone, p.Until) }
+	p.next = func() *Policy { return NewPolicy(c, versions, s, status, zone, p.Until) }
 	assigned, ok := s.At(at)
 	if !ok {
 		return p
@@ -151,6 +158,9 @@ func (p *Policy) findNeeds() []Need {
 
 // applies reports whether the limit looks at checks of this type.
 func (p *Policy) applies(l *Limit, t event.Type) bool {
+	if l.Key == StatusLimit {
+		return true
+	}
 	switch l.kind {
 	case event.QuotaLimit:
 		return l.meter.EventType == string(t)

@@ -90,7 +90,7 @@ func (w *world) clock() time.Time {
 
 // policy is what holds now. The account is made to know what it looks at.
 func (w *world) policyAt(at time.Time) *limit.Policy {
-	return limit.NewPolicy(&catalog.Catalog{Meters: meters, Plans: []catalog.Plan{w.plan}}, nil, w.sub, w.zone, at)
+	return limit.NewPolicy(&catalog.Catalog{Meters: meters, Plans: []catalog.Plan{w.plan}}, nil, w.sub, tenant.Active, w.zone, at)
 }
 
 func (w *world) policy() *limit.Policy {

@@ -13,8 +13,8 @@ import (
 	"github.com/tollgate-io/tollgate/domain/event"
 )
 
-// ErrUnknownKey: no such key was ever made, or it was revoked.
-var ErrUnknownKey = errors.New("unknown or revoked API key")
+// ErrUnknownKey: no such key was ever made, or it was revoked, or has expired.
+var ErrUnknownKey = errors.New("unknown, revoked or expired API key")
 
 // KeyKind says what a key may do.
 type KeyKind string
@@ -36,7 +36,14 @@ type Key struct {
 	Tenant    event.TenantID // of a Scoped key
 	Name      string
 	CreatedAt time.Time
-	RevokedAt time.Time // zero while it is valid
+	RevokedAt time.Time // zero while it is not
+	ExpiresAt time.Time // from when on it ends by itself; zero: never
+	LastUsed  time.Time // to the minute or so; zero: never, or not yet known
+}
+
+// ValidAt reports whether the key opens anything.
+func (k Key) ValidAt(now time.Time) bool {
+	return k.RevokedAt.IsZero() && (k.ExpiresAt.IsZero() || now.Before(k.ExpiresAt))
 }
 
 // Actor is the key as the cause of an event.
@@ -62,11 +69,11 @@ func NewSecret(kind KeyKind, random io.Reader) (Secret, error) {
 // Hash of the whole secret. A plain hash is enough for 256 random bits; there is nothing to guess from a dictionary.
 func (s Secret) Hash() Hash { return sha256.Sum256([]byte(s)) }
 
+// KeyID is that of its hash.
+func (s Secret) KeyID() event.KeyID { return s.Hash().KeyID() }
+
 // KeyID is derived from the hash: the same secret is the same key, however often it is registered.
-func (s Secret) KeyID() event.KeyID {
-	h := s.Hash()
-	return event.KeyID("key_" + hex.EncodeToString(h[:8]))
-}
+func (h Hash) KeyID() event.KeyID { return event.KeyID("key_" + hex.EncodeToString(h[:8])) }
 
 // Check refuses a bootstrap key that is too short to be safe.
 func (s Secret) Check() error {

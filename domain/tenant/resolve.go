@@ -19,6 +19,8 @@ var (
 type Signals struct {
 	Credential event.TenantID // of a Scoped key; it decides, the others may only agree
 	Headers    []string       // every value of X-Tenant-Id
+	Host       event.TenantID // whose host name the request was sent to
+	Path       event.TenantID // whose slug the path starts with, or whose id is in it
 	Body       event.TenantID // tenantId of an event, subject of a CloudEvent
 	Switch     event.TenantID // where an administrator acts
 }
@@ -40,6 +42,8 @@ func Resolve(s Signals) (event.TenantID, error) {
 	for _, h := range s.Headers {
 		name(event.TenantID(h))
 	}
+	name(s.Host)
+	name(s.Path)
 	name(s.Body)
 	name(s.Switch)
 	switch {

@@ -4,6 +4,7 @@ package tenant
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,6 +37,42 @@ type Tenant struct {
 	Currency string   // ISO 4217
 	Hosts    []string // canonical form
 	Slug     string
+
+	Status Status
+	Reason string      // of the status; "" for a tenant that was never anything but active
+	Proofs []HostProof // of hosts, each host once
+}
+
+// Status is what a tenant may do. Facts are recorded whatever it is: they happened.
+type Status string
+
+// The statuses.
+const (
+	Active    Status = "active"
+	Suspended Status = "suspended" // checks are denied; what is there can be read
+	Closed    Status = "closed"    // and the tenant's own keys read nothing any more
+)
+
+// Valid reports whether the status exists.
+func (s Status) Valid() bool { return s == Active || s == Suspended || s == Closed }
+
+// Apply folds an event of the tenant's stream; ok is false for one that does not belong there.
+func (t Tenant) Apply(e any) (_ Tenant, ok bool) {
+	switch e := e.(type) {
+	case event.TenantDefined:
+		t.ID, t.Name, t.TimeZone, t.Currency, t.Hosts, t.Slug = e.Tenant, e.Name, e.TimeZone, e.Currency, e.Hosts, e.Slug
+		if t.Status == "" {
+			t.Status = Active
+		}
+	case event.TenantStatusChanged:
+		t.Status, t.Reason = Status(e.Status), e.Reason
+	case event.HostVerified:
+		t.Proofs = slices.DeleteFunc(slices.Clone(t.Proofs), func(p HostProof) bool { return p.Host == e.Host })
+		t.Proofs = append(t.Proofs, HostProof{e.Host, e.Claim})
+	default:
+		return t, false
+	}
+	return t, true
 }
 
 var locations sync.Map // name to *time.Location; there are some six hundred
@@ -79,7 +116,10 @@ func New(t Tenant) (Tenant, error) {
 		l.Add("/currency", "invalid_event", fmt.Sprintf("currency %q is not an ISO 4217 code in circulation, such as USD", shorten(t.Currency)))
 	}
 	if t.Slug != "" && !isLabel(t.Slug) {
-		l.Add("/slug", "invalid_event", "slug must have 1-63 characters a-z, 0-9 and -, not at the ends")
+		l.Add("/slug", "invalid_event", "slug must have "+labelRule)
+	}
+	if t.Slug == "t" {
+		l.Add("/slug", "invalid_event", "slug t is taken: paths of tenants start with /t/")
 	}
 	if len(t.Hosts) > maxHosts {
 		l.Add("/hosts", "invalid_event", fmt.Sprintf("at most %d hosts are allowed", maxHosts))
@@ -109,8 +149,10 @@ func isZone(name string) bool {
 	return err == nil
 }
 
+const labelRule = "1-63 characters a-z, 0-9 and -, not at the ends"
+
 func isLabel(s string) bool {
-	return len(s) <= 63 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == "" && s[0] != '-' && s[len(s)-1] != '-'
+	return s != "" && len(s) <= 63 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == "" && s[0] != '-' && s[len(s)-1] != '-'
 }
 
 // hostNames is the look-up profile of UTS 46 with the lengths of the DNS, which idna.Lookup does not check. It maps
@@ -139,6 +181,23 @@ func CanonicalHost(host string) (string, error) {
 		return "", fmt.Errorf("%q is an address, not a host name", shorten(host))
 	}
 	return ascii, nil
+}
+
+// IsLocal reports whether what a request names as its host, with or without port, can be no tenant's: an address or a
+// single label, such as localhost or the name of a container. It is much cheaper than CanonicalHost.
+func IsLocal(sent string) bool {
+	name := sent
+	if i := strings.LastIndexByte(sent, ':'); i >= 0 && isPort(sent[i+1:]) {
+		name = sent[:i]
+	}
+	if _, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil {
+		return true
+	}
+	return isASCII(name) && !strings.Contains(name, ".")
+}
+
+func isASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r > unicode.MaxASCII })
 }
 
 func isPort(s string) bool {

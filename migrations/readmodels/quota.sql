@@ -5,9 +5,6 @@ create table quota_accounts (
     state     text not null -- JSON
 ) with (fillfactor = 70); -- room to change the state in place
 
-alter table quota_accounts enable row level security;
-create policy own_rows on quota_accounts using (tenant_id = current_setting('app.tenant_id', true));
-
 -- A row for each allowed check whose usage has not arrived and which nobody released, until its end is on the log.
 create table quota_holds (
     position   bigint not null, -- of the decision, as in log_events
@@ -18,11 +15,18 @@ create table quota_holds (
     decision   bytea not null -- as on the log
 );
 
-alter table quota_holds enable row level security;
-create policy own_rows on quota_holds using (tenant_id = current_setting('app.tenant_id', true));
-
 -- indexes
 
 alter table quota_accounts add primary key (tenant_id);
 alter table quota_holds add primary key (tenant_id, hold_id);
 create index quota_holds_by_end on quota_holds (keep_until);
+
+alter table quota_accounts enable row level security, force row level security;
+create policy all_rows on quota_accounts to tollgate_projector using (true) with check (true);
+create policy own_rows on quota_accounts for select to tollgate_reader using (tenant_id = current_setting('app.tenant_id', true));
+grant select on quota_accounts to tollgate_reader;
+
+alter table quota_holds enable row level security, force row level security;
+create policy all_rows on quota_holds to tollgate_projector using (true) with check (true);
+create policy own_rows on quota_holds for select to tollgate_reader using (tenant_id = current_setting('app.tenant_id', true));
+grant select on quota_holds to tollgate_reader;

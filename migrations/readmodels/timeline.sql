@@ -8,10 +8,12 @@ create table timeline (
     tenant_id   text collate "C" not null check (tenant_id <> '')
 );
 
-alter table timeline enable row level security;
-create policy own_rows on timeline using (tenant_id = current_setting('app.tenant_id', true));
-
 -- indexes
 
 alter table timeline add primary key (tenant_id, occurred_at, position);
 create index timeline_by_source on timeline (tenant_id, source_hash);
+
+alter table timeline enable row level security, force row level security;
+create policy all_rows on timeline to tollgate_projector using (true) with check (true);
+create policy own_rows on timeline for select to tollgate_reader using (tenant_id = current_setting('app.tenant_id', true));
+grant select on timeline to tollgate_reader;

@@ -10,9 +10,11 @@ create table usage_rollups (
     dimensions      text collate "C" not null -- a JSON object with text values
 ) with (fillfactor = 90); -- room to change the two sums in place
 
-alter table usage_rollups enable row level security;
-create policy own_rows on usage_rollups using (tenant_id = current_setting('app.tenant_id', true));
-
 -- indexes
 
 alter table usage_rollups add primary key (tenant_id, meter, bucket, dimensions_hash);
+
+alter table usage_rollups enable row level security, force row level security;
+create policy all_rows on usage_rollups to tollgate_projector using (true) with check (true);
+create policy own_rows on usage_rollups for select to tollgate_reader using (tenant_id = current_setting('app.tenant_id', true));
+grant select on usage_rollups to tollgate_reader;

@@ -53,11 +53,11 @@ func openLedger(ctx context.Context, url string, partitions int) (_ *ledger, err
 		return nil, err
 	}
 	l.closers = append(l.closers, pools.Close)
-	if l.log, err = postgres.OpenLog(ctx, pools.Log, postgres.LogConfig{Partitions: partitions}); err != nil {
+	if l.log, err = postgres.OpenLog(ctx, pools.Log, url, postgres.LogConfig{Partitions: partitions}); err != nil {
 		return nil, err
 	}
 	l.closers = append(l.closers, l.log.Close)
-	l.readModels = postgres.NewReadModels(pools.Apply, projections.NewCatalogs(l.log)).ReadFrom(pools.Read)
+	l.readModels = postgres.NewReadModels(pools.Apply, pools.Read, projections.NewCatalogs(l.log))
 	if _, err := l.readModels.Ensure(ctx, l.log.Partitions()); err != nil {
 		return nil, err
 	}

@@ -38,12 +38,14 @@ var (
 	server   *pgserver.Server
 	adminURL string
 	template string
+	prepare  func(ctx context.Context, url string) error
 )
 
 // Run starts the server, prepares the template database with migrate (which may
-// be nil, and must have closed its connections when it returns), runs the tests
-// and removes everything. It returns the code for os.Exit. When there is no
-// server to be had, the tests fail; they are never skipped.
+// be nil, must have closed its connections when it returns, and is called again
+// for each copy), runs the tests and removes everything. It returns the code for
+// os.Exit. When there is no server to be had, the tests fail; they are never
+// skipped.
 func Run(m *testing.M, migrate func(ctx context.Context, url string) error) (code int) {
 	// Removal has its own time: a set-up that ran out of it still cleans up.
 	cleanup, err := setUp(migrate)
@@ -84,6 +86,12 @@ func Database(t testing.TB) string {
 			t.Error("pgtest: drop the database:", err)
 		}
 	})
+	// What was granted on the template itself was not granted on its copy.
+	if prepare != nil {
+		if err := prepare(ctx, urlFor(name)); err != nil {
+			t.Fatal("pgtest: migrate a database:", err)
+		}
+	}
 	return urlFor(name)
 }
 
@@ -130,7 +138,7 @@ func setUp(migrate func(ctx context.Context, url string) error) (cleanup func() 
 			return execute(ctx, "drop database if exists "+name+" with (force)")
 		})
 	}
-	if migrate != nil {
+	if prepare = migrate; migrate != nil {
 		if err := migrate(ctx, urlFor(name)); err != nil {
 			return cleanup, fmt.Errorf("migrate the template database: %w", err)
 		}

@@ -18,7 +18,7 @@ func TestMain(m *testing.M) {
 			return err
 		}
 		defer func() { _ = conn.Close(ctx) }()
-		_, err = conn.Exec(ctx, "create table migrated (n int)")
+		_, err = conn.Exec(ctx, "create table if not exists migrated (n int)")
 		return err
 	}))
 }

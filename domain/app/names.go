@@ -1,0 +1,373 @@
+package app
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/invalid"
+	"github.com/tollgate-io/tollgate/domain/tenant"
+)
+
+// TXTResolver asks the DNS for the TXT records of a name; *net.Resolver does.
+type TXTResolver interface {
+	LookupTXT(ctx context.Context, name string) ([]string, error)
+}
+
+// nameState is a name as its stream has it.
+type nameState struct {
+	tenant.Holding
+	revision eventstore.Revision
+	last     eventstore.Position // offset 0 for a name that nobody ever had
+}
+
+func (l *Ledger) nameState(ctx context.Context, n tenant.Name) (nameState, error) {
+	s := nameState{revision: eventstore.NoStream}
+	recorded, err := l.readStream(ctx, event.NameStream(string(n.Kind), n.Name))
+	if err != nil || len(recorded) == 0 {
+		return s, err
+	}
+	last := recorded[len(recorded)-1]
+	payload, err := event.Decode(last)
+	if err != nil {
+		return s, err
+	}
+	h, ok := tenant.HoldingAfter(payload, last.Revision)
+	if !ok {
+		return s, fmt.Errorf("%w: %T in the stream of a name", event.ErrMalformed, payload)
+	}
+	return nameState{h, last.Revision, last.Position}, nil
+}
+
+// later of two positions of names, whose streams are all in one partition.
+func later(a, b eventstore.Position) eventstore.Position {
+	if b.Offset > a.Offset {
+		return b
+	}
+	return a
+}
+
+// claim makes the tenant the holder of all its names, or changes nothing where another one has one of them. When another one
+// takes a name at the same moment, some others may stay claimed; they lead nowhere. last is where the newest of the claims
+// stands that were there already.
+func (l *Ledger) claim(ctx context.Context, t tenant.Tenant, by event.Actor) (last eventstore.Position, wrote bool, err error) {
+	names := t.Names(l.domains)
+	// Everybody claims in one order: else two tenants that want the same names could get one each, and stop each other for ever.
+	slices.SortFunc(names, func(a, b tenant.Name) int { return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name)) })
+	for range maxAttempts {
+		var wanted []eventstore.Append
+		for _, n := range names {
+			s, err := l.nameState(ctx, n)
+			switch {
+			case err != nil:
+				return last, wrote, err
+			case t.Holds(s.Holding):
+				last = later(last, s.last)
+			case s.Open(t.ID):
+				wanted = append(wanted, event.NameClaimed{Kind: string(n.Kind), Name: n.Name, Tenant: t.ID, By: by}.Append(s.revision))
+			default:
+				return last, wrote, taken(n, s.Holding)
+			}
+		}
+		lost := false
+		for i := 0; i < len(wanted) && !lost; i++ {
+			r, err := l.appendOne(ctx, wanted[i])
+			if err != nil {
+				return last, wrote, err
+			}
+			wrote, lost = true, r.Outcome == eventstore.Conflict
+		}
+		if !lost { // else by another tenant, or by another definition of this one
+			return last, wrote, nil
+		}
+	}
+	return last, wrote, fmt.Errorf("%w: the names are being claimed by others at the same time", ErrConflict)
+}
+
+// taken does not say by whom: what a name is for is its holder's own affair.
+func taken(n tenant.Name, h tenant.Holding) error {
+	if h.Released {
+		return fmt.Errorf("%w: the %s was another tenant's and is kept for it until an administrator frees it", ErrConflict, n)
+	}
+	return fmt.Errorf("%w: the %s belongs to another tenant", ErrConflict, n)
+}
+
+// release lets go of the names that the tenant once used and does not use any more. last is where the newest of the releases
+// stands that were there already.
+func (l *Ledger) release(ctx context.Context, t tenantState, by event.Actor) (last eventstore.Position, wrote bool, err error) {
+	seen := map[tenant.Name]bool{}
+	for _, n := range t.Names(l.domains) {
+		seen[n] = true
+	}
+	for _, n := range t.everUsed {
+		if seen[n] {
+			continue
+		}
+		seen[n] = true
+		s, err := l.nameState(ctx, n)
+		if err != nil {
+			return last, wrote, err
+		}
+		if !t.Holds(s.Holding) {
+			last = later(last, s.last)
+			continue
+		}
+		if _, err := l.appendOne(ctx, event.NameReleased{Kind: string(n.Kind), Name: n.Name, Tenant: t.ID, By: by}.Append(s.revision)); err != nil {
+			return last, wrote, err
+		}
+		wrote = true
+	}
+	return last, wrote, nil
+}
+
+// settle makes the holdings what the tenant's definition in force says, and returns where the newest of them stands. Two
+// definitions at once may claim what the other one releases: whoever wrote looks again, so the last to write leaves it right.
+// Error: ErrConflict, where a name was freed meanwhile and went to another tenant.
+func (l *Ledger) settle(ctx context.Context, id event.TenantID, by event.Actor) (last eventstore.Position, err error) {
+	for range maxAttempts {
+		t, err := l.tenantState(ctx, id)
+		if err != nil {
+			return last, err
+		}
+		newest, released, err := l.release(ctx, t, by)
+		if err != nil {
+			return last, err
+		}
+		last = later(last, newest)
+		newest, claimed, err := l.claim(ctx, t.Tenant, by)
+		last = later(last, newest)
+		if err != nil && !errors.Is(err, ErrConflict) || !released && !claimed {
+			return last, err
+		}
+	}
+	return last, fmt.Errorf("%w: the tenant's names are being changed by others at the same time", ErrConflict)
+}
+
+// FreeName lets the next tenant that asks for a name have it, whoever had it before. A name that its holder still uses is
+// not freed; one that nobody has is no error. A host below a base domain is its slug. Errors: *invalid.Error; ErrConflict.
+func (l *Ledger) FreeName(ctx context.Context, n tenant.Name, reason string, by event.Actor) error {
+	if err := checkReason(reason); err != nil {
+		return err
+	}
+	if n.Kind == tenant.Host {
+		n = l.domains.NameOf(n.Name)
+	}
+	for range maxAttempts {
+		s, err := l.nameState(ctx, n)
+		if err != nil {
+			return err
+		}
+		if s.Tenant == "" {
+			return l.namesReached(ctx, s.last)
+		}
+		holder, err := l.tenantState(ctx, s.Tenant)
+		if err != nil {
+			return err
+		}
+		if slices.Contains(holder.Names(l.domains), n) {
+			if s.Released { // by us, while the definition came
+				if _, err := l.settle(ctx, s.Tenant, by); err != nil {
+					return err
+				}
+			}
+			return fmt.Errorf("%w: tenant %q uses the %s; take it out of its definition first", ErrConflict, s.Tenant, n)
+		}
+		if !s.Released {
+			// The definition may be on its way. A name that is kept for its tenant can be claimed again when it comes, and then
+			// this name is looked at again; to free it right away could give it to another one.
+			if _, err := l.appendOne(ctx, event.NameReleased{Kind: string(n.Kind), Name: n.Name, Tenant: s.Tenant, By: by}.Append(s.revision)); err != nil {
+				return err
+			}
+			continue
+		}
+		r, err := l.appendOne(ctx, event.NameFreed{Kind: string(n.Kind), Name: n.Name, Reason: reason, By: by}.Append(s.revision))
+		if err != nil {
+			return err
+		}
+		if r.Outcome != eventstore.Conflict {
+			return l.reached(ctx, r.Position)
+		}
+	}
+	return fmt.Errorf("%w: the %s is being changed by others at the same time", ErrConflict, n)
+}
+
+// namesReached waits until this process sees what stands at a position of names; offset 0 is nothing.
+func (l *Ledger) namesReached(ctx context.Context, at eventstore.Position) error {
+	if at.Offset == 0 {
+		return nil
+	}
+	return l.reached(ctx, at)
+}
+
+// HostStanding is how it stands with one host of a tenant.
+type HostStanding struct {
+	Host      string
+	State     tenant.HostState
+	Challenge tenant.Challenge // for an unverified host that is claimed for the tenant
+	// Detail says what stands in the way: that the host is not claimed, or what was found in the DNS instead, after a
+	// verification that failed.
+	Detail string
+}
+
+// Hosts tells how it stands with each host of a tenant. Error: tenant.ErrUnknown.
+func (l *Ledger) Hosts(ctx context.Context, id event.TenantID) ([]HostStanding, error) {
+	t, err := l.directory.Tenant(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("tenant %q: %w", id, err)
+	}
+	all := make([]HostStanding, len(t.Hosts))
+	for i, host := range t.Hosts {
+		h, err := l.directory.Holding(ctx, l.domains.NameOf(host))
+		if err != nil {
+			return nil, err
+		}
+		all[i] = l.standing(t, host, h)
+	}
+	return all, nil
+}
+
+func (l *Ledger) standing(t tenant.Tenant, host string, h tenant.Holding) HostStanding {
+	s := HostStanding{Host: host, State: t.StateOf(host, h, l.domains)}
+	switch {
+	case s.State != tenant.HostUnverified:
+	case !t.Holds(h): // the challenge would be another tenant's, who could then verify the host
+		s.Detail = notClaimed
+	default:
+		s.Challenge = tenant.ChallengeOf(host, h)
+	}
+	return s
+}
+
+// notClaimed: a version that did not claim names yet defined the tenant, or the name went to another one.
+const notClaimed = "The host is not claimed for the tenant. Define the tenant again."
+
+// VerifyHost looks for the challenge of a host in the DNS. What it finds is in the answer: an unverified host is no error.
+// Errors: tenant.ErrUnknown; ErrNotFound where the tenant has no such host; ErrConflict.
+func (l *Ledger) VerifyHost(ctx context.Context, id event.TenantID, host string, dns TXTResolver, by event.Actor) (HostStanding, error) {
+	canonical, err := tenant.CanonicalHost(host)
+	if err != nil {
+		return HostStanding{}, invalid.New("/host", "invalid_event", err.Error())
+	}
+	s, err := l.tenantState(ctx, id)
+	switch {
+	case err != nil:
+		return HostStanding{}, err
+	case !s.defined:
+		return HostStanding{}, fmt.Errorf("tenant %q: %w", id, tenant.ErrUnknown)
+	case !slices.Contains(s.Hosts, canonical):
+		return HostStanding{}, fmt.Errorf("host %q of tenant %q: %w", canonical, id, ErrNotFound)
+	}
+	name := l.domains.NameOf(canonical)
+	asked, err := l.nameState(ctx, name)
+	if err != nil {
+		return HostStanding{}, err
+	}
+	answer := l.standing(s.Tenant, canonical, asked.Holding)
+	switch {
+	case !s.Holds(asked.Holding):
+		return HostStanding{}, fmt.Errorf("%w: the host %s is not claimed for the tenant; define the tenant again", ErrConflict, canonical)
+	case answer.State != tenant.HostUnverified:
+		return answer, l.reached(ctx, s.last)
+	}
+	found, err := dns.LookupTXT(ctx, answer.Challenge.Record)
+	if !slices.Contains(found, answer.Challenge.Value) {
+		answer.Detail = missing(answer.Challenge, found, err)
+		return answer, ctx.Err()
+	}
+	change, err := l.changeTenant(ctx, id, func(s tenantState) (*eventstore.Append, error) {
+		if s.StateOf(canonical, asked.Holding, l.domains) != tenant.HostUnverified {
+			return nil, nil //nolint:nilnil // somebody was faster
+		}
+		now, err := l.nameState(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		if now.Holding != asked.Holding { // the proof would take the place of that of the new claim
+			return nil, fmt.Errorf("%w: the host %s was changed while its DNS was asked", ErrConflict, canonical)
+		}
+		a := event.HostVerified{Tenant: id, Host: canonical, Claim: asked.Claim, By: by}.Append(s.revision)
+		return &a, nil
+	})
+	if err != nil {
+		return HostStanding{}, err
+	}
+	return l.standing(change.Tenant, canonical, asked.Holding), l.reached(ctx, change.Position)
+}
+
+// missing says what to do about a challenge that was not found.
+func missing(c tenant.Challenge, found []string, err error) string {
+	const shown = 3
+	switch {
+	case err != nil || len(found) == 0:
+		return fmt.Sprintf("The DNS has no TXT record %s yet, or did not answer. Records can take hours to be seen everywhere.", c.Record)
+	case len(found) > shown:
+		found = found[:shown]
+		fallthrough
+	default:
+		quoted := make([]string, len(found))
+		for i, text := range found {
+			quoted[i] = fmt.Sprintf("%q", shorten(text))
+		}
+		return fmt.Sprintf("The TXT record %s says %s, and should say %q.", c.Record, strings.Join(quoted, ", "), c.Value)
+	}
+}
+
+// Resolver is the one place that finds out which tenant a request is about.
+type Resolver struct {
+	Directory Directory
+	Domains   tenant.Domains
+}
+
+// AtSlug is the tenant of a slug. Error: tenant.ErrUnknown.
+func (r Resolver) AtSlug(ctx context.Context, slug string) (event.TenantID, error) {
+	n, err := tenant.ParseName(string(tenant.Slug), slug)
+	if err != nil {
+		return "", fmt.Errorf("slug %q: %w", shorten(slug), tenant.ErrUnknown)
+	}
+	return r.at(ctx, n)
+}
+
+// AtHost is the tenant of a host name as a request sent it, with or without port: "" where the host is no tenant's, such as
+// an address, the name of this server, or a domain that is not verified. Error: tenant.ErrUnknown for a name below a base
+// domain that no tenant has.
+func (r Resolver) AtHost(ctx context.Context, sent string) (event.TenantID, error) {
+	if tenant.IsLocal(sent) {
+		return "", nil
+	}
+	host, err := tenant.CanonicalHost(sent)
+	if err != nil {
+		name, _, _ := strings.Cut(sent, ":")
+		if r.Domains.Below(strings.ToLower(strings.TrimRight(name, "."))) { // such as one with an underscore
+			return "", fmt.Errorf("host %q: %w", shorten(sent), tenant.ErrUnknown)
+		}
+		return "", nil
+	}
+	id, err := r.at(ctx, r.Domains.NameOf(host))
+	if errors.Is(err, tenant.ErrUnknown) && !r.Domains.Below(host) {
+		return "", nil
+	}
+	return id, err
+}
+
+// at is the tenant that a name leads to. Error: tenant.ErrUnknown.
+func (r Resolver) at(ctx context.Context, n tenant.Name) (event.TenantID, error) {
+	h, err := r.Directory.Holding(ctx, n)
+	if err != nil {
+		return "", fmt.Errorf("look up the %s: %w", n, err)
+	}
+	if h.Tenant != "" {
+		t, err := r.Directory.Tenant(ctx, h.Tenant)
+		if err != nil && !errors.Is(err, tenant.ErrUnknown) {
+			return "", fmt.Errorf("tenant %q: %w", h.Tenant, err)
+		}
+		if err == nil && t.Answers(n, h, r.Domains) {
+			return t.ID, nil
+		}
+	}
+	return "", fmt.Errorf("the %s: %w", n, tenant.ErrUnknown)
+}
