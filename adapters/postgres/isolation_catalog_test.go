@@ -37,7 +37,7 @@ var (
 	}
 	// Keys that do not begin with the tenant.
 	otherKeys = map[string]string{
-		"log_events":                              "position is the order of the log; the tables below it have the same key",
+		"log_events log_events_pkey":              "position is the order of the log; the tables below it have the same key",
 		"rm_directory.api_keys api_keys_pkey":     "looked up by the key's id",
 		"rm_quota.quota_holds quota_holds_by_end": "the sweeper, which is the projector, asks for holds of all tenants that ended; not unique, so it tells nobody anything",
 	}
@@ -143,9 +143,9 @@ func walk(ctx context.Context, q querier) (findings []string, err error) {
 	type policy struct {
 		Schema, Table, Name, Command string
 		Roles                        []string
-		Using, Check                 string
+		Using                        string
 	}
-	policies, err := collect(ctx, q, pgx.RowToAddrOfStructByPos[policy], `select schemaname, tablename, policyname, cmd, roles::text[], coalesce(qual, ''), coalesce(with_check, '')
+	policies, err := collect(ctx, q, pgx.RowToAddrOfStructByPos[policy], `select schemaname, tablename, policyname, cmd, roles::text[], coalesce(qual, '')
 		from pg_policies where permissive = 'PERMISSIVE' order by 1, 2, 3`)
 	if err != nil {
 		return nil, err
@@ -187,7 +187,8 @@ func walk(ctx context.Context, q querier) (findings []string, err error) {
 	}
 	for _, k := range first {
 		r := byName[k.Schema+"."+k.Table]
-		if r.Tenant != nil && k.First != "tenant_id" && otherKeys[r.known()] == "" && otherKeys[r.known()+" "+k.Name] == "" {
+		name := strings.Replace(k.Name, r.Name, cmp.Or(r.Parent, r.Name), 1)
+		if r.Tenant != nil && k.First != "tenant_id" && otherKeys[r.known()+" "+name] == "" {
 			found("key %s of table %s begins with %s", k.Name, r, k.First)
 		}
 	}
@@ -202,10 +203,10 @@ func walk(ctx context.Context, q querier) (findings []string, err error) {
 			select oid::regclass::text, relowner from pg_class union all select nspname, nspowner from pg_namespace union all select oid::regprocedure::text, proowner from pg_proc
 			) as owned (o, owner) where owner::regrole::text in ('tollgate_reader', 'tollgate_log')`,
 		// Beyond tables there is nothing that a reader or the log may make.
-		`select r || ' may ' || p || ' in schema ' || nspname from pg_namespace, unnest(array[` + rolesOfOurs + `]) r, unnest(array['create']) p
-			where has_schema_privilege(r, oid, p) and (r <> 'tollgate_projector' or not nspname ~ '^rm_[a-z]+_[0-9]+$' and nspname <> current_schema())`,
+		`select r || ' may create in schema ' || nspname from pg_namespace, unnest(array[` + rolesOfOurs + `]) r
+			where has_schema_privilege(r, oid, 'create') and (r <> 'tollgate_projector' or not nspname ~ '^rm_[a-z]+_[0-9]+$' and nspname <> current_schema())`,
 		`select r || ' may create schemas' from unnest(array['tollgate_reader', 'tollgate_log']) r where has_database_privilege(r, current_database(), 'create')`,
-		`select r || ' may use sequence ' || c.oid::regclass from pg_class c, unnest(array['tollgate_reader']) r
+		`select r || ' may use sequence ' || c.oid::regclass from pg_class c, unnest(array['tollgate_reader', 'tollgate_log']) r
 			where relkind = 'S' and (has_sequence_privilege(r, c.oid, 'usage') or has_sequence_privilege(r, c.oid, 'update'))`,
 		// Grants of columns count as well, and whatever PUBLIC has.
 		`select r || ' may ' || p || ' ' || c.oid::regclass from pg_class c join pg_namespace n on n.oid = c.relnamespace,

@@ -294,6 +294,7 @@ func TestTheWalkSeesWhatIsBroken(t *testing.T) {
 		{`create function all_of() returns bigint language sql security definer as 'select count(*) from timeline'`, "function all_of() runs with its owner's rights"},
 		{`alter table rm_timeline_1.timeline drop constraint timeline_pkey, alter tenant_id drop not null`, "timeline has a tenant_id that may be null"},
 		{`create unique index once on rm_quota_1.quota_holds (hold_id, tenant_id)`, "key once of table rm_quota_1.quota_holds begins with hold_id"},
+		{`create index later on log_events (recorded_at)`, "key later of table public.log_events begins with recorded_at"},
 		{`create index often on rm_usage_1.usage_rollups (lower(meter))`, "key often of table rm_usage_1.usage_rollups begins with an expression"},
 		{`alter table rm_directory_1.host_proofs add foreign key (host) references rm_directory_1.api_keys (key_id) not valid`, "begins with host"},
 		{`alter role tollgate_reader bypassrls`, "role tollgate_reader is a superuser, bypasses"},

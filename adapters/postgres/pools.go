@@ -64,9 +64,12 @@ func NewApplyPool(ctx context.Context, url string, size int32) (*pgxpool.Pool, e
 	return openPool(ctx, url, projectorRole, size, readModelParameters)
 }
 
-// NewReadPool opens the connections of requests.
+// NewReadPool opens the connections of requests. Their statements are planned for the question: a plan for any span of time
+// reads far more than a day needs.
 func NewReadPool(ctx context.Context, url string, size int32) (*pgxpool.Pool, error) {
-	return openPool(ctx, url, readerRole, size, readModelParameters)
+	parameters := maps.Clone(readModelParameters)
+	parameters["plan_cache_mode"] = "force_custom_plan"
+	return openPool(ctx, url, readerRole, size, parameters)
 }
 
 // openPool connects as a role, which RESET ROLE does not leave either. It refuses one that row level security does not bind.

@@ -337,38 +337,38 @@ func TestDirectory(t *testing.T) {
 	l.append(define.Append(eventstore.NoStream))
 	define.Name = "Acme Inc."
 	l.append(define.Append(0))
-	hashes := map[string]tenant.Hash{}
+	var hashes []tenant.Hash
 	for i := range 7 {
-		id := fmt.Sprintf("key_%d", i)
-		hash := tenant.Secret(id).Hash()
-		hashes[id] = hash
-		k := event.KeyCreated{ID: event.KeyID(id), Kind: "admin", Name: id, Hash: hash[:], By: "cli"}
+		hash := tenant.Secret(fmt.Sprintf("key_%d", i)).Hash()
+		hashes = append(hashes, hash)
+		k := event.KeyCreated{ID: hash.KeyID(), Kind: "admin", Name: "backend", Hash: hash[:], By: "cli"}
 		if i%2 == 1 {
 			k.Kind, k.Tenant = "tenant", "acme"
 		}
 		l.append(k.Append())
 	}
-	l.append(event.KeyRevoked{ID: "key_1", Tenant: "acme", By: "cli"}.Append(0))
+	l.append(event.KeyRevoked{ID: hashes[1].KeyID(), Tenant: "acme", By: "cli"}.Append(0))
 	for range 3 { // one event at a time as well as all at once
 		_, err = l.step(t.Context(), projections.DirectoryModel, 0, 1)
 		require.NoError(t, err)
 	}
 	l.project()
-	l.append(event.KeyRevoked{ID: "key_2", By: "cli"}.Append(0)) // in a later range than its creation
+	l.append(event.KeyRevoked{ID: hashes[2].KeyID(), By: "cli"}.Append(0)) // in a later range than its creation
 	l.project()
 
 	acme, at, err := l.Tenant(t.Context(), "acme")
 	require.NoError(t, err)
-	require.Equal(t, tenant.Tenant{ID: "acme", Name: "Acme Inc.", TimeZone: "UTC", Currency: "USD", Hosts: []string{"a.example"}, Slug: "acme"}, acme)
+	require.Equal(t, tenant.Tenant{ID: "acme", Name: "Acme Inc.", TimeZone: "UTC", Currency: "USD", Hosts: []string{"a.example"}, Slug: "acme",
+		Status: tenant.Active, Proofs: []tenant.HostProof{}}, acme)
 	require.Equal(t, eventstore.PartitionOf("acme", testPartitions), at.Partition)
-	k, _, err := l.KeyByHash(t.Context(), hashes["key_3"])
+	k, _, err := l.KeyByHash(t.Context(), hashes[3])
 	require.NoError(t, err)
-	require.EqualValues(t, "key_3", k.ID)
+	require.Equal(t, hashes[3].KeyID(), k.ID)
 	require.EqualValues(t, "acme", k.Tenant)
 	require.Equal(t, tenant.Scoped, k.Kind)
 	require.False(t, k.CreatedAt.IsZero())
-	for _, id := range []string{"key_1", "key_2"} {
-		_, _, err = l.KeyByHash(t.Context(), hashes[id])
+	for _, revoked := range []int{1, 2} {
+		_, _, err = l.KeyByHash(t.Context(), hashes[revoked])
 		require.ErrorIs(t, err, tenant.ErrUnknownKey)
 	}
 	var ids []event.KeyID
@@ -387,7 +387,7 @@ func TestDirectory(t *testing.T) {
 		}
 	}
 	require.Len(t, ids, 7)
-	require.EqualValues(t, "key_6", ids[0], "newest first")
+	require.Equal(t, hashes[6].KeyID(), ids[0], "newest first")
 	require.Equal(t, 2, revoked)
 	c, _, err := l.Catalog(t.Context())
 	require.NoError(t, err)

@@ -202,7 +202,7 @@ func expected(a area, c credential, s signals, body, about string) (status int, 
 	case a == ofAdmins && c.kind != tenant.Admin, a == ofBackends && c.kind == tenant.Scoped:
 		return http.StatusForbidden, "forbidden", ""
 	case a == ofBackends:
-		return 0, "", ""
+		return 0, "", "" // it answers about any tenant, and shows nothing of it but its name
 	case a != ofAdmins && c.kind == tenant.Admin && c.acts == "":
 		return http.StatusForbidden, "forbidden", ""
 	case len(named) > 1 && c.of != "":
