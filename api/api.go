@@ -40,6 +40,7 @@ type Config struct {
 	Usage     UsageReader
 	Timeline  TimelineReader
 	Limits    Limits
+	Billing   Billing
 	Keys      KeyLister
 	Positions Positions
 	Readiness ReadinessProbe
@@ -110,7 +111,7 @@ var _ ServerInterface = (*Server)(nil)
 
 // New builds the surface. It panics where the configuration is incomplete.
 func New(c Config) *Server {
-	if c.Ledger == nil || c.Directory == nil || c.Usage == nil || c.Timeline == nil || c.Limits == nil || c.Keys == nil || c.Positions == nil ||
+	if c.Ledger == nil || c.Directory == nil || c.Usage == nil || c.Timeline == nil || c.Limits == nil || c.Billing == nil || c.Keys == nil || c.Positions == nil ||
 		c.Readiness == nil || c.Registry == nil || c.Log == nil || c.Now == nil || c.Random == nil {
 		panic(fmt.Sprintf("api: incomplete configuration: %+v", c))
 	}

@@ -138,6 +138,9 @@ func (d directory) PlansInUse(ctx context.Context, at time.Time) (plans []catalo
 
 func (d directory) Reached(context.Context, eventstore.Position) error { return nil }
 
+// noBilling has no invoices: they are tested on the real read models.
+type noBilling struct{ api.Billing }
+
 // cached keeps what the directory said, as the real one does; for benchmarks.
 type cached struct {
 	app.Directory
@@ -381,7 +384,7 @@ func newHouse(t testing.TB, change ...func(*api.Config)) *house {
 		Now: func() time.Time { return clock }, SweepEvery: -1})
 	t.Cleanup(h.limits.Close)
 	config := api.Config{
-		Ledger: h.ledger, Limits: h.limits, Directory: dir, Usage: h.reads, Timeline: h.reads, Keys: h.reads, Positions: h.reads, Readiness: h.reads,
+		Ledger: h.ledger, Limits: h.limits, Billing: noBilling{}, Directory: dir, Usage: h.reads, Timeline: h.reads, Keys: h.reads, Positions: h.reads, Readiness: h.reads,
 		Registry: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler), Now: time.Now, Random: rand.Reader, SpoolDir: t.TempDir(),
 	}
 	for _, f := range change {

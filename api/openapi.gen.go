@@ -244,6 +244,54 @@ func (e HostState) Valid() bool {
 	}
 }
 
+// Defines values for InvoiceState.
+const (
+	InvoiceStateDraft     InvoiceState = "draft"
+	InvoiceStateFinalised InvoiceState = "finalised"
+	InvoiceStateVoid      InvoiceState = "void"
+)
+
+// Valid indicates whether the value is a known member of the InvoiceState enum.
+func (e InvoiceState) Valid() bool {
+	switch e {
+	case InvoiceStateDraft:
+		return true
+	case InvoiceStateFinalised:
+		return true
+	case InvoiceStateVoid:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for InvoiceLineKind.
+const (
+	Adjustment InvoiceLineKind = "adjustment"
+	Fee        InvoiceLineKind = "fee"
+	Minimum    InvoiceLineKind = "minimum"
+	SpendCap   InvoiceLineKind = "spend_cap"
+	Usage      InvoiceLineKind = "usage"
+)
+
+// Valid indicates whether the value is a known member of the InvoiceLineKind enum.
+func (e InvoiceLineKind) Valid() bool {
+	switch e {
+	case Adjustment:
+		return true
+	case Fee:
+		return true
+	case Minimum:
+		return true
+	case SpendCap:
+		return true
+	case Usage:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for KeyKind.
 const (
 	KeyKindAdmin   KeyKind = "admin"
@@ -777,6 +825,87 @@ type HostPage struct {
 // Id Printable characters, Unicode normalisation form C.
 type Id = string
 
+// Invoice defines model for Invoice.
+type Invoice struct {
+	// CreditNote Of a void invoice; it mirrors the lines.
+	CreditNote *struct {
+		At     time.Time `json:"at"`
+		Number string    `json:"number"`
+		Reason string    `json:"reason"`
+		Rebill bool      `json:"rebill"`
+	} `json:"creditNote"`
+	Credits     Money         `json:"credits"`
+	Currency    string        `json:"currency"`
+	FinalisedAt *time.Time    `json:"finalisedAt"`
+	Id          string        `json:"id"`
+	Lines       []InvoiceLine `json:"lines"`
+	Number      string        `json:"number"`
+	PeriodEnd   time.Time     `json:"periodEnd"`
+
+	// PeriodStart Equal to periodEnd where there are only fees in advance.
+	PeriodStart time.Time `json:"periodStart"`
+
+	// PlanVersion At the end of the period.
+	PlanVersion string `json:"planVersion"`
+
+	// Position Up to where usage is in it.
+	Position string                 `json:"position"`
+	State    InvoiceState           `json:"state"`
+	Stripe   map[string]interface{} `json:"stripe"`
+	Subtotal Money                  `json:"subtotal"`
+	TenantId string                 `json:"tenantId"`
+	Total    Money                  `json:"total"`
+}
+
+// InvoiceState defines model for Invoice.State.
+type InvoiceState string
+
+// InvoiceLine defines model for InvoiceLine.
+type InvoiceLine struct {
+	Amount      Money  `json:"amount"`
+	Description string `json:"description"`
+	Events      int    `json:"events"`
+
+	// Included Of the quantity, free.
+	Included    float32         `json:"included"`
+	Kind        InvoiceLineKind `json:"kind"`
+	Meter       *string         `json:"meter"`
+	PeriodEnd   time.Time       `json:"periodEnd"`
+	PeriodStart time.Time       `json:"periodStart"`
+	PlanVersion string          `json:"planVersion"`
+	Price       string          `json:"price"`
+	Quantity    float32         `json:"quantity"`
+	Tiers       []struct {
+		// Amount Exact; only the line is rounded.
+		Amount   string   `json:"amount"`
+		From     float32  `json:"from"`
+		Quantity float32  `json:"quantity"`
+		To       *float32 `json:"to"`
+		Unit     string   `json:"unit"`
+	} `json:"tiers"`
+
+	// Unit Price of one, of a package, or per cent; null where tiers or a share of the cycle say it.
+	Unit *string `json:"unit"`
+}
+
+// InvoiceLineKind defines model for InvoiceLine.Kind.
+type InvoiceLineKind string
+
+// InvoicePage defines model for InvoicePage.
+type InvoicePage struct {
+	Items      []Invoice `json:"items"`
+	NextCursor *string   `json:"nextCursor"`
+}
+
+// InvoiceVoid defines model for InvoiceVoid.
+type InvoiceVoid struct {
+	// Reason The tenant's timeline shows it.
+	Reason string `json:"reason"`
+
+	// Rebill What it was about is owed again with the next invoice; else it is forgiven.
+	Rebill *bool `json:"rebill,omitempty"`
+}
+
 // Key defines model for Key.
 type Key struct {
 	// CreatedAt UTC with milliseconds.
@@ -1017,6 +1146,15 @@ type LimitStanding struct {
 // LimitStandingOnError defines model for LimitStanding.OnError.
 type LimitStandingOnError string
 
+// Money defines model for Money.
+type Money struct {
+	// Amount Decimal, with the decimals of the currency.
+	Amount string `json:"amount"`
+
+	// Currency ISO 4217.
+	Currency string `json:"currency"`
+}
+
 // NameKind defines model for NameKind.
 type NameKind string
 
@@ -1086,6 +1224,12 @@ type OverriddenLimit struct {
 	Reason   string     `json:"reason"`
 	TenantId string     `json:"tenantId"`
 	Until    *time.Time `json:"until"`
+}
+
+// PeriodClose defines model for PeriodClose.
+type PeriodClose struct {
+	// PeriodEnd The boundary; left out: the next one.
+	PeriodEnd *time.Time `json:"periodEnd,omitempty"`
 }
 
 // PlanAssignment defines model for PlanAssignment.
@@ -1530,6 +1674,47 @@ type ReleaseHoldParams struct {
 	XSwitchReason *SwitchReason `json:"X-Switch-Reason,omitempty"`
 }
 
+// ListInvoicesParams defines parameters for ListInvoices.
+type ListInvoicesParams struct {
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `nextCursor` of the page before; opaque.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// XTenantId Names the tenant, as a host name, the path or the body may do too; all must agree.
+	XTenantId *TenantId `json:"X-Tenant-Id,omitempty"`
+
+	// XTenantSwitch The tenant inside which an admin key acts. Needs `X-Switch-Reason`.
+	XTenantSwitch *TenantSwitch `json:"X-Tenant-Switch,omitempty"`
+
+	// XSwitchReason Why; the tenant's timeline shows it.
+	XSwitchReason *SwitchReason `json:"X-Switch-Reason,omitempty"`
+}
+
+// PreviewInvoiceParams defines parameters for PreviewInvoice.
+type PreviewInvoiceParams struct {
+	// XTenantId Names the tenant, as a host name, the path or the body may do too; all must agree.
+	XTenantId *TenantId `json:"X-Tenant-Id,omitempty"`
+
+	// XTenantSwitch The tenant inside which an admin key acts. Needs `X-Switch-Reason`.
+	XTenantSwitch *TenantSwitch `json:"X-Tenant-Switch,omitempty"`
+
+	// XSwitchReason Why; the tenant's timeline shows it.
+	XSwitchReason *SwitchReason `json:"X-Switch-Reason,omitempty"`
+}
+
+// GetInvoiceParams defines parameters for GetInvoice.
+type GetInvoiceParams struct {
+	// XTenantId Names the tenant, as a host name, the path or the body may do too; all must agree.
+	XTenantId *TenantId `json:"X-Tenant-Id,omitempty"`
+
+	// XTenantSwitch The tenant inside which an admin key acts. Needs `X-Switch-Reason`.
+	XTenantSwitch *TenantSwitch `json:"X-Tenant-Switch,omitempty"`
+
+	// XSwitchReason Why; the tenant's timeline shows it.
+	XSwitchReason *SwitchReason `json:"X-Switch-Reason,omitempty"`
+}
+
 // ListLimitsParams defines parameters for ListLimits.
 type ListLimitsParams struct {
 	// MinPosition Wait until the answer reflects this position.
@@ -1665,6 +1850,9 @@ type GetUsageParamsGranularity string
 // PutCatalogJSONRequestBody defines body for PutCatalog for application/json ContentType.
 type PutCatalogJSONRequestBody = Catalog
 
+// VoidInvoiceJSONRequestBody defines body for VoidInvoice for application/json ContentType.
+type VoidInvoiceJSONRequestBody = InvoiceVoid
+
 // CreateKeyJSONRequestBody defines body for CreateKey for application/json ContentType.
 type CreateKeyJSONRequestBody = NewKey
 
@@ -1673,6 +1861,9 @@ type FreeNameJSONRequestBody = NameRelease
 
 // PutTenantJSONRequestBody defines body for PutTenant for application/json ContentType.
 type PutTenantJSONRequestBody = TenantDefinition
+
+// ClosePeriodJSONRequestBody defines body for ClosePeriod for application/json ContentType.
+type ClosePeriodJSONRequestBody = PeriodClose
 
 // PutLimitJSONRequestBody defines body for PutLimit for application/json ContentType.
 type PutLimitJSONRequestBody = LimitOverride
@@ -2301,6 +2492,9 @@ type ServerInterface interface {
 	// PutCatalog Replace the product configuration as a whole
 	// (PUT /v1/admin/catalog)
 	PutCatalog(ctx echo.Context, params PutCatalogParams) error
+	// VoidInvoice Take an invoice back with a credit note
+	// (POST /v1/admin/invoices/{id}/void)
+	VoidInvoice(ctx echo.Context, id string) error
 	// ListKeys API keys, without their secrets
 	// (GET /v1/admin/keys)
 	ListKeys(ctx echo.Context, params ListKeysParams) error
@@ -2325,6 +2519,9 @@ type ServerInterface interface {
 	// VerifyHost Look for the DNS record of a custom domain
 	// (POST /v1/admin/tenants/{tenantId}/hosts/{host}/verify)
 	VerifyHost(ctx echo.Context, tenantId Id, host string) error
+	// ClosePeriod Finalise the invoice of a boundary
+	// (POST /v1/admin/tenants/{tenantId}/invoices/close)
+	ClosePeriod(ctx echo.Context, tenantId Id) error
 	// RemoveLimit Set a limit back to what the plan says
 	// (DELETE /v1/admin/tenants/{tenantId}/limits/{limit})
 	RemoveLimit(ctx echo.Context, tenantId Id, limit string) error
@@ -2355,6 +2552,15 @@ type ServerInterface interface {
 	// ReleaseHold Give back what a check holds
 	// (DELETE /v1/holds/{eventType}/{sourceId})
 	ReleaseHold(ctx echo.Context, eventType EventType, sourceId SourceId, params ReleaseHoldParams) error
+	// ListInvoices The invoices of the tenant, newest first
+	// (GET /v1/invoices)
+	ListInvoices(ctx echo.Context, params ListInvoicesParams) error
+	// PreviewInvoice The next invoice as it stands now
+	// (GET /v1/invoices/preview)
+	PreviewInvoice(ctx echo.Context, params PreviewInvoiceParams) error
+	// GetInvoice One invoice
+	// (GET /v1/invoices/{id})
+	GetInvoice(ctx echo.Context, id string, params GetInvoiceParams) error
 	// ListLimits How every limit of the tenant stands now
 	// (GET /v1/limits)
 	ListLimits(ctx echo.Context, params ListLimitsParams) error
@@ -2453,6 +2659,22 @@ func (w *ServerInterfaceWrapper) PutCatalog(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.PutCatalog(ctx, params)
+	return err
+}
+
+// VoidInvoice converts echo context to params.
+func (w *ServerInterfaceWrapper) VoidInvoice(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.VoidInvoice(ctx, id)
 	return err
 }
 
@@ -2645,6 +2867,22 @@ func (w *ServerInterfaceWrapper) VerifyHost(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.VerifyHost(ctx, tenantId, host)
+	return err
+}
+
+// ClosePeriod converts echo context to params.
+func (w *ServerInterfaceWrapper) ClosePeriod(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "tenantId" -------------
+	var tenantId Id
+
+	err = runtime.BindStyledParameterWithOptions("simple", "tenantId", ctx.Param("tenantId"), &tenantId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter tenantId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ClosePeriod(ctx, tenantId)
 	return err
 }
 
@@ -3188,6 +3426,203 @@ func (w *ServerInterfaceWrapper) ReleaseHold(ctx echo.Context) error {
 	return err
 }
 
+// ListInvoices converts echo context to params.
+func (w *ServerInterfaceWrapper) ListInvoices(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListInvoicesParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "X-Tenant-Id" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Tenant-Id")]; found {
+		var XTenantId TenantId
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Tenant-Id, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Tenant-Id", valueList[0], &XTenantId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Tenant-Id: %s", err))
+		}
+
+		params.XTenantId = &XTenantId
+	}
+	// ------------- Optional header parameter "X-Tenant-Switch" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Tenant-Switch")]; found {
+		var XTenantSwitch TenantSwitch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Tenant-Switch, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Tenant-Switch", valueList[0], &XTenantSwitch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Tenant-Switch: %s", err))
+		}
+
+		params.XTenantSwitch = &XTenantSwitch
+	}
+	// ------------- Optional header parameter "X-Switch-Reason" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Switch-Reason")]; found {
+		var XSwitchReason SwitchReason
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Switch-Reason, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Switch-Reason", valueList[0], &XSwitchReason, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Switch-Reason: %s", err))
+		}
+
+		params.XSwitchReason = &XSwitchReason
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListInvoices(ctx, params)
+	return err
+}
+
+// PreviewInvoice converts echo context to params.
+func (w *ServerInterfaceWrapper) PreviewInvoice(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params PreviewInvoiceParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "X-Tenant-Id" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Tenant-Id")]; found {
+		var XTenantId TenantId
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Tenant-Id, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Tenant-Id", valueList[0], &XTenantId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Tenant-Id: %s", err))
+		}
+
+		params.XTenantId = &XTenantId
+	}
+	// ------------- Optional header parameter "X-Tenant-Switch" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Tenant-Switch")]; found {
+		var XTenantSwitch TenantSwitch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Tenant-Switch, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Tenant-Switch", valueList[0], &XTenantSwitch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Tenant-Switch: %s", err))
+		}
+
+		params.XTenantSwitch = &XTenantSwitch
+	}
+	// ------------- Optional header parameter "X-Switch-Reason" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Switch-Reason")]; found {
+		var XSwitchReason SwitchReason
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Switch-Reason, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Switch-Reason", valueList[0], &XSwitchReason, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Switch-Reason: %s", err))
+		}
+
+		params.XSwitchReason = &XSwitchReason
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.PreviewInvoice(ctx, params)
+	return err
+}
+
+// GetInvoice converts echo context to params.
+func (w *ServerInterfaceWrapper) GetInvoice(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetInvoiceParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "X-Tenant-Id" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Tenant-Id")]; found {
+		var XTenantId TenantId
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Tenant-Id, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Tenant-Id", valueList[0], &XTenantId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Tenant-Id: %s", err))
+		}
+
+		params.XTenantId = &XTenantId
+	}
+	// ------------- Optional header parameter "X-Tenant-Switch" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Tenant-Switch")]; found {
+		var XTenantSwitch TenantSwitch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Tenant-Switch, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Tenant-Switch", valueList[0], &XTenantSwitch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Tenant-Switch: %s", err))
+		}
+
+		params.XTenantSwitch = &XTenantSwitch
+	}
+	// ------------- Optional header parameter "X-Switch-Reason" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Switch-Reason")]; found {
+		var XSwitchReason SwitchReason
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Switch-Reason, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Switch-Reason", valueList[0], &XSwitchReason, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Switch-Reason: %s", err))
+		}
+
+		params.XSwitchReason = &XSwitchReason
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetInvoice(ctx, id, params)
+	return err
+}
+
 // ListLimits converts echo context to params.
 func (w *ServerInterfaceWrapper) ListLimits(ctx echo.Context) error {
 	var err error
@@ -3656,6 +4091,9 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/v1/events/:eventType/:sourceId/void", wrapper.VoidEvent, options.OperationMiddlewares["voidEvent"]...)
 	router.POST(options.BaseURL+"/v1/events/:eventType/:sourceId/adjust", wrapper.AdjustEvent, options.OperationMiddlewares["adjustEvent"]...)
 	router.POST(options.BaseURL+"/v1/limits/check", wrapper.CheckLimits, options.OperationMiddlewares["checkLimits"]...)
+	router.GET(options.BaseURL+"/v1/invoices", wrapper.ListInvoices, options.OperationMiddlewares["listInvoices"]...)
+	router.GET(options.BaseURL+"/v1/invoices/preview", wrapper.PreviewInvoice, options.OperationMiddlewares["previewInvoice"]...)
+	router.GET(options.BaseURL+"/v1/invoices/:id", wrapper.GetInvoice, options.OperationMiddlewares["getInvoice"]...)
 	router.GET(options.BaseURL+"/v1/limits", wrapper.ListLimits, options.OperationMiddlewares["listLimits"]...)
 	router.GET(options.BaseURL+"/v1/holds", wrapper.ListHolds, options.OperationMiddlewares["listHolds"]...)
 	router.DELETE(options.BaseURL+"/v1/holds/:eventType/:sourceId", wrapper.ReleaseHold, options.OperationMiddlewares["releaseHold"]...)
@@ -3664,6 +4102,8 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/resolve", wrapper.ResolveTenant, options.OperationMiddlewares["resolveTenant"]...)
 	router.GET(options.BaseURL+"/v1/admin/tenants/:tenantId", wrapper.GetTenant, options.OperationMiddlewares["getTenant"]...)
 	router.PUT(options.BaseURL+"/v1/admin/tenants/:tenantId", wrapper.PutTenant, options.OperationMiddlewares["putTenant"]...)
+	router.POST(options.BaseURL+"/v1/admin/tenants/:tenantId/invoices/close", wrapper.ClosePeriod, options.OperationMiddlewares["closePeriod"]...)
+	router.POST(options.BaseURL+"/v1/admin/invoices/:id/void", wrapper.VoidInvoice, options.OperationMiddlewares["voidInvoice"]...)
 	router.PUT(options.BaseURL+"/v1/admin/tenants/:tenantId/plan", wrapper.PutPlan, options.OperationMiddlewares["putPlan"]...)
 	router.DELETE(options.BaseURL+"/v1/admin/tenants/:tenantId/limits/:limit", wrapper.RemoveLimit, options.OperationMiddlewares["removeLimit"]...)
 	router.PUT(options.BaseURL+"/v1/admin/tenants/:tenantId/limits/:limit", wrapper.PutLimit, options.OperationMiddlewares["putLimit"]...)

@@ -36,6 +36,15 @@ type Limits interface {
 	Holds(ctx context.Context, t event.TenantID) (app.Standing, error)
 }
 
+// Billing makes invoices; *app.Billing does.
+type Billing interface {
+	Preview(ctx context.Context, t event.TenantID) (app.Invoice, error)
+	Close(ctx context.Context, t event.TenantID, boundary time.Time, by event.Actor) (inv app.Invoice, created bool, err error)
+	Invoices(ctx context.Context, t event.TenantID) ([]app.Invoice, error)
+	Invoice(ctx context.Context, t event.TenantID, id event.InvoiceID) (app.Invoice, error)
+	Void(ctx context.Context, id event.InvoiceID, rebill bool, reason string, by event.Actor) (app.Invoice, error)
+}
+
 // Keys is one page of API keys, newest first, with the revoked ones. NextCursor is "" at the end.
 type Keys struct {
 	Items      []tenant.Key

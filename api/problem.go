@@ -11,6 +11,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/tollgate-io/tollgate/domain/app"
+	"github.com/tollgate-io/tollgate/domain/billing"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/invalid"
 	"github.com/tollgate-io/tollgate/domain/tenant"
@@ -33,6 +34,8 @@ const (
 	codeUnsupported      = "unsupported_media_type"
 	codeOverloaded       = "overloaded"
 	codeUnavailable      = "store_unavailable"
+	codeNotDue           = "not_due"
+	codeUnpriced         = "unpriced"
 	codeInternal         = "internal"
 )
 
@@ -56,6 +59,8 @@ var codes = map[string]struct {
 	codeUnsupported:      {http.StatusUnsupportedMediaType, "The media type is not supported"},
 	codeOverloaded:       {http.StatusServiceUnavailable, "The server is overloaded"},
 	codeUnavailable:      {http.StatusServiceUnavailable, "The ledger does not answer"},
+	codeNotDue:           {http.StatusConflict, "The period cannot be closed yet"},
+	codeUnpriced:         {http.StatusConflict, "Nobody knows what is owed"},
 	codeInternal:         {http.StatusInternalServerError, "The server failed"},
 }
 
@@ -113,6 +118,12 @@ func problemOf(err error) *problem {
 		return refuse(codeUnknownTenant, "The tenant that the request names does not exist.")
 	case errors.Is(err, tenant.ErrUnknownKey):
 		return refuse(codeUnauthorized, "The API key is unknown, revoked or expired.")
+	case errors.Is(err, app.ErrNotDue):
+		return refuse(codeNotDue, err.Error())
+	case errors.Is(err, billing.ErrUnpriced), errors.Is(err, billing.ErrCurrencies):
+		return refuse(codeUnpriced, err.Error())
+	case errors.Is(err, app.ErrNothingToBill):
+		return refuse(codeNotFound, err.Error())
 	case errors.Is(err, app.ErrNotFound):
 		return refuse(codeNotFound, err.Error())
 	case errors.Is(err, app.ErrConflict):

@@ -26,12 +26,13 @@ const (
 	KindLimit      Kind = "limit"    // a tenant's own maximum
 	KindDecision   Kind = "decision" // of a check
 	KindHold       Kind = "hold"
+	KindInvoice    Kind = "invoice"
 	kindCatalog    Kind = "catalog" // of the installation, so on no timeline
 )
 
 // kindNumbers are the kinds in the read model. Numbers are never reused.
 var kindNumbers = map[Kind]int16{KindUsage: 1, KindCorrection: 2, KindConflict: 3, KindTenant: 4, KindKey: 5, KindSwitch: 6,
-	KindPlan: 7, KindLimit: 8, KindDecision: 9, KindHold: 10}
+	KindPlan: 7, KindLimit: 8, KindDecision: 9, KindHold: 10, KindInvoice: 11}
 
 // Number is the kind in the read model; 0 for what is no kind.
 func (k Kind) Number() int16 { return kindNumbers[k] }
@@ -100,6 +101,8 @@ func about(payload any) (Kind, subject) {
 		return KindLimit, subject{}
 	case event.TenantDefined, event.TenantStatusChanged, event.HostVerified:
 		return KindTenant, subject{}
+	case event.InvoiceFinalised, event.InvoiceVoided:
+		return KindInvoice, subject{}
 	case event.KeyCreated, event.KeyRevoked:
 		return KindKey, subject{}
 	case event.AdminSwitched:
@@ -219,6 +222,13 @@ func Describe(e Event) Item {
 	case event.AdminSwitched:
 		item.Summary = fmt.Sprintf("An administrator (%s) acted in this workspace: %s", actor(p.By), sentence(p.Reason))
 		item.Data = object("reason", p.Reason, "by", p.By)
+	case event.InvoiceFinalised:
+		i := &p.Invoice
+		item.Summary = fmt.Sprintf("Invoice %s over %s %s for %s to %s was finalised by %s.", i.Number, i.Total.Fixed(i.Decimals), i.Currency, day(i.PeriodStart), day(i.PeriodEnd), actor(p.By))
+		item.Data = object("id", i.ID, "number", i.Number, "total", i.Total, "currency", i.Currency, "periodStart", stamp(i.PeriodStart), "periodEnd", stamp(i.PeriodEnd), "by", p.By)
+	case event.InvoiceVoided:
+		item.Summary = fmt.Sprintf("Invoice %s was voided by %s with credit note %s: %s", p.ID, actor(p.By), p.CreditNote, sentence(p.Reason))
+		item.Data = object("id", p.ID, "creditNote", p.CreditNote, "rebill", p.Rebill, "reason", p.Reason, "by", p.By)
 	case event.NameClaimed:
 		item.Summary = fmt.Sprintf("The %s %s was claimed for %s by %s.", p.Kind, p.Name, p.Tenant, actor(p.By))
 		item.Data = object("kind", p.Kind, "name", p.Name, "tenantId", p.Tenant, "by", p.By)

@@ -266,14 +266,19 @@ func (a *Accounts) facts(ctx context.Context, t event.TenantID, since time.Time,
 	if err != nil {
 		return 0, err
 	}
+	return at.Offset, a.factsAt(ctx, positions, visit)
+}
+
+// factsAt visits the facts that stand at positions, and what corrections there change.
+func (a *Accounts) factsAt(ctx context.Context, positions []eventstore.Position, visit func(limit.Fact)) error {
 	for chunk := range slices.Chunk(positions, 5000) {
 		recorded, err := a.log.ReadAt(ctx, chunk)
 		if err != nil {
-			return 0, err
+			return err
 		}
 		events, err := projections.Decode(recorded)
 		if err != nil {
-			return 0, err
+			return err
 		}
 		for _, e := range events {
 			revision, usage, ok := event.CountedBy(e.Payload)
@@ -282,14 +287,14 @@ func (a *Accounts) facts(ctx context.Context, t event.TenantID, since time.Time,
 			}
 			c, err := a.readModels.catalogs.At(ctx, revision)
 			if err != nil {
-				return 0, err
+				return err
 			}
 			for _, f := range limit.FactsOf(e.Payload, c.MetersOf(string(usage))) {
 				visit(f)
 			}
 		}
 	}
-	return at.Offset, nil
+	return nil
 }
 
 // Overdue implements app.Accounts.

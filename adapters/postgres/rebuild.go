@@ -234,7 +234,10 @@ func (b *build) lock(ctx context.Context) (unlock func(), err error) {
 	unlock = func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 		defer cancel()
-		_ = conn.Close(ctx) // whatever it answers, the server lets go of the lock
+		// The server notices a closed connection in its own time, and the next rebuild may be waiting. Whatever this answers, it
+		// lets go of the lock then.
+		_, _ = conn.Exec(ctx, `select pg_advisory_unlock($1)`, lockReadModels)
+		_ = conn.Close(ctx)
 	}
 	var locked bool
 	if err := conn.QueryRow(ctx, `select pg_try_advisory_lock($1)`, lockReadModels).Scan(&locked); err != nil {

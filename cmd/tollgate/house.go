@@ -46,6 +46,7 @@ type house struct {
 	catalogs   projections.Catalogs
 	domains    tenant.Domains
 	keyUses    *postgres.KeyUses
+	billing    *app.Billing
 	limits     *app.Limits          // nil for commands that answer no checks
 	runner     *watermill.Runner    // nil while this process does not fold the log
 	metrics    *prometheus.Registry // nil for commands that end
@@ -91,6 +92,8 @@ func (d database) open(ctx context.Context, log *slog.Logger) (_ *house, err err
 	}
 	h.directory = postgres.NewDirectory(h.readModels)
 	h.ledger = app.New(h.log, h.directory, time.Now).Below(h.domains)
+	h.billing = app.NewBilling(app.BillingConfig{Store: h.log, Directory: h.directory, Catalogs: h.catalogs, Now: time.Now,
+		Metering: postgres.NewMetering(postgres.NewAccounts(h.readModels, h.log))})
 	h.keyUses = postgres.NewKeyUses(pools.Apply)
 	return h, nil
 }

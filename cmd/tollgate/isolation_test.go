@@ -24,6 +24,7 @@ type walked struct {
 	id, slug, canary string
 	key              tenant.Secret
 	own              string // a source that only this tenant has
+	invoice          string // id of an invoice
 }
 
 // area is who a route is for.
@@ -81,6 +82,12 @@ var visits = map[string]visit{
 	"GET /v1/holds":    {area: ofTenant, path: fixed("/v1/holds")},
 	"GET /v1/usage":    {area: ofTenant, path: fixed("/v1/usage?from=2026-04-01T00:00:00Z&to=2026-05-01T00:00:00Z&groupBy=feature")},
 	"GET /v1/timeline": {area: ofTenant, path: fixed("/v1/timeline?limit=500")},
+
+	"GET /v1/invoices":                                 {area: ofTenant, path: fixed("/v1/invoices")},
+	"GET /v1/invoices/preview":                         {area: ofTenant, path: fixed("/v1/invoices/preview")},
+	"GET /v1/invoices/{id}":                            {area: ofTenant, path: func(w walked, _ string) string { return "/v1/invoices/" + w.invoice }},
+	"POST /v1/admin/invoices/{id}/void":                {area: ofAdmins, path: func(w walked, _ string) string { return "/v1/admin/invoices/" + w.invoice + "/void" }, body: reason},
+	"POST /v1/admin/tenants/{tenantId}/invoices/close": {area: ofAdmins, path: aboutTenant("/invoices/close"), body: func(walked, string) any { return map[string]any{} }},
 
 	"GET /v1/resolve": {area: ofBackends, path: func(w walked, _ string) string { return "/v1/resolve?slug=" + w.slug }},
 
@@ -261,6 +268,9 @@ func (w *walk) visit(route string, v visit, credentials []credential) {
 							require.Equal(w, code, got.code, what)
 						} else {
 							require.Less(w, got.status, 500, "%s: %s", what, got.text)
+							if strings.HasSuffix(route, "/invoices/{id}") && of != things.id {
+								require.Equal(w, http.StatusNotFound, got.status, what)
+							}
 							require.NotContains(w, []int{http.StatusUnauthorized, http.StatusForbidden}, got.status, "%s: %s", what, got.text)
 						}
 						for _, other := range w.byID {
@@ -287,6 +297,9 @@ func TestWalkOfAllRoutes(t *testing.T) {
 		require.NoError(t, call(t.Context(), http.MethodPut, p.url+"/v1/admin/tenants/"+of.id, adminKey, of.definition(), nil))
 		require.NoError(t, call(t.Context(), http.MethodPut, p.url+"/v1/admin/tenants/"+of.id+"/plan", adminKey, map[string]any{"plan": "pro"}, nil))
 		of.key = p.tenantKey(of.id, of.canary)
+		var opening invoice
+		require.NoError(t, call(t.Context(), http.MethodPost, p.url+"/v1/admin/tenants/"+of.id+"/invoices/close", adminKey, map[string]any{}, &opening))
+		of.invoice = opening.ID
 		w.byID[of.id] = of
 		for _, source := range []string{"shared", of.own} {
 			for path, body := range map[string]map[string]any{

@@ -93,12 +93,16 @@ func (l *Ledger) appendOne(ctx context.Context, a eventstore.Append) (eventstore
 	return r, nil
 }
 
-// readStream reads a whole short stream.
 func (l *Ledger) readStream(ctx context.Context, name eventstore.StreamName) ([]eventstore.Recorded, error) {
+	return readStream(ctx, l.store, name)
+}
+
+// readStream reads a whole short stream.
+func readStream(ctx context.Context, store eventstore.StreamReader, name eventstore.StreamName) ([]eventstore.Recorded, error) {
 	const page = 1000
 	var all []eventstore.Recorded
 	for {
-		part, err := l.store.ReadStream(ctx, name, eventstore.Revision(len(all)), page)
+		part, err := store.ReadStream(ctx, name, eventstore.Revision(len(all)), page)
 		if err != nil {
 			return nil, fmt.Errorf("read %s: %w", name, err)
 		}

@@ -41,16 +41,22 @@ func NewCatalog(e event.CatalogApplied, revision eventstore.Revision) (Catalog, 
 	if err != nil {
 		return Catalog{}, fmt.Errorf("catalog revision %d: %w", revision, err)
 	}
-	c := Catalog{Catalog: parsed, Revision: revision, Versions: map[catalog.PlanKey]int{}}
-	for key, version := range e.Versions {
-		c.Versions[catalog.PlanKey(key)] = version
-	}
+	c := Catalog{Catalog: parsed, Revision: revision, Versions: planVersions(e)}
 	for i := range parsed.Plans {
 		if key := parsed.Plans[i].Key; c.Versions[key] == 0 {
 			c.Versions[key] = 1
 		}
 	}
 	return c, nil
+}
+
+// planVersions are those that the event says.
+func planVersions(e event.CatalogApplied) map[catalog.PlanKey]int {
+	versions := map[catalog.PlanKey]int{}
+	for key, version := range e.Versions {
+		versions[catalog.PlanKey(key)] = version
+	}
+	return versions
 }
 
 // nextVersions numbers the plans of the next catalog: a plan that is another than the one in force, or that was taken out

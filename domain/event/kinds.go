@@ -39,6 +39,9 @@ const (
 	nameReleased        kind = "name_released.v1"
 	nameFreed           kind = "name_freed.v1"
 
+	invoiceFinalised kind = "invoice_finalised.v1"
+	invoiceVoided    kind = "invoice_voided.v1"
+
 	planAssigned         kind = "plan_assigned.v1"
 	limitOverridden      kind = "limit_overridden.v1"
 	limitOverrideRemoved kind = "limit_override_removed.v1"
@@ -53,6 +56,7 @@ func Kinds() []string {
 	return []string{string(usageRecorded), string(usageVoided), string(usageAdjusted), string(usageConflicted),
 		string(tenantDefined), string(catalogApplied), string(keyCreated), string(keyRevoked), string(adminSwitched),
 		string(tenantStatusChanged), string(hostVerified), string(nameClaimed), string(nameReleased), string(nameFreed),
+		string(invoiceFinalised), string(invoiceVoided),
 		string(planAssigned), string(limitOverridden), string(limitOverrideRemoved),
 		string(limitDecided), string(holdReleased), string(holdExpired)}
 }
@@ -153,6 +157,10 @@ func Decode(r eventstore.Recorded) (any, error) {
 		e, err = decodeConfiguration[NameClaimed](r, named)
 	case nameReleased:
 		e, err = decodeConfiguration[NameReleased](r, named)
+	case invoiceFinalised:
+		e, err = decodeConfiguration[InvoiceFinalised](r, named)
+	case invoiceVoided:
+		e, err = decodeConfiguration[InvoiceVoided](r, named)
 	case nameFreed:
 		e, err = decodeConfiguration[NameFreed](r, named)
 	case planAssigned:

@@ -63,6 +63,21 @@ func samples(t *testing.T) map[string]eventstore.Append {
 	at := func(ms int64) time.Time {
 		return u.OccurredAt.Truncate(time.Millisecond).Add(time.Duration(ms) * time.Millisecond)
 	}
+	invoice := event.Invoice{ID: "inv_7d444840-9dc0-51d1-b245-5ffdce74fad2", Number: "ABCD1234-000001", Currency: "KWD",
+		PeriodStart: at(1), PeriodEnd: at(2), CycleStart: at(-3), CycleEnd: at(4), PlanVersion: "pro@3",
+		Subtotal: money.MustParse("9.25"), Total: money.MustParse("9.125"), Decimals: 3, Position: "0-1042", Subscription: 5, Catalog: 6,
+		Lines: []event.InvoiceLine{
+			{Kind: event.UsageLine, Price: "tokens", Description: "Usage: tokens <in> & out", PlanVersion: "pro@2", Meter: "input_tokens",
+				Quantity: money.MustParse("123456789012345678.123456789"), Included: money.Int(7), Unit: money.MustParse("0.000000001"),
+				Tiers: []event.InvoiceTier{{To: money.Int(8), Quantity: money.Int(8), Unit: money.MustParse("0.5")},
+					{From: money.Int(8), Quantity: money.MustParse("0.000000001"), Unit: money.MustParse("0.25")}},
+				PeriodStart: at(1), PeriodEnd: at(3), Events: 9007199254740993, Amount: money.MustParse("10.375")},
+			{Kind: event.FeeLine, Price: "base", Description: "Fee: base", PlanVersion: "pro@3", Quantity: money.Int(1), Unit: money.Int(11),
+				PeriodStart: at(5), PeriodEnd: at(6), Amount: money.Int(11)},
+			{Kind: event.MinimumLine, Price: "minimum", Description: "Minimum commitment", PlanVersion: "pro@3", PeriodStart: at(7), PeriodEnd: at(8), Amount: money.MustParse("0.125")},
+			{Kind: event.CapLine, Price: "spend_cap", Description: "Spend cap", PlanVersion: "pro@3", PeriodStart: at(7), PeriodEnd: at(8), Amount: money.MustParse("-12")},
+			{Kind: event.AdjustmentLine, Price: "calls", Description: "Adjustment: calls", PeriodStart: at(9), PeriodEnd: at(10), Quantity: money.MustParse("-1.5"), Amount: money.MustParse("-0.25")},
+		}}
 	one := func(e event.QuotaEvent) eventstore.Append {
 		return event.AppendDecisions(uuid.Nil, "tenant_123", 41, []event.QuotaEvent{e}, []event.Identity{u.Identity})
 	}
@@ -115,6 +130,10 @@ func samples(t *testing.T) map[string]eventstore.Append {
 		"limit_decided.v1.unlimited": one(event.LimitDecided{Identity: u.Identity, Quantity: money.Int(1), DecidedAt: time.UnixMilli(-1).UTC(), Allowed: true}),
 		"hold_released.v1":           one(event.HoldReleased{Identity: u.Identity, ReleasedAt: at(1), By: "key:key_1"}),
 		"hold_expired.v1":            one(event.HoldExpired{Identity: u.Identity, ExpiredAt: at(2)}),
+		"invoice_finalised.v1":       event.InvoiceFinalised{Tenant: "tenant_123", Invoice: invoice, By: "key:key_1"}.Append(3),
+		"invoice_voided.v1": event.InvoiceVoided{Tenant: "tenant_123", ID: invoice.ID, CreditNote: "ABCD1234-000001-CN", Rebill: true,
+			Reason: "wrong <plan> & price", By: "key:key_1"}.Append(4),
+		"invoice_voided.v1.forgiven": event.InvoiceVoided{Tenant: "tenant_123", ID: invoice.ID, CreditNote: "ABCD1234-000001-CN", Reason: "goodwill", By: "cli"}.Append(4),
 		"admin_switched.v1":          event.AdminSwitched{Tenant: "tenant_123", Reason: "ticket 7", Day: "2026-04-05", By: "key:key_1"}.Append(),
 	}
 }
@@ -149,6 +168,10 @@ func again(t require.TestingT, e any, expected eventstore.Revision) eventstore.A
 	case event.NameReleased:
 		return e.Append(expected)
 	case event.NameFreed:
+		return e.Append(expected)
+	case event.InvoiceFinalised:
+		return e.Append(expected)
+	case event.InvoiceVoided:
 		return e.Append(expected)
 	case event.PlanAssigned:
 		return e.Append(expected)

@@ -170,7 +170,7 @@ func (a *Account) Apply(e Event) error {
 	a.told = e.Position.Offset
 	for _, f := range FactsOf(e.Payload, e.Meters) {
 		for _, s := range a.series { // each on its own, so their order is of no importance
-			if q, counts := s.Need.quantity(f); counts {
+			if q, counts := s.Need.Quantity(f); counts {
 				s.add(e.Position.Offset, f.OccurredAt, q)
 			}
 		}

@@ -197,13 +197,13 @@ func FactsOf(payload any, meters []catalog.Meter) []Fact {
 
 // AddMinute adds a fact to the minutes of a series that is being loaded.
 func (l *Loaded) AddMinute(f Fact) {
-	if q, counts := l.quantity(f); counts {
+	if q, counts := l.Quantity(f); counts {
 		l.Minutes = addTo(l.Minutes, floor(f.OccurredAt.Unix(), minuteSeconds), q)
 	}
 }
 
-// quantity is what a fact adds to the series.
-func (n Need) quantity(f Fact) (q money.Decimal, counts bool) {
+// Quantity is what a fact adds to the series; counts is false for a fact of another one.
+func (n Need) Quantity(f Fact) (q money.Decimal, counts bool) {
 	for i := range f.Meters {
 		if f.Meters[i].Key != n.Meter || f.Meters[i].EventType != string(f.Type) {
 			continue

@@ -329,6 +329,16 @@ func (v Decimal) String() string {
 	return v.d.Text('f')
 }
 
+// Fixed is the plain notation with exactly so many decimals, for a number that has no more: 12.30.
+func (v Decimal) Fixed(decimals int) string {
+	text := v.String()
+	whole, fraction, _ := strings.Cut(text, ".")
+	if decimals == 0 || len(fraction) >= decimals {
+		return text
+	}
+	return whole + "." + fraction + strings.Repeat("0", decimals-len(fraction))
+}
+
 // Grouped is the plain notation with commas between the thousands, as people read it.
 func (v Decimal) Grouped() string {
 	whole, fraction, hasFraction := strings.Cut(strings.TrimPrefix(v.String(), "-"), ".")

@@ -1,0 +1,149 @@
+package billing
+
+import (
+	"maps"
+	"strings"
+	"time"
+
+	"github.com/tollgate-io/tollgate/domain/catalog"
+	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/money"
+	"github.com/tollgate-io/tollgate/domain/pricing"
+)
+
+// Measure is a quantity that has to be known: the sum of a meter, or of the part of it that has these dimensions, of what
+// occurred in [From, To).
+type Measure struct {
+	Meter    catalog.MeterKey
+	Where    map[string]string
+	From, To time.Time
+}
+
+// Equal reports whether both are the same question.
+func (m Measure) Equal(other Measure) bool {
+	return m.Meter == other.Meter && m.From.Equal(other.From) && m.To.Equal(other.To) && maps.Equal(m.Where, other.Where)
+}
+
+// Sum is what a measure comes to.
+type Sum struct {
+	Quantity money.Decimal
+	Events   int64
+}
+
+// Sums answers measures.
+type Sums func(Measure) Sum
+
+// measures lists what has to be known to charge for a segment.
+func (s *Segment) measures(visit func(*catalog.Price, Measure)) {
+	if s.Plan == nil {
+		return
+	}
+	for i := range s.Plan.Prices {
+		if p := &s.Plan.Prices[i]; p.Model != catalog.Flat {
+			visit(p, Measure{Meter: p.Meter, Where: p.Where, From: s.Start, To: s.End})
+		}
+	}
+}
+
+// charges is everything that is owed for a period, segment by segment: usage, fees, and what is missing to the minimum or
+// above the cap. Included units, tiers, packages, minimum and cap are those of each segment; fees, minimum and cap are
+// prorated by its share of the whole cycle.
+func (a *Agreement) charges(p Period, sums Sums) []event.InvoiceLine {
+	var lines []event.InvoiceLine
+	for _, s := range a.Segments(p) {
+		if s.Plan == nil {
+			continue
+		}
+		first := len(lines)
+		lines = append(lines, s.usage(sums)...)
+		lines = append(lines, s.fees(p, func(*catalog.Price) bool { return true })...)
+		lines = append(lines, s.bounds(p, total(lines[first:]))...)
+	}
+	return lines
+}
+
+// usage rates what was used.
+func (s *Segment) usage(sums Sums) (lines []event.InvoiceLine) {
+	decimals := s.Plan.Currency.MinorUnits()
+	s.measures(func(p *catalog.Price, m Measure) {
+		sum := sums(m)
+		c := pricing.Rate(p, sum.Quantity)
+		line := s.line(event.UsageLine, string(p.Key), c.Amount.Round(decimals))
+		line.Meter, line.Quantity, line.Included, line.Events = string(p.Meter), c.Quantity, c.Included, sum.Events
+		switch p.Model {
+		case catalog.PerUnit, catalog.Package:
+			line.Unit = p.Unit
+		case catalog.Percentage:
+			line.Unit = p.Percent
+		}
+		for _, t := range c.Tiers {
+			line.Tiers = append(line.Tiers, event.InvoiceTier{From: t.From, To: t.To, Quantity: t.Quantity, Unit: t.Unit})
+		}
+		lines = append(lines, line)
+	})
+	return lines
+}
+
+// fees are the flat prices that match, for the segment's share of the cycle.
+func (s *Segment) fees(p Period, match func(*catalog.Price) bool) (lines []event.InvoiceLine) {
+	if s.Plan == nil {
+		return nil
+	}
+	for i := range s.Plan.Prices {
+		f := &s.Plan.Prices[i]
+		if f.Model != catalog.Flat || !match(f) {
+			continue
+		}
+		line := s.line(event.FeeLine, string(f.Key), s.share(p, f.Amount))
+		line.Quantity = money.Int(1)
+		if s.Start.Equal(p.Cycle.Start) && s.End.Equal(p.Cycle.End) {
+			line.Unit = f.Amount
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// bounds is what is missing to the least that the segment comes to, or above the most.
+func (s *Segment) bounds(p Period, owed money.Decimal) []event.InvoiceLine {
+	if least := s.share(p, s.Plan.Minimum); owed.Cmp(least) < 0 {
+		return []event.InvoiceLine{s.line(event.MinimumLine, "minimum", least.Sub(owed))}
+	}
+	if most := s.share(p, s.Plan.SpendCap); s.Plan.SpendCap.Sign() > 0 && owed.Cmp(most) > 0 {
+		return []event.InvoiceLine{s.line(event.CapLine, "spend_cap", most.Sub(owed))}
+	}
+	return nil
+}
+
+// share is an amount of the whole cycle for the time of the segment, rounded.
+func (s *Segment) share(p Period, amount money.Decimal) money.Decimal {
+	return amount.Prorate(s.End.Sub(s.Start).Microseconds(), p.Cycle.End.Sub(p.Cycle.Start).Microseconds(), s.Plan.Currency.MinorUnits())
+}
+
+func (s *Segment) line(kind event.LineKind, price string, amount money.Decimal) event.InvoiceLine {
+	return event.InvoiceLine{Kind: kind, Price: price, Description: describe(kind, price), PlanVersion: s.Version,
+		PeriodStart: s.Start, PeriodEnd: s.End, Amount: amount}
+}
+
+func describe(kind event.LineKind, price string) string {
+	words := strings.ReplaceAll(price, "_", " ")
+	switch kind {
+	case event.MinimumLine:
+		return "Minimum commitment"
+	case event.CapLine:
+		return "Spend cap"
+	case event.AdjustmentLine:
+		return "Adjustment: " + words
+	case event.FeeLine:
+		return "Fee: " + words
+	default:
+		return "Usage: " + words
+	}
+}
+
+func total(lines []event.InvoiceLine) (sum money.Decimal) {
+	for i := range lines {
+		sum = sum.Add(lines[i].Amount)
+	}
+	return sum
+}

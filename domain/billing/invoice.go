@@ -1,0 +1,270 @@
+package billing
+
+import (
+	"cmp"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/tollgate-io/tollgate/domain/calendar"
+	"github.com/tollgate-io/tollgate/domain/catalog"
+	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/money"
+)
+
+var (
+	// ErrUnpriced: a part of the period has a plan that no catalog has, so nobody knows what is owed. Apply a catalog with it.
+	ErrUnpriced = errors.New("a plan of the period is not in the catalog")
+	// ErrCurrencies: the plans of the invoice are in different currencies.
+	ErrCurrencies = errors.New("the plans of the period are in different currencies")
+)
+
+// Issued is an invoice that was finalised, with what became of it.
+type Issued struct {
+	event.Invoice
+	FinalisedAt time.Time
+	Voided      *event.InvoiceVoided // nil: it is not
+	VoidedAt    time.Time
+}
+
+// settles reports whether the lines count as invoiced: those of a void invoice do, unless they are to be invoiced again.
+func (i *Issued) settles() bool { return i.Voided == nil || !i.Voided.Rebill }
+
+// Book is what was agreed with a tenant and what was invoiced so far, in order.
+type Book struct {
+	Tenant event.TenantID
+	Agreement
+	Issued []Issued
+}
+
+// Due is the next invoice: its boundary, and the period that ends there, if one does. The first invoice of a tenant with fees
+// in advance is at the start of its first period, where none ends. ok is false when there is nothing more to come.
+func (b *Book) Due() (p Period, boundary time.Time, ok bool) {
+	if n := len(b.Issued); n > 0 {
+		last := b.Issued[n-1].PeriodEnd
+		if b.Ended(last) {
+			return Period{}, time.Time{}, false
+		}
+		p = b.Next(last)
+		return p, p.End, true
+	}
+	if b.Ended(b.Start()) {
+		return Period{}, time.Time{}, false
+	}
+	p = b.Next(b.Start())
+	if len(b.ahead(p)) > 0 {
+		return Period{Start: p.Start, End: p.Start, Cycle: p.Cycle}, p.Start, true
+	}
+	return p, p.End, true
+}
+
+// Grace is how long late usage of a period is waited for, after its end.
+func (b *Book) Grace(p Period) time.Duration {
+	if !p.Start.Before(p.End) {
+		return 0
+	}
+	segments := b.Segments(p)
+	if n := len(segments); n > 0 && segments[n-1].Plan != nil {
+		return segments[n-1].Plan.Grace.Value()
+	}
+	return 0
+}
+
+// past are the periods that were invoiced, as they were then, and those from before the first of them, where the tenant turned
+// out to have begun earlier.
+func (b *Book) past() (periods []Period) {
+	if len(b.Issued) == 0 {
+		return nil
+	}
+	for start, first := b.Start(), b.Issued[0].PeriodStart; start.Before(first); {
+		p := b.Next(start)
+		if p.End.After(first) {
+			p.End = first
+		}
+		periods = append(periods, p)
+		start = p.End
+	}
+	for i := range b.Issued {
+		if inv := &b.Issued[i]; inv.PeriodStart.Before(inv.PeriodEnd) {
+			periods = append(periods, Period{inv.PeriodStart, inv.PeriodEnd, calendar.Window{Start: inv.CycleStart, End: inv.CycleEnd}})
+		}
+	}
+	return periods
+}
+
+// Measures lists what has to be known for the next invoice.
+func (b *Book) Measures(p Period) (all []Measure) {
+	for _, p := range append(b.past(), p) {
+		for _, s := range b.Segments(p) {
+			s.measures(func(_ *catalog.Price, m Measure) { all = append(all, m) })
+		}
+	}
+	return all
+}
+
+// ahead are the fees in advance for a period.
+func (b *Book) ahead(p Period) (lines []event.InvoiceLine) {
+	for _, s := range b.Segments(p) {
+		lines = append(lines, s.fees(p, func(f *catalog.Price) bool { return !f.Arrears })...)
+	}
+	return lines
+}
+
+// covers reports whether a period is the one that a line is about: the one that it starts in. What was paid ahead for the
+// time after the tenant was closed is of the last one.
+func (b *Book) covers(p Period, l *event.InvoiceLine) bool {
+	return p.Contains(l.PeriodStart) || p.End.Equal(b.Closed) && !l.PeriodStart.Before(p.End)
+}
+
+// invoiced is what was invoiced for a price in a period.
+func (b *Book) invoiced(p Period, price string) (amount, quantity money.Decimal) {
+	for i := range b.Issued {
+		if !b.Issued[i].settles() {
+			continue
+		}
+		for _, l := range b.Issued[i].Lines {
+			if l.Price == price && b.covers(p, &l) {
+				amount, quantity = amount.Add(l.Amount), quantity.Add(l.Quantity)
+			}
+		}
+	}
+	return amount, quantity
+}
+
+// Draft computes the invoice of a period: at its end the one to be finalised, before that how it stands. Errors: ErrUnpriced;
+// ErrCurrencies.
+//
+// What is owed for a period is computed anew each time, as of what is known now; an invoice has what is owed less what was
+// invoiced for it. So late usage, corrections and plan changes in the past come as adjustments, all invoices together are
+// what all usage costs, and nothing is invoiced twice.
+func (b *Book) Draft(p Period, sums Sums) (event.Invoice, error) {
+	inv := event.Invoice{ID: invoiceID(b.Tenant, p.End), Number: numberOf(b.Tenant, len(b.Issued)+1),
+		PeriodStart: p.Start, PeriodEnd: p.End, CycleStart: p.Cycle.Start, CycleEnd: p.Cycle.End}
+	for _, earlier := range b.past() {
+		if err := b.known(&inv, earlier); err != nil {
+			return inv, err
+		}
+		inv.Lines = append(inv.Lines, b.adjustments(earlier, b.charges(earlier, sums))...)
+	}
+	if p.Start.Before(p.End) {
+		if err := b.known(&inv, p); err != nil {
+			return inv, err
+		}
+		lines := b.charges(p, sums)
+		inv.Lines = append(inv.Lines, b.current(p, lines)...)
+	}
+	if !b.Ended(p.End) {
+		next := b.Next(p.End)
+		if err := b.known(&inv, next); err != nil {
+			return inv, err
+		}
+		inv.Lines = append(inv.Lines, b.current(next, b.ahead(next))...)
+	}
+	inv.Subtotal = total(inv.Lines)
+	inv.Total = inv.Subtotal
+	inv.Decimals = catalog.Currency(inv.Currency).MinorUnits()
+	return inv, nil
+}
+
+// known checks that what is owed for a period can be said, in the invoice's currency.
+func (b *Book) known(inv *event.Invoice, p Period) error {
+	for _, s := range b.Segments(p) {
+		switch {
+		case s.Plan == nil:
+			return fmt.Errorf("%w: %q from %s", ErrUnpriced, s.Key, s.Start.UTC().Format(time.RFC3339))
+		case inv.Currency == "":
+			inv.Currency = string(s.Plan.Currency)
+		case inv.Currency != string(s.Plan.Currency):
+			return fmt.Errorf("%w: %s and %s", ErrCurrencies, inv.Currency, s.Plan.Currency)
+		}
+		if s.Start.Before(inv.PeriodEnd) || inv.PlanVersion == "" {
+			inv.PlanVersion = s.Version
+		}
+	}
+	return nil
+}
+
+// current are the lines of the period that ends, or starts: what was not invoiced yet as it is, and fees that were invoiced
+// ahead only by what they are off.
+func (b *Book) current(p Period, owed []event.InvoiceLine) []event.InvoiceLine {
+	isAhead := func(l event.InvoiceLine) bool {
+		amount, quantity := b.invoiced(p, l.Price)
+		return l.Kind == event.FeeLine && (amount.Sign() != 0 || quantity.Sign() != 0)
+	}
+	var lines, before []event.InvoiceLine
+	for _, l := range owed {
+		if isAhead(l) {
+			before = append(before, l)
+		} else {
+			lines = append(lines, l)
+		}
+	}
+	return append(lines, b.adjustments(p, before)...)
+}
+
+// adjustments is what is owed for a period less what was invoiced, price by price; nothing where that is nothing.
+func (b *Book) adjustments(p Period, owed []event.InvoiceLine) (lines []event.InvoiceLine) {
+	type sum struct{ amount, quantity money.Decimal }
+	by := map[string]sum{}
+	meters := map[string]string{}
+	version := ""
+	for _, l := range owed {
+		s := by[l.Price]
+		by[l.Price] = sum{s.amount.Add(l.Amount), s.quantity.Add(l.Quantity)}
+		meters[l.Price] = l.Meter
+		version = l.PlanVersion
+	}
+	for i := range b.Issued {
+		for _, l := range b.Issued[i].Lines {
+			if b.covers(p, &l) {
+				by[l.Price] = by[l.Price] // what was invoiced and is not owed any more
+				meters[l.Price] = cmp.Or(meters[l.Price], l.Meter)
+			}
+		}
+	}
+	for price, s := range by {
+		amount, quantity := b.invoiced(p, price)
+		if amount = s.amount.Sub(amount); amount.Sign() == 0 {
+			continue
+		}
+		lines = append(lines, event.InvoiceLine{Kind: event.AdjustmentLine, Price: price, Description: describe(event.AdjustmentLine, price),
+			PlanVersion: version, Meter: meters[price], Quantity: s.quantity.Sub(quantity), PeriodStart: p.Start, PeriodEnd: p.End, Amount: amount})
+	}
+	slices.SortFunc(lines, func(a, b event.InvoiceLine) int { return cmp.Compare(a.Price, b.Price) })
+	return lines
+}
+
+var invoiceSpace = uuid.MustParse("6f1b5c0e-8a53-4c0f-9f0e-2d2f6a1f7c11")
+
+// invoiceID has the tenant in it, so that whoever has the id of an invoice can find it.
+func invoiceID(t event.TenantID, boundary time.Time) event.InvoiceID {
+	return event.InvoiceID("inv_" + idText.EncodeToString([]byte(t)) + "_" + strconv.FormatInt(boundary.UnixMicro(), 36))
+}
+
+var idText = base64.RawURLEncoding
+
+// TenantOf is the tenant of an invoice; ok is false for what is no id of one.
+func TenantOf(id event.InvoiceID) (t event.TenantID, ok bool) {
+	text, found := strings.CutPrefix(string(id), "inv_")
+	i := strings.LastIndexByte(text, '_')
+	if !found || i < 0 {
+		return "", false
+	}
+	name, err := idText.DecodeString(text[:i])
+	return event.TenantID(name), err == nil && event.CheckID(string(name)) == nil
+}
+
+// numberOf counts a tenant's invoices, behind a prefix of its own.
+func numberOf(t event.TenantID, n int) string {
+	id := uuid.NewSHA1(invoiceSpace, []byte(t))
+	return fmt.Sprintf("%X-%06d", id[:4], n)
+}
+
+// CreditNoteOf is the number of the credit note that takes an invoice back.
+func CreditNoteOf(i event.Invoice) string { return i.Number + "-CN" }

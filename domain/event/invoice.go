@@ -1,0 +1,125 @@
+package event
+
+import (
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/money"
+)
+
+// InvoiceID names an invoice. It is derived from tenant and boundary, so that a period is invoiced once however often it is
+// tried.
+type InvoiceID string
+
+// Invoice is what a tenant owes at a boundary between two of its billing periods: usage and arrears of the one that ended,
+// fees in advance of the one that starts, and what became known about earlier ones. It is kept as it was computed, and never
+// computed again.
+type Invoice struct {
+	ID          InvoiceID     `json:"id"`
+	Number      string        `json:"number"`
+	Currency    string        `json:"currency"`
+	PeriodStart time.Time     `json:"periodStart"` // equal to PeriodEnd where there is nothing but fees in advance
+	PeriodEnd   time.Time     `json:"periodEnd"`   // the boundary
+	CycleStart  time.Time     `json:"cycleStart"`  // of the whole cycle, which fees are prorated by
+	CycleEnd    time.Time     `json:"cycleEnd"`
+	PlanVersion string        `json:"planVersion"` // at the end of the period
+	Lines       []InvoiceLine `json:"lines"`
+	Subtotal    money.Decimal `json:"subtotal"`
+	Total       money.Decimal `json:"total"`
+	Decimals    int           `json:"decimals"` // of every amount; rounded once for each line, half to even
+
+	// What it was made from: usage up to the position, and these revisions of the tenant's subscription and of the catalog.
+	Position     string              `json:"position"`
+	Subscription eventstore.Revision `json:"subscription"`
+	Catalog      eventstore.Revision `json:"catalog"`
+}
+
+// Sum is that of the lines.
+func (i *Invoice) Sum() (sum money.Decimal) {
+	for n := range i.Lines {
+		sum = sum.Add(i.Lines[n].Amount)
+	}
+	return sum
+}
+
+// LineKind is why something is owed.
+type LineKind string
+
+// The kinds of lines.
+const (
+	UsageLine      LineKind = "usage"
+	FeeLine        LineKind = "fee"
+	MinimumLine    LineKind = "minimum"    // what is missing to the least that a period comes to
+	CapLine        LineKind = "spend_cap"  // what is above the most, taken off
+	AdjustmentLine LineKind = "adjustment" // what is owed for an earlier period or fee by now, less what was invoiced
+)
+
+// InvoiceLine is one thing that is owed, for its part of a period.
+type InvoiceLine struct {
+	Kind        LineKind      `json:"kind"`
+	Price       string        `json:"price"`
+	Description string        `json:"description"`
+	PlanVersion string        `json:"planVersion"`
+	Meter       string        `json:"meter,omitempty"`
+	Quantity    money.Decimal `json:"quantity"`
+	Included    money.Decimal `json:"included,omitzero"` // of the quantity, free
+	Unit        money.Decimal `json:"unit,omitzero"`     // price of one, of a package, or per cent; zero where tiers or a proration say it
+	Tiers       []InvoiceTier `json:"tiers,omitempty"`
+	PeriodStart time.Time     `json:"periodStart"`
+	PeriodEnd   time.Time     `json:"periodEnd"`
+	Events      int64         `json:"events"`
+	Amount      money.Decimal `json:"amount"`
+}
+
+// InvoiceTier is the part of a line that falls in one tier of its price. Its exact amount is quantity times unit; only the
+// line rounds.
+type InvoiceTier struct {
+	From     money.Decimal `json:"from"`
+	To       money.Decimal `json:"to,omitzero"` // zero: no end
+	Quantity money.Decimal `json:"quantity"`
+	Unit     money.Decimal `json:"unit"`
+}
+
+// InvoiceFinalised: the tenant owes this from now on.
+type InvoiceFinalised struct {
+	Tenant  TenantID `json:"tenantId"`
+	Invoice Invoice  `json:"invoice"`
+	By      Actor    `json:"by"`
+}
+
+// InvoiceVoided: the tenant does not owe it any more. Its lines are taken back by a credit note that mirrors them.
+type InvoiceVoided struct {
+	Tenant     TenantID  `json:"tenantId"`
+	ID         InvoiceID `json:"id"`
+	CreditNote string    `json:"creditNote"` // its number
+	// Rebill: what it was about is owed again, and comes with the next invoice; else it is forgiven.
+	Rebill bool   `json:"rebill,omitempty"`
+	Reason string `json:"reason"`
+	By     Actor  `json:"by"`
+}
+
+// BillingStream is the stream of a tenant's invoices: in order, each period once.
+func BillingStream(t TenantID) eventstore.StreamName {
+	return eventstore.StreamName("billing-" + uuid.NewSHA1(eventSpace, []byte(t)).String())
+}
+
+func (e InvoiceFinalised) of() TenantID { return e.Tenant }
+func (e InvoiceVoided) of() TenantID    { return e.Tenant }
+
+func (e InvoiceFinalised) missing() bool {
+	i := &e.Invoice
+	return e.Tenant == "" || i.ID == "" || i.Currency == "" || i.PeriodEnd.IsZero() || i.PeriodEnd.Before(i.PeriodStart)
+}
+func (e InvoiceVoided) missing() bool { return e.Tenant == "" || e.ID == "" }
+
+// Append is the log entry after revision expected.
+func (e InvoiceFinalised) Append(expected eventstore.Revision) eventstore.Append {
+	return command(BillingStream(e.Tenant), e.Tenant, expected, string(invoiceFinalised), encodeJSON(e))
+}
+
+// Append is the log entry after revision expected.
+func (e InvoiceVoided) Append(expected eventstore.Revision) eventstore.Append {
+	return command(BillingStream(e.Tenant), e.Tenant, expected, string(invoiceVoided), encodeJSON(e))
+}
