@@ -265,12 +265,12 @@ func (s *story) compares(last event.Invoice) {
 			continue
 		}
 		for _, l := range i.Lines {
-			if next != nil && !l.PeriodStart.Before(until) {
+			if next != nil && !l.PeriodStart.Before(until) && !until.Equal(s.closed) {
 				continue // paid ahead in a cycle that has moved since: it counts for a period that is to come
 			}
 			n := slices.IndexFunc(known, func(p stretch) bool { return !l.PeriodStart.Before(p.start) && l.PeriodStart.Before(p.end) })
 			if n < 0 {
-				n = len(known) - 1 // after the tenant was closed
+				n = len(known) - 1 // after the tenant is closed
 			}
 			invoiced.add(entry{n, l.Price}, rat(l.Amount))
 		}
