@@ -2555,7 +2555,7 @@ type ServerInterface interface {
 	// ListInvoices The invoices of the tenant, newest first
 	// (GET /v1/invoices)
 	ListInvoices(ctx echo.Context, params ListInvoicesParams) error
-	// PreviewInvoice The next invoice as it stands now
+	// PreviewInvoice The invoice of the open cycle, as it stands now
 	// (GET /v1/invoices/preview)
 	PreviewInvoice(ctx echo.Context, params PreviewInvoiceParams) error
 	// GetInvoice One invoice

@@ -110,6 +110,8 @@ func TestInvoices(t *testing.T) {
 	var preview invoice
 	require.NoError(t, callAs(t.Context(), http.MethodGet, second.url+"/v1/invoices/preview", key, "acme", nil, &preview))
 	require.Equal(t, "draft", preview.State)
+	require.Equal(t, "300.00", preview.line("fee", "base", "max@1").Amount.Amount, "what comes after the open cycle, in advance")
+	require.Empty(t, preview.line("usage", "interviews", "pro@1"), "that was in an earlier cycle")
 
 	const february = "2026-02-27T23:00:00Z"
 	var (

@@ -45,7 +45,7 @@ type Billing struct{ c BillingConfig }
 // NewBilling makes it.
 func NewBilling(c BillingConfig) *Billing { return &Billing{c} }
 
-// Standing of an invoice.
+// InvoiceState is what became of an invoice.
 type InvoiceState string
 
 // The states of an invoice.
@@ -170,8 +170,8 @@ func (b *Billing) catalogs(ctx context.Context) (applied []billing.Applied, revi
 	return applied, eventstore.Revision(len(recorded)) - 1, nil
 }
 
-// Preview is the next invoice as it stands now. Errors: tenant.ErrUnknown; ErrNothingToBill; billing.ErrUnpriced,
-// ErrCurrencies.
+// Preview is the invoice of the period that is open now, as it stands, as if the ones before it were closed. Errors:
+// tenant.ErrUnknown; ErrNothingToBill; billing.ErrUnpriced, ErrCurrencies.
 func (b *Billing) Preview(ctx context.Context, id event.TenantID) (Invoice, error) {
 	a, err := b.account(ctx, id)
 	if err != nil {
@@ -180,13 +180,26 @@ func (b *Billing) Preview(ctx context.Context, id event.TenantID) (Invoice, erro
 	if len(a.book.Terms) == 0 {
 		return Invoice{}, fmt.Errorf("%w: assign one first", ErrNothingToBill)
 	}
-	p, _, ok := a.book.Due()
-	if !ok {
-		return Invoice{}, fmt.Errorf("%w: everything is invoiced", ErrNothingToBill)
+	now := b.c.Now()
+	for range maxOpenPeriods {
+		p, due, ok := a.book.Due()
+		if !ok {
+			return Invoice{}, fmt.Errorf("%w: no period is open", ErrNothingToBill)
+		}
+		inv, err := b.draft(ctx, a, p, eventstore.Position{})
+		if err != nil {
+			return Invoice{}, err
+		}
+		if due.After(now) {
+			return Invoice{Issued: billing.Issued{Invoice: inv}, Tenant: id, State: InvoiceDraft}, nil
+		}
+		a.book.Issued = append(a.book.Issued, billing.Issued{Invoice: inv})
 	}
-	inv, err := b.draft(ctx, a, p, eventstore.Position{})
-	return Invoice{Issued: billing.Issued{Invoice: inv}, Tenant: id, State: InvoiceDraft}, err
+	return Invoice{}, fmt.Errorf("%w: more than %d periods are open; close some", ErrNotDue, maxOpenPeriods)
 }
+
+// maxOpenPeriods bounds what a preview computes: ten years of months.
+const maxOpenPeriods = 120
 
 // draft computes an invoice as of a position that is not before the given one.
 func (b *Billing) draft(ctx context.Context, a account, p billing.Period, atLeast eventstore.Position) (event.Invoice, error) {
