@@ -22,7 +22,7 @@ const (
 	openedKeys        = 20_000
 )
 
-var errGuessing = &problem{status: http.StatusTooManyRequests, code: codeOverloaded, expected: true,
+var errGuessing = &problem{status: http.StatusTooManyRequests, code: codeOverloaded,
 	detail: "Too many unknown API keys came from this address. Try again later."}
 
 // guessers slows down addresses that send keys which do not exist. Nobody can guess 256 bits, but each guess would cost a

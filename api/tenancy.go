@@ -258,9 +258,6 @@ func (s *Server) FreeName(c echo.Context, kind NameKind, name string) error {
 	case err != nil:
 		return invalid.New("/name", codeInvalidEvent, err.Error())
 	}
-	if n.Kind == tenant.Host {
-		n = s.Domains.NameOf(n.Name)
-	}
 	ctx, cancel := work(c)
 	defer cancel()
 	if err := s.Ledger.FreeName(ctx, n, reason, admin(c)); err != nil {

@@ -3,6 +3,7 @@ package projections
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -23,19 +24,33 @@ type TimelineReader struct {
 	Log   eventstore.LogReader
 }
 
+// ErrForeign: an index names an event of another tenant. That is a fault of ours, and nothing is shown.
+var ErrForeign = errors.New("an index names an event of another tenant")
+
+// ReadOf reads the events of a tenant at positions that an index names. The log serves all tenants, so each event's is
+// compared. Errors: ErrForeign; those of the log; event.ErrMalformed.
+func ReadOf(ctx context.Context, log eventstore.LogReader, t event.TenantID, at []eventstore.Position) ([]Event, error) {
+	recorded, err := log.ReadAt(ctx, at)
+	if err != nil {
+		return nil, err
+	}
+	for i := range recorded {
+		if recorded[i].Tenant != string(t) {
+			return nil, fmt.Errorf("%w: %s", ErrForeign, recorded[i].Position)
+		}
+	}
+	return Decode(recorded)
+}
+
 // Timeline returns a page and the position that it reflects. Errors: *invalid.Error.
 func (r TimelineReader) Timeline(ctx context.Context, q timeline.Query) (timeline.Page, eventstore.Position, error) {
 	positions, next, at, err := r.Index.Timeline(ctx, q)
 	if err != nil {
 		return timeline.Page{}, at, err
 	}
-	recorded, err := r.Log.ReadAt(ctx, positions)
+	events, err := ReadOf(ctx, r.Log, q.Tenant, positions)
 	if err != nil {
 		return timeline.Page{}, at, fmt.Errorf("read the events of a timeline: %w", err)
-	}
-	events, err := Decode(recorded)
-	if err != nil {
-		return timeline.Page{}, at, err
 	}
 	page := timeline.Page{Items: make([]timeline.Item, 0, len(events)), NextCursor: next}
 	for _, e := range events {
@@ -73,13 +88,9 @@ func (r TimelineReader) Decisions(ctx context.Context, id event.Identity) ([]tim
 		if n == 0 {
 			at = reached
 		}
-		recorded, err := r.Log.ReadAt(ctx, positions)
+		events, err := ReadOf(ctx, r.Log, id.Tenant, positions)
 		if err != nil {
 			return nil, at, fmt.Errorf("read the decisions about an event: %w", err)
-		}
-		events, err := Decode(recorded)
-		if err != nil {
-			return nil, at, err
 		}
 		decided := false
 		for _, e := range events {

@@ -81,3 +81,15 @@ func TestDecisionsAboutOneIdentity(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, decided)
 }
+
+// An index that leads to another tenant's event shows nothing at all.
+func TestAnIndexThatLeadsAstray(t *testing.T) {
+	store, _ := newStore(t, 1)
+	add(t, store, event.Usage{Identity: event.Identity{Tenant: "other", Type: "tokens_spent", Source: "a"}, Quantity: money.Int(1), OccurredAt: noon}.Append(event.Metadata{}))
+	events := all(t, store)
+	r := projections.TimelineReader{Index: everything{[]eventstore.Position{events[len(events)-1].Position}}, Log: store}
+	_, _, err := r.Timeline(t.Context(), timeline.Query{Tenant: "acme", Limit: 10})
+	require.ErrorIs(t, err, projections.ErrForeign)
+	_, _, err = r.Decisions(t.Context(), event.Identity{Tenant: "acme", Type: "tokens_spent", Source: "a"})
+	require.ErrorIs(t, err, projections.ErrForeign)
+}

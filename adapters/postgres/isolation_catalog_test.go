@@ -31,7 +31,8 @@ var (
 		"rm_directory.tenant_names":      "whose a name is, is asked before the tenant is known",
 		"key_uses":                       "by key, like api_keys",
 	}
-	// The log: read whole, by position, and never for a tenant's request. The reader has no grant.
+	// The log is read by position. The reader has no grant; where a request needs what stands at a position, its tenant is
+	// compared (projections.ReadOf).
 	logTables = map[string]string{
 		"log_events": "tables of a range of positions are attached and detached whole, whosever events they hold",
 	}

@@ -138,7 +138,7 @@ func (m *Metering) edge(ctx context.Context, t event.TenantID, start time.Time, 
 		return err
 	}
 	slices.SortFunc(positions, func(a, b eventstore.Position) int { return int(a.Offset - b.Offset) })
-	return m.accounts.factsAt(ctx, positions, func(f limit.Fact) {
+	return m.accounts.factsAt(ctx, t, positions, func(f limit.Fact) {
 		for i := range measures {
 			q := &measures[i]
 			if f.OccurredAt.Before(q.From) || !f.OccurredAt.Before(q.To) || !f.OccurredAt.Truncate(quarter).Equal(start) {

@@ -17,8 +17,8 @@ const (
 	readerRole    = "tollgate_reader"    // serves requests: sees the rows of the tenant that is set
 )
 
-// Pools are the connections of a process, apart by purpose: one starved pool must not starve another, and none can do what
-// another one is for.
+// Pools are the connections of a process, apart by purpose: one starved pool must not starve another. Those of
+// requests and of the log can do nothing else.
 type Pools struct {
 	Log, Apply, Read *pgxpool.Pool
 }
@@ -57,7 +57,8 @@ func NewLogPool(ctx context.Context, url string, size int32) (*pgxpool.Pool, err
 	return openPool(ctx, url, logRole, size, logParameters)
 }
 
-// NewApplyPool opens the connections of the projections, which see the rows of all tenants: no request is served by them.
+// NewApplyPool opens the connections of the projections, which see the rows of all tenants: no request of a tenant is served
+// by them.
 // Commits are not waited for: after a crash of the server a checkpoint and its rows are as old as each other, and what is
 // missing is applied again from the log.
 func NewApplyPool(ctx context.Context, url string, size int32) (*pgxpool.Pool, error) {

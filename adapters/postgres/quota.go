@@ -266,17 +266,13 @@ func (a *Accounts) facts(ctx context.Context, t event.TenantID, since time.Time,
 	if err != nil {
 		return 0, err
 	}
-	return at.Offset, a.factsAt(ctx, positions, visit)
+	return at.Offset, a.factsAt(ctx, t, positions, visit)
 }
 
-// factsAt visits the facts that stand at positions, and what corrections there change.
-func (a *Accounts) factsAt(ctx context.Context, positions []eventstore.Position, visit func(limit.Fact)) error {
+// factsAt visits the facts of a tenant that stand at positions, and what corrections there change.
+func (a *Accounts) factsAt(ctx context.Context, t event.TenantID, positions []eventstore.Position, visit func(limit.Fact)) error {
 	for chunk := range slices.Chunk(positions, 5000) {
-		recorded, err := a.log.ReadAt(ctx, chunk)
-		if err != nil {
-			return err
-		}
-		events, err := projections.Decode(recorded)
+		events, err := projections.ReadOf(ctx, a.log, t, chunk)
 		if err != nil {
 			return err
 		}

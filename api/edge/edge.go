@@ -54,8 +54,7 @@ type Tenant struct {
 
 // Config says whom to ask and whom to believe. BaseURL and ServiceKey are required.
 type Config struct {
-	// BaseURL is where Tollgate is, such as https://tollgate.internal:8080. It is not below a base domain of Tollgate's: there
-	// every name is a tenant's or unknown, also the one that Tollgate is asked by.
+	// BaseURL is where Tollgate is, such as https://tollgate.internal:8080.
 	BaseURL string
 	// ServiceKey is an API key of kind service.
 	ServiceKey string

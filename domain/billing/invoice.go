@@ -223,7 +223,9 @@ func (b *Book) adjustments(p Period, owed []event.InvoiceLine) (lines []event.In
 	for i := range b.Issued {
 		for _, l := range b.Issued[i].Lines {
 			if b.covers(p, &l) {
-				by[l.Price] = by[l.Price] // what was invoiced and is not owed any more
+				if _, ok := by[l.Price]; !ok {
+					by[l.Price] = sum{} // what was invoiced and is not owed any more
+				}
 				meters[l.Price] = cmp.Or(meters[l.Price], l.Meter)
 			}
 		}
