@@ -24,6 +24,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/tollgate-io/tollgate/api"
+	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/projections"
@@ -191,6 +192,7 @@ func (l *ledger) handler() http.Handler {
 	s := surface{TimelineReader: projections.TimelineReader{Index: l.readModels, Log: l.log}, ledger: l}
 	return api.New(api.Config{
 		Ledger: l.Ledger, Limits: l.limits, Directory: l.directory, Usage: l.readModels, Timeline: s, Keys: s, Positions: s, Readiness: s,
+		Billing:  app.NewBilling(app.BillingConfig{}), // no benchmark makes invoices
 		Registry: registry, Log: slog.New(slog.DiscardHandler), Now: time.Now, Random: rand.Reader,
 	})
 }
