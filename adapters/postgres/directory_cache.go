@@ -137,13 +137,14 @@ type freshness struct {
 	known string
 	asked time.Time // when the last answer was asked for
 	next  time.Time // when what is kept must not be used without another answer, or a try
+	away  bool      // the last try had no answer: nobody waits for the next one
 }
 
 // check returns when what is kept may be used.
 func (f *freshness) check(ctx context.Context) {
 	now := f.now()
 	f.mu.Lock()
-	next := f.next
+	next, away := f.next, f.away
 	f.mu.Unlock()
 	if now.Before(next.Add(askAfter - freshFor)) {
 		return
@@ -154,7 +155,7 @@ func (f *freshness) check(ctx context.Context) {
 		f.ask(ctx)
 		return nil, nil //nolint:nilnil // there is nothing to tell
 	})
-	if now.Before(next) {
+	if now.Before(next) || away {
 		return
 	}
 	select {
@@ -172,14 +173,14 @@ func (f *freshness) ask(ctx context.Context) {
 		if version != f.known || f.asked.IsZero() {
 			f.changed()
 		}
-		f.known, f.asked, f.next = version, asked, asked.Add(freshFor)
+		f.known, f.asked, f.next, f.away = version, asked, asked.Add(freshFor), false
 		return
 	}
 	now := f.now()
 	if now.Sub(f.asked) > staleFor {
 		f.changed()
 	}
-	f.next = now.Add(freshFor) // a store that does not answer is not asked by every request
+	f.next, f.away = now.Add(freshFor), true // a store that does not answer is not asked by every request
 }
 
 // cache keeps answers, and that there is none (the error absent), until it has to forget. Many who ask at once cause one

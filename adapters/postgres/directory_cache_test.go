@@ -71,6 +71,7 @@ func TestFreshness(t *testing.T) {
 	check := func(wantCalls, wantChanges int, why string) {
 		t.Helper()
 		f.check(context.Background())
+		_, _, _ = f.flights.Do("", func() (any, error) { return nil, nil }) // waits for a question that nobody waited for
 		require.Equal(t, []int{wantCalls, wantChanges}, []int{calls, changes}, why)
 	}
 	check(1, 1, "nothing is known")
@@ -95,6 +96,29 @@ func TestFreshness(t *testing.T) {
 	check(8, 4, "and once in a while")
 	now, err = now.Add(freshFor), nil
 	check(9, 4, "back for good")
+}
+
+// A store that hangs is waited for once; after that, what is known answers at once until it is back.
+func TestAStoreThatHangsIsWaitedForOnce(t *testing.T) {
+	now := time.Date(2026, 4, 5, 12, 0, 0, 0, time.UTC)
+	hang := make(chan struct{})
+	answers := make(chan error, 1)
+	f := &freshness{version: func(context.Context) (string, error) {
+		if err := <-answers; err != nil {
+			return "", err
+		}
+		<-hang
+		return "2", nil
+	}, changed: func() {}, now: func() time.Time { return now }}
+	answers <- fmt.Errorf("read: %w", eventstore.ErrUnavailable)
+	f.check(context.Background())
+	now = now.Add(freshFor)
+	answers <- nil
+	f.check(context.Background()) // would never return if it waited
+	close(hang)
+	_, _, _ = f.flights.Do("", func() (any, error) { return nil, nil })
+	require.Equal(t, "2", f.known)
+	require.False(t, f.away)
 }
 
 func TestWhatIsKeptIsKeptUntilItIsForgotten(t *testing.T) {
