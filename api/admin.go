@@ -2,7 +2,6 @@ package api
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -123,7 +122,7 @@ func (s *Server) CreateKey(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := c.Get(callerContext).(caller).tenantOf(k.Tenant); err != nil && !errors.Is(err, tenant.ErrRequired) {
+	if err := about(c, k.Tenant); err != nil {
 		return err
 	}
 	ctx, cancel := work(c)

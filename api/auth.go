@@ -42,27 +42,41 @@ const (
 	insiderContext = "tollgate.insider"
 )
 
-// authenticate finds the key that the request carries.
-func (s *Server) authenticate(ctx context.Context, c echo.Context) (tenant.Key, error) {
-	values := c.Request().Header[echo.HeaderAuthorization]
+// bearer is the hash of the key that the request carries.
+func bearer(r *http.Request) (tenant.Hash, error) {
+	values := r.Header[echo.HeaderAuthorization]
 	const scheme = "Bearer "
 	if len(values) != 1 || len(values[0]) <= len(scheme) || !strings.EqualFold(values[0][:len(scheme)], scheme) {
-		return tenant.Key{}, refuse(codeUnauthorized, "Send the API key as Authorization: Bearer <key>.")
+		return tenant.Hash{}, refuse(codeUnauthorized, "Send the API key as Authorization: Bearer <key>.")
 	}
-	hash := tenant.Secret(strings.TrimSpace(values[0][len(scheme):])).Hash()
+	return tenant.Secret(strings.TrimSpace(values[0][len(scheme):])).Hash(), nil
+}
+
+// key is the key with this hash, as long as it opens anything. Error: tenant.ErrUnknownKey.
+func (s *Server) key(ctx context.Context, hash tenant.Hash) (tenant.Key, error) {
+	key, err := s.Directory.Key(ctx, hash)
+	if err == nil && !key.ValidAt(s.Now()) {
+		err = tenant.ErrUnknownKey
+	}
+	return key, err
+}
+
+// authenticate finds the key that the request carries.
+func (s *Server) authenticate(ctx context.Context, c echo.Context) (tenant.Key, error) {
+	hash, err := bearer(c.Request())
+	if err != nil {
+		return tenant.Key{}, err
+	}
 	now := s.Now()
 	if s.guessers.refuses(hash, c, now) {
 		s.metrics.throttled.Inc()
 		return tenant.Key{}, errGuessing
 	}
-	key, err := s.Directory.Key(ctx, hash)
-	if err == nil && !key.ValidAt(now) {
-		err = tenant.ErrUnknownKey
-	}
+	key, err := s.key(ctx, hash)
 	switch {
 	case errors.Is(err, tenant.ErrUnknownKey):
 		s.metrics.unauthenticated.Inc()
-		s.guessers.guessed(c, now)
+		s.guessers.guessed(hash, c, now)
 		return tenant.Key{}, err
 	case err != nil:
 		return tenant.Key{}, fmt.Errorf("look up the API key: %w", err)
@@ -264,6 +278,14 @@ func (s *Server) enter(c echo.Context) (insider, error) {
 		return insider{}, err
 	}
 	return insider{t, who.key.Actor()}, nil
+}
+
+// about refuses an administrator's request that names another tenant than the one that the thing belongs to.
+func about(c echo.Context, owner event.TenantID) error {
+	if _, err := c.Get(callerContext).(caller).tenantOf(owner); !errors.Is(err, tenant.ErrRequired) {
+		return err
+	}
+	return nil
 }
 
 // admin is the administrator of a route behind forAdmins.

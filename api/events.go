@@ -241,7 +241,7 @@ func (s *Server) recordLines(c echo.Context, who caller, onlyRejected bool) erro
 	}()
 	rec := s.newRecorder(onlyRejected)
 	defer rec.list.close()
-	err := rec.drain(ctx, q)
+	err := rec.drain(ctx, q, func() error { return s.stillValid(c) })
 	if err != nil {
 		q.stop()
 		_ = control.SetReadDeadline(s.Now().Add(-ReadTimeout)) // wakes the reader
@@ -255,12 +255,27 @@ func (s *Server) recordLines(c echo.Context, who caller, onlyRejected bool) erro
 	return rec.answer(c, extendWrite)
 }
 
-// drain records what the queue gives until it ends.
-func (r *recorder) drain(ctx context.Context, q *queue) error {
+// stillValid refuses to go on with a stream whose key was revoked, or has expired, since it began.
+func (s *Server) stillValid(c echo.Context) error {
+	hash, err := bearer(c.Request())
+	if err != nil {
+		return err
+	}
+	ctx, cancel := work(c)
+	defer cancel()
+	_, err = s.key(ctx, hash)
+	return err
+}
+
+// drain records what the queue gives until it ends, as long as it is allowed.
+func (r *recorder) drain(ctx context.Context, q *queue, allowed func() error) error {
 	var items []item
 	for {
 		var err error
 		if items, err = q.take(items); err != nil || len(items) == 0 {
+			return err
+		}
+		if err := allowed(); err != nil {
 			return err
 		}
 		if err := r.record(ctx, items); err != nil {

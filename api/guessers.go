@@ -17,6 +17,9 @@ import (
 const (
 	guesses    = 200
 	guessEvery = time.Second / 2
+	// strangers is how many keys a second are looked up all the same, of all addresses beyond that together: a key that nobody
+	// has seen yet gets through after a few tries, and the store is not asked more often.
+	strangers = 20
 	// Bounds of what is remembered, in entries.
 	guessingAddresses = 10_000
 	openedKeys        = 20_000
@@ -28,6 +31,7 @@ var errGuessing = &problem{status: http.StatusTooManyRequests, code: codeOverloa
 // guessers slows down addresses that send keys which do not exist. Nobody can guess 256 bits, but each guess would cost a
 // look-up in the store. Keys that opened before go on to do so from any address: others may share it.
 type guessers struct {
+	strangers *rate.Limiter
 	addresses *lru.Cache[netip.Prefix, *rate.Limiter]
 	opens     *lru.Cache[tenant.Hash, struct{}]
 	any       atomic.Bool // somebody guessed
@@ -42,7 +46,7 @@ func newGuessers() *guessers {
 	if err != nil {
 		panic(err)
 	}
-	return &guessers{addresses: addresses, opens: opens}
+	return &guessers{addresses: addresses, opens: opens, strangers: rate.NewLimiter(strangers, 1)}
 }
 
 // refuses reports whether a key is not even looked up.
@@ -51,12 +55,13 @@ func (g *guessers) refuses(hash tenant.Hash, c echo.Context, now time.Time) bool
 		return false
 	}
 	limiter, ok := g.addresses.Get(address(c))
-	return ok && limiter.TokensAt(now) < 1
+	return ok && limiter.TokensAt(now) < 1 && !g.strangers.AllowN(now, 1)
 }
 
-// guessed notes that a key does not exist.
-func (g *guessers) guessed(c echo.Context, now time.Time) {
+// guessed notes that a key does not exist, or no longer.
+func (g *guessers) guessed(hash tenant.Hash, c echo.Context, now time.Time) {
 	g.any.Store(true)
+	g.opens.Remove(hash)
 	from := address(c)
 	limiter, ok := g.addresses.Get(from)
 	if !ok {

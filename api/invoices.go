@@ -11,6 +11,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/tollgate-io/tollgate/domain/app"
+	"github.com/tollgate-io/tollgate/domain/billing"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/invalid"
@@ -118,6 +119,10 @@ func (s *Server) VoidInvoice(c echo.Context, id string) error {
 	}
 	ctx, cancel := work(c)
 	defer cancel()
+	owner, _ := billing.TenantOf(event.InvoiceID(id)) // an id of no invoice is not found
+	if err := about(c, owner); err != nil {
+		return err
+	}
 	inv, err := s.Billing.Void(ctx, event.InvoiceID(id), rebill, reason, admin(c))
 	if err != nil {
 		return err

@@ -22,6 +22,7 @@ import (
 
 	"github.com/tollgate-io/tollgate/api"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
 // serve listens with the time-outs of the package, shortened where a test says so.
@@ -379,4 +380,25 @@ func TestStreamsEndWithTheirClient(t *testing.T) {
 	_ = w.CloseWithError(context.Canceled)
 	<-done
 	require.NoError(t, s.Config.Shutdown(context.Background())) // waits for the handler, which waits for its reader
+}
+
+// A stream ends with its key: what comes after the revocation is not recorded.
+func TestStreamEndsWithItsKey(t *testing.T) {
+	h := newHouse(t)
+	s := serve(t, h)
+	r, w := io.Pipe()
+	answered := make(chan whole, 1)
+	go func() { answered <- lines(t, s, h, "", r) }()
+	_, err := fmt.Fprintln(w, usageEvent("before"))
+	require.NoError(t, err)
+	recorded := func(source string) bool {
+		return h.do(request{method: "GET", path: "/v1/events/tokens_spent/" + source, key: h.service, headers: []string{"X-Tenant-Id", "acme"}}).Code == http.StatusOK
+	}
+	require.Eventually(t, func() bool { return recorded("before") }, 10*time.Second, 5*time.Millisecond)
+	require.Equal(t, http.StatusNoContent, h.do(request{method: "DELETE", path: "/v1/admin/keys/" + string(tenant.Secret(h.acme).KeyID()), key: h.admin}).Code)
+	_, _ = fmt.Fprintln(w, usageEvent("after"))
+	a := <-answered
+	require.NoError(t, w.Close())
+	assert.Equal(t, http.StatusUnauthorized, a.StatusCode, string(a.text))
+	assert.False(t, recorded("after"))
 }

@@ -254,7 +254,7 @@ func (w *walk) visit(route string, v visit, credentials []credential) {
 							m["tenantId"] = body
 						}
 						about := ""
-						if strings.Contains(route, "{tenantId}") || route == "POST /v1/admin/keys" {
+						if strings.Contains(route, "{tenantId}") || route == "POST /v1/admin/keys" || route == "POST /v1/admin/invoices/{id}/void" {
 							about = things.id
 						}
 						status, code, of := expected(v.area, c, s, body, about)
