@@ -27,12 +27,14 @@ const (
 	KindDecision   Kind = "decision" // of a check
 	KindHold       Kind = "hold"
 	KindInvoice    Kind = "invoice"
+	KindPayment    Kind = "payment"
+	KindGrant      Kind = "grant"
 	kindCatalog    Kind = "catalog" // of the installation, so on no timeline
 )
 
 // kindNumbers are the kinds in the read model. Numbers are never reused.
 var kindNumbers = map[Kind]int16{KindUsage: 1, KindCorrection: 2, KindConflict: 3, KindTenant: 4, KindKey: 5, KindSwitch: 6,
-	KindPlan: 7, KindLimit: 8, KindDecision: 9, KindHold: 10, KindInvoice: 11}
+	KindPlan: 7, KindLimit: 8, KindDecision: 9, KindHold: 10, KindInvoice: 11, KindPayment: 12, KindGrant: 13}
 
 // Number is the kind in the read model; 0 for what is no kind.
 func (k Kind) Number() int16 { return kindNumbers[k] }
@@ -103,6 +105,10 @@ func about(payload any) (Kind, subject) {
 		return KindTenant, subject{}
 	case event.InvoiceFinalised, event.InvoiceVoided:
 		return KindInvoice, subject{}
+	case event.InvoiceSettled:
+		return KindPayment, subject{}
+	case event.CreditGranted, event.CreditRefunded:
+		return KindGrant, subject{}
 	case event.KeyCreated, event.KeyRevoked:
 		return KindKey, subject{}
 	case event.AdminSwitched:
@@ -225,10 +231,23 @@ func Describe(e Event) Item {
 	case event.InvoiceFinalised:
 		i := &p.Invoice
 		item.Summary = fmt.Sprintf("Invoice %s over %s %s for %s to %s was finalised by %s.", i.Number, i.Total.Fixed(i.Decimals), i.Currency, day(i.PeriodStart), day(i.PeriodEnd), actor(p.By))
-		item.Data = object("id", i.ID, "number", i.Number, "total", i.Total, "currency", i.Currency, "periodStart", stamp(i.PeriodStart), "periodEnd", stamp(i.PeriodEnd), "by", p.By)
+		if c := i.Credits(); c.Sign() != 0 {
+			item.Summary += fmt.Sprintf(" Credits paid %s %s.", c.Fixed(i.Decimals), i.Currency)
+		}
+		item.Data = object("id", i.ID, "number", i.Number, "total", i.Total, "credits", i.Credits(), "currency", i.Currency, "periodStart", stamp(i.PeriodStart), "periodEnd", stamp(i.PeriodEnd), "by", p.By)
 	case event.InvoiceVoided:
 		item.Summary = fmt.Sprintf("Invoice %s was voided by %s with credit note %s: %s", p.ID, actor(p.By), p.CreditNote, sentence(p.Reason))
 		item.Data = object("id", p.ID, "creditNote", p.CreditNote, "rebill", p.Rebill, "reason", p.Reason, "by", p.By)
+	case event.InvoiceSettled:
+		item.Summary = fmt.Sprintf("Invoice %s was marked %s by %s: %s", p.ID, p.As, actor(p.By), sentence(p.Reference))
+		item.Data = object("id", p.ID, "as", p.As, "reference", p.Reference, "by", p.By)
+	case event.CreditGranted:
+		item.Summary = fmt.Sprintf("%s %s of %s credit were granted as %q by %s%s.", p.Amount.Grouped(), p.Currency, p.Kind, p.ID, actor(p.By), until(p.ExpiresAt))
+		item.Data = object("grantId", p.ID, "kind", p.Kind, "amount", p.Amount, "currency", p.Currency, "priority", p.Priority,
+			"effectiveAt", optional(p.EffectiveAt), "expiresAt", optional(p.ExpiresAt), "by", p.By)
+	case event.CreditRefunded:
+		item.Summary = fmt.Sprintf("%s of the credit %q were taken back by %s: %s", p.Amount.Grouped(), p.ID, actor(p.By), sentence(p.Reason))
+		item.Data = object("grantId", p.ID, "refundId", p.Refund, "amount", p.Amount, "reason", p.Reason, "by", p.By)
 	case event.NameClaimed:
 		item.Summary = fmt.Sprintf("The %s %s was claimed for %s by %s.", p.Kind, p.Name, p.Tenant, actor(p.By))
 		item.Data = object("kind", p.Kind, "name", p.Name, "tenantId", p.Tenant, "by", p.By)
@@ -246,6 +265,13 @@ func Describe(e Event) Item {
 		item.Data = object()
 	}
 	return item
+}
+
+func until(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return ", until " + stamp(t)
 }
 
 // object is a JSON object of names and values in turn, in this order.

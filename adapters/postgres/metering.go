@@ -31,8 +31,11 @@ func NewMetering(a *Accounts) *Metering { return &Metering{a} }
 const quarter = 15 * time.Minute
 
 // selectSum sums up whole buckets of a meter, of those dimensions that contain $5.
-const selectSum = `select coalesce(sum(quantity), 0)::text, coalesce(sum(events), 0)::bigint from %s.usage_rollups
+const selectSum = `select coalesce(sum(quantity), 0)::text, coalesce(sum(events), 0)::bigint from %s.usage_rollups u
 	where tenant_id = $1 and meter = $2 and bucket >= $3 and bucket < $4 and ($5 = '{}' or dimensions::jsonb @> $5::jsonb)`
+
+// selectOtherSum sums up what has none of the dimensions $6.
+const selectOtherSum = selectSum + ` and not exists (select from unnest($6::text[]) e (dimensions) where u.dimensions::jsonb @> e.dimensions::jsonb)`
 
 // Sums implements app.Metering.
 func (m *Metering) Sums(ctx context.Context, t event.TenantID, measures []billing.Measure, atLeast eventstore.Position) ([]billing.Sum, eventstore.Position, error) {
@@ -47,11 +50,15 @@ func (m *Metering) Sums(ctx context.Context, t event.TenantID, measures []billin
 		clear(sums)
 		for i := range measures {
 			q := &measures[i]
-			where, err := json.Marshal(q.Where)
-			if err != nil || q.Where == nil {
-				where = []byte("{}")
+			statement, arguments := selectSum, []any{string(t), string(q.Meter), roundUp(q.From), q.To.Truncate(quarter), dimensionsOf(q.Where)}
+			if len(q.Except) > 0 {
+				except := make([]string, len(q.Except))
+				for i, where := range q.Except {
+					except[i] = dimensionsOf(where)
+				}
+				statement, arguments = selectOtherSum, append(arguments, except)
 			}
-			b.Queue(inSchema(selectSum, schema), string(t), string(q.Meter), roundUp(q.From), q.To.Truncate(quarter), string(where)).QueryRow(func(row pgx.Row) error {
+			b.Queue(inSchema(statement, schema), arguments...).QueryRow(func(row pgx.Row) error {
 				var quantity string
 				if err := row.Scan(&quantity, &sums[i].Events); err != nil {
 					return err
@@ -79,6 +86,15 @@ func (m *Metering) Sums(ctx context.Context, t event.TenantID, measures []billin
 		}
 	}
 	return sums, at, nil
+}
+
+// dimensionsOf is the JSON object of dimensions.
+func dimensionsOf(where map[string]string) string {
+	text, err := json.Marshal(where)
+	if err != nil || where == nil {
+		return "{}"
+	}
+	return string(text)
 }
 
 func roundUp(t time.Time) time.Time { return t.Add(quarter - 1).Truncate(quarter) }
@@ -141,13 +157,13 @@ func (m *Metering) edge(ctx context.Context, t event.TenantID, start time.Time, 
 	return m.accounts.factsAt(ctx, t, positions, func(f limit.Fact) {
 		for i := range measures {
 			q := &measures[i]
-			if f.OccurredAt.Before(q.From) || !f.OccurredAt.Before(q.To) || !f.OccurredAt.Truncate(quarter).Equal(start) {
+			if !f.OccurredAt.Truncate(quarter).Equal(start) {
 				continue
 			}
 			if whole := !start.Before(roundUp(q.From)) && !start.Add(quarter).After(q.To.Truncate(quarter)); whole {
 				continue // it is in the sum already
 			}
-			if quantity, counts := (limit.Need{Series: limit.Series{Meter: q.Meter}, Where: q.Where}).Quantity(f); counts {
+			if quantity, counts := limit.Measured(q, f); counts {
 				sums[i].Quantity = sums[i].Quantity.Add(quantity)
 				if f.Back {
 					sums[i].Events--

@@ -199,11 +199,7 @@ func (a *Accounts) Series(ctx context.Context, t event.TenantID, needs []limit.N
 	at, err := a.readModels.read(ctx, projections.UsageModel, t, func(b *pgx.Batch, schema string) {
 		for i, n := range needs {
 			loaded[i] = limit.Loaded{Need: n}
-			where, err := json.Marshal(n.Where)
-			if err != nil || n.Where == nil {
-				where = []byte("{}")
-			}
-			b.Queue(inSchema(selectSeries, schema), string(t), string(n.Meter), since, string(where)).Query(func(rows pgx.Rows) error {
+			b.Queue(inSchema(selectSeries, schema), string(t), string(n.Meter), since, dimensionsOf(n.Where)).Query(func(rows pgx.Rows) error {
 				for rows.Next() {
 					var (
 						bucket   limit.Bucket

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tollgate-io/tollgate/domain/billing"
+	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/invalid"
@@ -50,9 +52,11 @@ type InvoiceState string
 
 // The states of an invoice.
 const (
-	InvoiceDraft     InvoiceState = "draft"
-	InvoiceFinalised InvoiceState = "finalised"
-	InvoiceVoid      InvoiceState = "void"
+	InvoiceDraft         InvoiceState = "draft"
+	InvoiceFinalised     InvoiceState = "finalised"
+	InvoicePaid          InvoiceState = "paid"
+	InvoiceUncollectible InvoiceState = "uncollectible"
+	InvoiceVoid          InvoiceState = "void"
 )
 
 // Invoice is an invoice, or how one stands.
@@ -63,10 +67,14 @@ type Invoice struct {
 	At     eventstore.Position // where it is finalised; zero for a draft
 }
 
+// defaultCurrency is that of tenants that have none, and no plan.
+const defaultCurrency = "USD"
+
 // account is what is known of a tenant's billing.
 type account struct {
 	book         billing.Book
 	at           []eventstore.Position // of the issued invoices
+	entries      []billing.Entry       // all that is on the billing stream
 	revision     eventstore.Revision   // of the billing stream
 	subscription eventstore.Revision
 	catalog      eventstore.Revision
@@ -79,6 +87,7 @@ func (b *Billing) account(ctx context.Context, id event.TenantID) (account, erro
 	if err != nil {
 		return a, fmt.Errorf("tenant %q: %w", id, err)
 	}
+	a.book.Currency = catalog.Currency(cmp.Or(t.Currency, defaultCurrency))
 	if a.book.Zone, err = t.Location(); err != nil {
 		return a, err
 	}
@@ -100,23 +109,47 @@ func (b *Billing) account(ctx context.Context, id event.TenantID) (account, erro
 	}
 	a.catalog = revision
 	a.book.Terms = billing.TermsOf(s, catalogs)
-	a.revision, err = b.fold(ctx, event.BillingStream(id), func(r eventstore.Recorded, e any) bool {
-		switch e := e.(type) {
-		case event.InvoiceFinalised:
-			a.book.Issued = append(a.book.Issued, billing.Issued{Invoice: e.Invoice, FinalisedAt: r.RecordedAt})
-			a.at = append(a.at, r.Position)
-		case event.InvoiceVoided:
-			i := slices.IndexFunc(a.book.Issued, func(i billing.Issued) bool { return i.ID == e.ID })
-			if i < 0 {
-				return false
-			}
-			a.book.Issued[i].Voided, a.book.Issued[i].VoidedAt = &e, r.RecordedAt
-		default:
+	a.revision, err = b.fold(ctx, event.BillingStream(id), a.apply)
+	return a, err
+}
+
+// apply folds an event of the billing stream; false for one that cannot be there.
+func (a *account) apply(r eventstore.Recorded, e any) bool {
+	issued := func(id event.InvoiceID) *billing.Issued {
+		if i := slices.IndexFunc(a.book.Issued, func(i billing.Issued) bool { return i.ID == id }); i >= 0 {
+			return &a.book.Issued[i]
+		}
+		return nil
+	}
+	switch e := e.(type) {
+	case event.InvoiceFinalised:
+		a.book.Issued = append(a.book.Issued, billing.Issued{Invoice: e.Invoice, FinalisedAt: r.RecordedAt})
+		a.at = append(a.at, r.Position)
+	case event.InvoiceVoided:
+		inv := issued(e.ID)
+		if inv == nil {
 			return false
 		}
-		return true
-	})
-	return a, err
+		inv.Voided, inv.VoidedAt = &e, r.RecordedAt
+	case event.InvoiceSettled:
+		inv := issued(e.ID)
+		if inv == nil {
+			return false
+		}
+		inv.Settled, inv.SettledAt = &e, r.RecordedAt
+	case event.CreditGranted:
+		a.book.Grants = append(a.book.Grants, billing.Grant{CreditGranted: e, GrantedAt: r.RecordedAt})
+	case event.CreditRefunded:
+		g := a.book.Grant(e.ID)
+		if g == nil {
+			return false
+		}
+		g.Refunded = append(g.Refunded, e)
+	default:
+		return false
+	}
+	a.entries = append(a.entries, billing.Entry{Position: r.Position, RecordedAt: r.RecordedAt, Payload: e})
+	return true
 }
 
 // fold reads a stream; apply says whether an event belongs there.
@@ -181,25 +214,22 @@ func (b *Billing) Preview(ctx context.Context, id event.TenantID) (Invoice, erro
 		return Invoice{}, fmt.Errorf("%w: assign one first", ErrNothingToBill)
 	}
 	now := b.c.Now()
-	for range maxOpenPeriods {
-		p, due, ok := a.book.Due()
-		if !ok {
-			return Invoice{}, fmt.Errorf("%w: no period is open", ErrNothingToBill)
-		}
+	open := a.book.Open(now)
+	for _, p := range open {
 		inv, err := b.draft(ctx, a, p, eventstore.Position{})
 		if err != nil {
 			return Invoice{}, err
 		}
-		if due.After(now) {
+		if inv.PeriodEnd.After(now) {
 			return Invoice{Issued: billing.Issued{Invoice: inv}, Tenant: id, State: InvoiceDraft}, nil
 		}
 		a.book.Issued = append(a.book.Issued, billing.Issued{Invoice: inv})
 	}
-	return Invoice{}, fmt.Errorf("%w: more than %d periods are open; close some", ErrNotDue, maxOpenPeriods)
+	if len(open) > 0 && !a.book.Ended(open[len(open)-1].End) {
+		return Invoice{}, fmt.Errorf("%w: more than %d periods are open; close some", ErrNotDue, len(open))
+	}
+	return Invoice{}, fmt.Errorf("%w: no period is open", ErrNothingToBill)
 }
-
-// maxOpenPeriods bounds what a preview computes: ten years of months.
-const maxOpenPeriods = 120
 
 // draft computes an invoice as of a position that is not before the given one.
 func (b *Billing) draft(ctx context.Context, a account, p billing.Period, atLeast eventstore.Position) (event.Invoice, error) {
@@ -208,17 +238,7 @@ func (b *Billing) draft(ctx context.Context, a account, p billing.Period, atLeas
 	if err != nil {
 		return event.Invoice{}, fmt.Errorf("what tenant %q used: %w", a.book.Tenant, err)
 	}
-	next := 0
-	inv, err := a.book.Draft(p, func(m billing.Measure) billing.Sum {
-		// A draft asks in the order of its measures, except that it may ask again.
-		for i := range measures {
-			if at := (next + i) % len(measures); measures[at].Equal(m) {
-				next = at + 1
-				return sums[at]
-			}
-		}
-		panic(fmt.Sprintf("app: a draft needs %+v, which is not among its measures", m))
-	})
+	inv, err := a.book.Draft(p, billing.SumsOf(measures, sums))
 	inv.Position, inv.Subscription, inv.Catalog = at.String(), a.subscription, a.catalog
 	return inv, err
 }
@@ -296,13 +316,19 @@ func readable(e event.InvoiceFinalised) error {
 	if e.Invoice.Sum().Cmp(again.Invoice.Subtotal) != 0 {
 		return fmt.Errorf("%w: the lines of invoice %s do not sum to its subtotal", event.ErrMalformed, e.Invoice.ID)
 	}
+	if !again.Invoice.Subtotal.Sub(again.Invoice.Credits()).Equal(again.Invoice.Total) {
+		return fmt.Errorf("%w: invoice %s is not its subtotal less credits", event.ErrMalformed, e.Invoice.ID)
+	}
 	return nil
 }
 
 func (a *account) invoice(i int) Invoice {
 	inv := Invoice{Issued: a.book.Issued[i], Tenant: a.book.Tenant, State: InvoiceFinalised, At: a.at[i]}
-	if inv.Voided != nil {
+	switch {
+	case inv.Voided != nil:
 		inv.State = InvoiceVoid
+	case inv.Settled != nil:
+		inv.State = InvoiceState(inv.Settled.As)
 	}
 	return inv
 }
@@ -339,29 +365,12 @@ func (b *Billing) Void(ctx context.Context, invoice event.InvoiceID, rebill bool
 	if err := checkReason(reason); err != nil {
 		return Invoice{}, err
 	}
-	id, ok := billing.TenantOf(invoice)
-	if !ok {
-		return Invoice{}, fmt.Errorf("invoice %q: %w", shorten(string(invoice)), ErrNotFound)
-	}
-	for range maxAttempts {
-		a, err := b.account(ctx, id)
-		if errors.Is(err, tenant.ErrUnknown) {
-			return Invoice{}, fmt.Errorf("invoice %q: %w", shorten(string(invoice)), ErrNotFound)
+	return b.change(ctx, invoice, func(a *account, i int) (eventstore.Append, error) {
+		inv := a.book.Issued[i]
+		if inv.Voided != nil {
+			return eventstore.Append{}, errDone
 		}
-		if err != nil {
-			return Invoice{}, err
-		}
-		i := slices.IndexFunc(a.book.Issued, func(i billing.Issued) bool { return i.ID == invoice })
-		switch {
-		case i < 0:
-			return Invoice{}, fmt.Errorf("invoice %q: %w", shorten(string(invoice)), ErrNotFound)
-		case a.book.Issued[i].Voided != nil:
-			return a.invoice(i), nil
-		}
-		e := event.InvoiceVoided{Tenant: id, ID: invoice, CreditNote: billing.CreditNoteOf(a.book.Issued[i].Invoice), Rebill: rebill, Reason: reason, By: by}
-		if r := b.c.Store.Append(ctx, []eventstore.Append{e.Append(a.revision)})[0]; r.Outcome == eventstore.Unknown {
-			return Invoice{}, fmt.Errorf("void invoice %s: %w", invoice, r.Err)
-		}
-	}
-	return Invoice{}, fmt.Errorf("%w: the tenant's invoices are being changed by others at the same time", ErrConflict)
+		e := event.InvoiceVoided{Tenant: a.book.Tenant, ID: invoice, CreditNote: billing.CreditNoteOf(inv.Invoice), Rebill: rebill, Reason: reason, By: by}
+		return e.Append(a.revision), nil
+	})
 }

@@ -41,6 +41,7 @@ type LimitsConfig struct {
 	Directory Directory
 	Accounts  Accounts
 	Catalogs  Catalogs
+	Billing   *Billing // for budgets of credits
 	Now       func() time.Time
 	// MaxAccounts bounds the accounts in memory. 0: 20,000.
 	MaxAccounts int

@@ -192,7 +192,7 @@ func (a *actor) prepare(ctx context.Context) error {
 		return err
 	}
 	a.mu.Lock()
-	load := a.account == nil || a.broken || a.account.Misses(a.policy)
+	load := a.account == nil || a.broken || a.account.Misses(a.policy, a.limits.config.Now())
 	a.mu.Unlock()
 	if load {
 		if err := a.load(ctx); err != nil {
@@ -270,6 +270,14 @@ func (a *actor) load(ctx context.Context) (err error) {
 			}
 		}
 	}
+	if a.policy.Credits() {
+		purse, err := l.config.Billing.purse(ctx, a.tenant, a.policy)
+		if err != nil {
+			return err
+		}
+		account.SetPurse(purse)
+		low = min(low, purse.At())
+	}
 	missed, err := a.follower.between(ctx, a.tenant, low, from)
 	if err != nil {
 		return err
@@ -307,7 +315,7 @@ func (b *batch) decide(ctx context.Context) (done bool, err error) {
 		return false, err
 	}
 	b.at = a.follower.here()
-	if !a.hear() {
+	if !a.hear() || a.account.Misses(a.policy, now) { // what was told may ask for another look at the read models
 		return false, nil
 	}
 	b.propose(now)

@@ -250,7 +250,7 @@ func maximums(c catalog.Catalog) map[catalog.LimitKey][]catalog.LimitKind {
 	kinds := map[catalog.LimitKey][]catalog.LimitKind{}
 	for i := range c.Plans {
 		for _, l := range c.Plans[i].Limits {
-			if l.Kind.HasMax() {
+			if l.HasMax() {
 				kinds[l.Key] = append(kinds[l.Key], l.Kind)
 			}
 		}

@@ -1,7 +1,9 @@
 package billing
 
 import (
+	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,12 +18,14 @@ import (
 type Measure struct {
 	Meter    catalog.MeterKey
 	Where    map[string]string
+	Except   []map[string]string // and not those that have all dimensions of one of these
 	From, To time.Time
 }
 
 // Equal reports whether both are the same question.
 func (m Measure) Equal(other Measure) bool {
-	return m.Meter == other.Meter && m.From.Equal(other.From) && m.To.Equal(other.To) && maps.Equal(m.Where, other.Where)
+	return m.Meter == other.Meter && m.From.Equal(other.From) && m.To.Equal(other.To) && maps.Equal(m.Where, other.Where) &&
+		slices.EqualFunc(m.Except, other.Except, maps.Equal)
 }
 
 // Sum is what a measure comes to.
@@ -33,6 +37,21 @@ type Sum struct {
 // Sums answers measures.
 type Sums func(Measure) Sum
 
+// SumsOf answers the measures that were asked for, and panics at any other.
+func SumsOf(measures []Measure, sums []Sum) Sums {
+	next := 0
+	return func(m Measure) Sum {
+		// They are needed in about the order in which they are listed.
+		for i := range measures {
+			if at := (next + i) % len(measures); measures[at].Equal(m) {
+				next = at + 1
+				return sums[at]
+			}
+		}
+		panic(fmt.Sprintf("billing: %+v was not among the measures", m))
+	}
+}
+
 // measures lists what has to be known to charge for a segment.
 func (s *Segment) measures(visit func(*catalog.Price, Measure)) {
 	if s.Plan == nil {
@@ -43,6 +62,41 @@ func (s *Segment) measures(visit func(*catalog.Price, Measure)) {
 			visit(p, Measure{Meter: p.Meter, Where: p.Where, From: s.Start, To: s.End})
 		}
 	}
+}
+
+// unpriced lists the usage that no price is for, although there are prices for other parts of its meter.
+func (s *Segment) unpriced() (measures []Measure) {
+	if s.Plan == nil {
+		return nil
+	}
+	for i := range s.Plan.Prices {
+		p := &s.Plan.Prices[i]
+		if p.Model == catalog.Flat || slices.ContainsFunc(s.Plan.Prices[:i], func(q catalog.Price) bool { return q.Meter == p.Meter }) {
+			continue
+		}
+		m := Measure{Meter: p.Meter, From: s.Start, To: s.End}
+		for j := range s.Plan.Prices {
+			if q := &s.Plan.Prices[j]; q.Meter == p.Meter {
+				m.Except = append(m.Except, q.Where)
+			}
+		}
+		if !slices.ContainsFunc(m.Except, func(where map[string]string) bool { return len(where) == 0 }) {
+			measures = append(measures, m)
+		}
+	}
+	return measures
+}
+
+// held are lines for what nobody can say the price of: they ask for nothing, and show that something is missing.
+func (s *Segment) held(sums Sums) (lines []event.InvoiceLine) {
+	for _, m := range s.unpriced() {
+		if sum := sums(m); sum.Quantity.Sign() != 0 || sum.Events != 0 {
+			line := s.line(event.HeldLine, string(m.Meter), money.Decimal{})
+			line.Meter, line.Quantity, line.Events = string(m.Meter), sum.Quantity, sum.Events
+			lines = append(lines, line)
+		}
+	}
+	return lines
 }
 
 // charges is everything that is owed for a period, segment by segment: usage, fees, and what is missing to the minimum or
@@ -58,6 +112,7 @@ func (a *Agreement) charges(p Period, sums Sums) []event.InvoiceLine {
 		lines = append(lines, s.usage(sums)...)
 		lines = append(lines, s.fees(p, func(*catalog.Price) bool { return true })...)
 		lines = append(lines, s.bounds(p, total(lines[first:]))...)
+		lines = append(lines, s.held(sums)...)
 	}
 	return lines
 }
@@ -132,6 +187,8 @@ func describe(kind event.LineKind, price string) string {
 		return "Minimum commitment"
 	case event.CapLine:
 		return "Spend cap"
+	case event.HeldLine:
+		return "Held, no price is for it: " + words
 	case event.AdjustmentLine:
 		return "Adjustment: " + words
 	case event.FeeLine:

@@ -31,16 +31,30 @@ type Issued struct {
 	FinalisedAt time.Time
 	Voided      *event.InvoiceVoided // nil: it is not
 	VoidedAt    time.Time
+	Settled     *event.InvoiceSettled // nil: it is owed
+	SettledAt   time.Time
 }
 
 // settles reports whether the lines count as invoiced: those of a void invoice do, unless they are to be invoiced again.
 func (i *Issued) settles() bool { return i.Voided == nil || !i.Voided.Rebill }
 
-// Book is what was agreed with a tenant and what was invoiced so far, in order.
+// Book is what was agreed with a tenant, what was invoiced so far, in order, and the credit that it was granted.
 type Book struct {
 	Tenant event.TenantID
 	Agreement
-	Issued []Issued
+	Issued   []Issued
+	Grants   []Grant
+	Currency catalog.Currency // of the tenant, where no plan says another
+}
+
+// CurrencyAt is what the tenant pays in at an instant.
+func (b *Book) CurrencyAt(t time.Time) catalog.Currency {
+	if len(b.Terms) > 0 {
+		if plan := b.at(t).Plan; plan != nil {
+			return plan.Currency
+		}
+	}
+	return b.Currency
 }
 
 // Due is the next invoice: its boundary, and the period that ends there, if one does. The first invoice of a tenant with fees
@@ -100,9 +114,30 @@ func (b *Book) past() (periods []Period) {
 
 // Measures lists what has to be known for the next invoice.
 func (b *Book) Measures(p Period) (all []Measure) {
-	for _, p := range append(b.past(), p) {
-		for _, s := range b.Segments(p) {
+	for _, p := range b.past() {
+		all = append(all, b.measures(p, p.End)...)
+	}
+	return append(all, b.openMeasures(p)...)
+}
+
+// openMeasures are those of a period that is not invoiced yet: of all of it, and of the parts in which the same grants pay.
+func (b *Book) openMeasures(p Period) (all []Measure) {
+	all = b.measures(p, p.End)
+	for _, cut := range b.cuts(p) {
+		all = append(all, b.measures(p, cut)...)
+	}
+	return all
+}
+
+// measures are those of a period until an instant.
+func (b *Book) measures(p Period, until time.Time) (all []Measure) {
+	for _, s := range b.Segments(p) {
+		if s.End.After(until) {
+			s.End = until
+		}
+		if s.Start.Before(s.End) {
 			s.measures(func(_ *catalog.Price, m Measure) { all = append(all, m) })
+			all = append(all, s.unpriced()...)
 		}
 	}
 	return all
@@ -122,14 +157,22 @@ func (b *Book) covers(p Period, l *event.InvoiceLine) bool {
 	return p.Contains(l.PeriodStart) || p.End.Equal(b.Closed) && !l.PeriodStart.Before(p.End)
 }
 
-// invoiced is what was invoiced for a price in a period.
-func (b *Book) invoiced(p Period, price string) (amount, quantity money.Decimal) {
+// item is what lines are compared by, of one invoice and a later one.
+type item struct {
+	price string
+	held  bool // of a meter, without a price
+}
+
+func itemOf(l *event.InvoiceLine) item { return item{l.Price, l.Kind == event.HeldLine} }
+
+// invoiced is what was invoiced for something in a period.
+func (b *Book) invoiced(p Period, of item) (amount, quantity money.Decimal) {
 	for i := range b.Issued {
 		if !b.Issued[i].settles() {
 			continue
 		}
 		for _, l := range b.Issued[i].Lines {
-			if l.Price == price && b.covers(p, &l) {
+			if itemOf(&l) == of && b.covers(p, &l) {
 				amount, quantity = amount.Add(l.Amount), quantity.Add(l.Quantity)
 			}
 		}
@@ -143,10 +186,13 @@ func (b *Book) invoiced(p Period, price string) (amount, quantity money.Decimal)
 // What is owed for a period is computed anew each time, as of what is known now; an invoice has what is owed less what was
 // invoiced for it. So late usage, corrections and plan changes in the past come as adjustments, all invoices together are
 // what all usage costs, and nothing is invoiced twice.
-func (b *Book) Draft(p Period, sums Sums) (event.Invoice, error) {
+func (b *Book) Draft(p Period, sums Sums) (event.Invoice, error) { return b.draft(p, b.past(), sums) }
+
+// draft is Draft with adjustments of these periods only.
+func (b *Book) draft(p Period, past []Period, sums Sums) (event.Invoice, error) {
 	inv := event.Invoice{ID: invoiceID(b.Tenant, p.End), Number: numberOf(b.Tenant, len(b.Issued)+1),
 		PeriodStart: p.Start, PeriodEnd: p.End, CycleStart: p.Cycle.Start, CycleEnd: p.Cycle.End}
-	for _, earlier := range b.past() {
+	for _, earlier := range past {
 		if err := b.known(&inv, earlier); err != nil {
 			return inv, err
 		}
@@ -169,6 +215,7 @@ func (b *Book) Draft(p Period, sums Sums) (event.Invoice, error) {
 	inv.Subtotal = total(inv.Lines)
 	inv.Total = inv.Subtotal
 	inv.Decimals = catalog.Currency(inv.Currency).MinorUnits()
+	b.settleCredits(&inv, p, sums)
 	return inv, nil
 }
 
@@ -194,7 +241,7 @@ func (b *Book) known(inv *event.Invoice, p Period) error {
 // ahead only by what they are off.
 func (b *Book) current(p Period, owed []event.InvoiceLine) []event.InvoiceLine {
 	isAhead := func(l event.InvoiceLine) bool {
-		amount, quantity := b.invoiced(p, l.Price)
+		amount, quantity := b.invoiced(p, itemOf(&l))
 		return l.Kind == event.FeeLine && (amount.Sign() != 0 || quantity.Sign() != 0)
 	}
 	var lines, before []event.InvoiceLine
@@ -208,37 +255,46 @@ func (b *Book) current(p Period, owed []event.InvoiceLine) []event.InvoiceLine {
 	return append(lines, b.adjustments(p, before)...)
 }
 
-// adjustments is what is owed for a period less what was invoiced, price by price; nothing where that is nothing.
+// adjustments is what is owed for a period less what was invoiced, price by price; nothing where that is nothing. Usage that
+// no price is for is told again by what there is more or less of it.
 func (b *Book) adjustments(p Period, owed []event.InvoiceLine) (lines []event.InvoiceLine) {
 	type sum struct{ amount, quantity money.Decimal }
-	by := map[string]sum{}
-	meters := map[string]string{}
+	by := map[item]sum{}
+	meters := map[item]string{}
 	version := ""
-	for _, l := range owed {
-		s := by[l.Price]
-		by[l.Price] = sum{s.amount.Add(l.Amount), s.quantity.Add(l.Quantity)}
-		meters[l.Price] = l.Meter
+	for i := range owed {
+		l := &owed[i]
+		s := by[itemOf(l)]
+		by[itemOf(l)] = sum{s.amount.Add(l.Amount), s.quantity.Add(l.Quantity)}
+		meters[itemOf(l)] = l.Meter
 		version = l.PlanVersion
 	}
 	for i := range b.Issued {
-		for _, l := range b.Issued[i].Lines {
-			if b.covers(p, &l) {
-				if _, ok := by[l.Price]; !ok {
-					by[l.Price] = sum{} // what was invoiced and is not owed any more
+		for n := range b.Issued[i].Lines {
+			l := &b.Issued[i].Lines[n]
+			if b.covers(p, l) {
+				if _, ok := by[itemOf(l)]; !ok {
+					by[itemOf(l)] = sum{} // what was invoiced and is not owed any more
 				}
-				meters[l.Price] = cmp.Or(meters[l.Price], l.Meter)
+				meters[itemOf(l)] = cmp.Or(meters[itemOf(l)], l.Meter)
 			}
 		}
 	}
-	for price, s := range by {
-		amount, quantity := b.invoiced(p, price)
-		if amount = s.amount.Sub(amount); amount.Sign() == 0 {
-			continue
+	for of, s := range by {
+		before, quantity := b.invoiced(p, of)
+		line := event.InvoiceLine{Kind: event.AdjustmentLine, Price: of.price, PlanVersion: version, Meter: meters[of],
+			Quantity: s.quantity.Sub(quantity), PeriodStart: p.Start, PeriodEnd: p.End, Amount: s.amount.Sub(before)}
+		if of.held {
+			line.Kind = event.HeldLine
 		}
-		lines = append(lines, event.InvoiceLine{Kind: event.AdjustmentLine, Price: price, Description: describe(event.AdjustmentLine, price),
-			PlanVersion: version, Meter: meters[price], Quantity: s.quantity.Sub(quantity), PeriodStart: p.Start, PeriodEnd: p.End, Amount: amount})
+		line.Description = describe(line.Kind, of.price)
+		if line.Amount.Sign() != 0 || of.held && line.Quantity.Sign() != 0 {
+			lines = append(lines, line)
+		}
 	}
-	slices.SortFunc(lines, func(a, b event.InvoiceLine) int { return cmp.Compare(a.Price, b.Price) })
+	slices.SortFunc(lines, func(a, b event.InvoiceLine) int {
+		return cmp.Or(cmp.Compare(a.Price, b.Price), cmp.Compare(a.Kind, b.Kind))
+	})
 	return lines
 }
 

@@ -26,7 +26,8 @@ const (
 	// RetryBudget: retries of On are at most Minimum + Ratio of the first attempts within Window.Length, and no source
 	// has more than MaxAttempts attempts.
 	RetryBudget LimitKind = "retry_budget"
-	// Budget: the money spent within each Window.Period is at most Max, in the plan's currency.
+	// Budget: the money spent within each Window.Period is at most Max, in the plan's currency; one of Credits is at most what
+	// grants pay for, and has neither.
 	Budget LimitKind = "budget"
 	// AbuseGuard: Denials denials that are also Ratio of all checks within Window.Length start a Cooldown, which
 	// doubles up to MaxCooldown.
@@ -38,6 +39,9 @@ const StatusLimit LimitKey = "tenant_status"
 
 // HasMax reports whether limits of this kind have a maximum, which a tenant can have its own of.
 func (k LimitKind) HasMax() bool { return slices.Contains(limitShapes[k].required, "max") }
+
+// HasMax reports whether the limit has a maximum, which a tenant can have its own of.
+func (l *Limit) HasMax() bool { return l.Kind.HasMax() && !l.Credits }
 
 // CountsChecks reports whether the maximum is a count of checks, which is a whole number.
 func (k LimitKind) CountsChecks() bool { return k == Rate || k == Concurrency }
@@ -112,6 +116,7 @@ type Limit struct {
 	Cooldown    Duration      `json:"cooldown,omitzero"`
 	MaxCooldown Duration      `json:"maxCooldown,omitzero"`
 	Soft        bool          `json:"soft,omitempty"`
+	Credits     bool          `json:"credits,omitempty"` // of a budget: what the tenant's grants leave is the maximum
 	OnError     OnError       `json:"onError,omitempty"`
 }
 
@@ -126,6 +131,9 @@ var limitShapes = map[LimitKind]shape{
 	Budget:      {required: []string{"max", "window"}, optional: []string{"holdTTL", "onError"}},
 	AbuseGuard:  {required: []string{"denials", "ratio", "window", "cooldown", "maxCooldown"}},
 }
+
+// creditShape is that of a budget of credits.
+var creditShape = shape{required: []string{"credits"}, optional: []string{"holdTTL", "onError"}}
 
 const (
 	minWindow  = time.Millisecond
@@ -147,6 +155,11 @@ func (d *decoder) limit(n node, at string, seen unique) Limit {
 		o.choose("kind", "a limit", kindNames(limitShapes))
 		return l
 	}
+	if l.Kind == Budget && o.has("credits") {
+		if s, l.Credits = creditShape, o.boolean("credits"); !l.Credits {
+			o.refuse("credits", "out_of_range", "credits is true, or left out for a budget with max and window")
+		}
+	}
 	o.only("a limit of kind "+string(l.Kind), s.with("key", "kind"))
 
 	l.On = o.meteredTypes("on")
@@ -165,8 +178,9 @@ func (d *decoder) limit(n node, at string, seen unique) Limit {
 	l.MaxCooldown = o.duration("maxCooldown", minWindow, maxWindow)
 	l.Soft = o.boolean("soft")
 	l.OnError = OnError(o.oneOf("onError", string(Deny), string(Allow)))
-	switch l.Kind {
-	case Quota, Budget:
+	switch {
+	case l.Credits:
+	case l.Kind == Quota || l.Kind == Budget:
 		l.Window.Period = o.period("window")
 	default:
 		l.Window.Length = o.duration("window", minWindow, maxWindow)

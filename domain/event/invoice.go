@@ -27,8 +27,13 @@ type Invoice struct {
 	PlanVersion string        `json:"planVersion"` // at the end of the period
 	Lines       []InvoiceLine `json:"lines"`
 	Subtotal    money.Decimal `json:"subtotal"`
-	Total       money.Decimal `json:"total"`
-	Decimals    int           `json:"decimals"` // of every amount; rounded once for each line, half to even
+	// Drawn is what grants pay of it, Returned what goes back to grants that paid for what is not owed any more, and Expired
+	// what was left of grants that ended by the boundary. Total is the subtotal, less what is drawn, plus what is returned.
+	Drawn    []CreditUse   `json:"drawn,omitempty"`
+	Returned []CreditUse   `json:"returned,omitempty"`
+	Expired  []CreditUse   `json:"expired,omitempty"`
+	Total    money.Decimal `json:"total"`
+	Decimals int           `json:"decimals"` // of every amount; rounded once for each line, half to even
 
 	// What it was made from: usage up to the position, and these revisions of the tenant's subscription and of the catalog.
 	Position     string              `json:"position"`
@@ -44,6 +49,17 @@ func (i *Invoice) Sum() (sum money.Decimal) {
 	return sum
 }
 
+// Credits is what grants pay of the invoice, in all; below zero where more goes back to them.
+func (i *Invoice) Credits() (sum money.Decimal) {
+	for _, u := range i.Drawn {
+		sum = sum.Add(u.Amount)
+	}
+	for _, u := range i.Returned {
+		sum = sum.Sub(u.Amount)
+	}
+	return sum
+}
+
 // LineKind is why something is owed.
 type LineKind string
 
@@ -54,6 +70,7 @@ const (
 	MinimumLine    LineKind = "minimum"    // what is missing to the least that a period comes to
 	CapLine        LineKind = "spend_cap"  // what is above the most, taken off
 	AdjustmentLine LineKind = "adjustment" // what is owed for an earlier period or fee by now, less what was invoiced
+	HeldLine       LineKind = "held"       // usage of a priced meter that no price is for: nobody knows what is owed for it
 )
 
 // InvoiceLine is one thing that is owed, for its part of a period.

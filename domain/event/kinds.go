@@ -41,6 +41,9 @@ const (
 
 	invoiceFinalised kind = "invoice_finalised.v1"
 	invoiceVoided    kind = "invoice_voided.v1"
+	invoiceSettled   kind = "invoice_settled.v1"
+	creditGranted    kind = "credit_granted.v1"
+	creditRefunded   kind = "credit_refunded.v1"
 
 	planAssigned         kind = "plan_assigned.v1"
 	limitOverridden      kind = "limit_overridden.v1"
@@ -56,7 +59,7 @@ func Kinds() []string {
 	return []string{string(usageRecorded), string(usageVoided), string(usageAdjusted), string(usageConflicted),
 		string(tenantDefined), string(catalogApplied), string(keyCreated), string(keyRevoked), string(adminSwitched),
 		string(tenantStatusChanged), string(hostVerified), string(nameClaimed), string(nameReleased), string(nameFreed),
-		string(invoiceFinalised), string(invoiceVoided),
+		string(invoiceFinalised), string(invoiceVoided), string(invoiceSettled), string(creditGranted), string(creditRefunded),
 		string(planAssigned), string(limitOverridden), string(limitOverrideRemoved),
 		string(limitDecided), string(holdReleased), string(holdExpired)}
 }
@@ -161,6 +164,12 @@ func Decode(r eventstore.Recorded) (any, error) {
 		e, err = decodeConfiguration[InvoiceFinalised](r, named)
 	case invoiceVoided:
 		e, err = decodeConfiguration[InvoiceVoided](r, named)
+	case invoiceSettled:
+		e, err = decodeConfiguration[InvoiceSettled](r, named)
+	case creditGranted:
+		e, err = decodeConfiguration[CreditGranted](r, named)
+	case creditRefunded:
+		e, err = decodeConfiguration[CreditRefunded](r, named)
 	case nameFreed:
 		e, err = decodeConfiguration[NameFreed](r, named)
 	case planAssigned:

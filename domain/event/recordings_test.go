@@ -100,6 +100,11 @@ func samples(t *testing.T) map[string]eventstore.Append {
 		PlanVersion: "pro@3", Fingerprint: 0x0102030405060708, Parts: parts}
 	denied := event.LimitDecided{Identity: u.Identity, Quantity: money.MustParse("123456789012345678.123456789"), DecidedAt: at(1), Fingerprint: 9, Data: data,
 		Parts: []event.LimitPart{{Limit: "tokens_per_day", Kind: event.QuotaLimit, Denied: true, Max: money.MustParse("9223372036854775807"), Requested: money.MustParse("0.1"), ResetAt: at(2)}}}
+	withCredits := invoice
+	withCredits.Drawn = []event.CreditUse{{Grant: "g1", Amount: money.MustParse("1.5")}, {Grant: "g2", Amount: money.Int(2)}}
+	withCredits.Returned = []event.CreditUse{{Grant: "g1", Amount: money.MustParse("0.25"), Invoice: "inv_before"}}
+	withCredits.Expired = []event.CreditUse{{Grant: "g3", Amount: money.Int(7)}}
+	withCredits.Total = invoice.Subtotal.Sub(withCredits.Credits())
 	return map[string]eventstore.Append{
 		"usage_recorded.v1": u.Append(meta),
 		// Every name of the dictionary. A new name needs a recording of its own.
@@ -133,8 +138,14 @@ func samples(t *testing.T) map[string]eventstore.Append {
 		"invoice_finalised.v1":       event.InvoiceFinalised{Tenant: "tenant_123", Invoice: invoice, By: "key:key_1"}.Append(3),
 		"invoice_voided.v1": event.InvoiceVoided{Tenant: "tenant_123", ID: invoice.ID, CreditNote: "ABCD1234-000001-CN", Rebill: true,
 			Reason: "wrong <plan> & price", By: "key:key_1"}.Append(4),
-		"invoice_voided.v1.forgiven": event.InvoiceVoided{Tenant: "tenant_123", ID: invoice.ID, CreditNote: "ABCD1234-000001-CN", Reason: "goodwill", By: "cli"}.Append(4),
-		"admin_switched.v1":          event.AdminSwitched{Tenant: "tenant_123", Reason: "ticket 7", Day: "2026-04-05", By: "key:key_1"}.Append(),
+		"invoice_voided.v1.forgiven":   event.InvoiceVoided{Tenant: "tenant_123", ID: invoice.ID, CreditNote: "ABCD1234-000001-CN", Reason: "goodwill", By: "cli"}.Append(4),
+		"invoice_finalised.v1.credits": event.InvoiceFinalised{Tenant: "tenant_123", Invoice: withCredits, By: "system"}.Append(5),
+		"invoice_settled.v1":           event.InvoiceSettled{Tenant: "tenant_123", ID: invoice.ID, As: event.Paid, Reference: "wire <42>", By: "key:key_1"}.Append(6),
+		"credit_granted.v1": event.CreditGranted{Tenant: "tenant_123", ID: "promo & more", Kind: event.Promotional, Amount: money.MustParse("50.25"),
+			Currency: "USD", Priority: -3, EffectiveAt: at(1), ExpiresAt: at(7), By: "key:key_1"}.Append(7),
+		"credit_granted.v1.open": event.CreditGranted{Tenant: "tenant_123", ID: "g1", Kind: event.Prepaid, Amount: money.Int(100), Currency: "JPY", By: "cli"}.Append(8),
+		"credit_refunded.v1":     event.CreditRefunded{Tenant: "tenant_123", ID: "g1", Refund: "r1", Amount: money.Int(40), Reason: "left <us>", By: "cli"}.Append(9),
+		"admin_switched.v1":      event.AdminSwitched{Tenant: "tenant_123", Reason: "ticket 7", Day: "2026-04-05", By: "key:key_1"}.Append(),
 	}
 }
 
@@ -172,6 +183,12 @@ func again(t require.TestingT, e any, expected eventstore.Revision) eventstore.A
 	case event.InvoiceFinalised:
 		return e.Append(expected)
 	case event.InvoiceVoided:
+		return e.Append(expected)
+	case event.InvoiceSettled:
+		return e.Append(expected)
+	case event.CreditGranted:
+		return e.Append(expected)
+	case event.CreditRefunded:
 		return e.Append(expected)
 	case event.PlanAssigned:
 		return e.Append(expected)

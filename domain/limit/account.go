@@ -92,9 +92,10 @@ type Account struct {
 	endings  *btree.BTreeG[lease] // of whole holds
 	pools    map[limitKey]*pool
 	series   map[Series]*series
-	told     int64 // offset of the last event that the account was told
-	reached  Tick  // the latest instant that the account was asked about: what had ended by then is gone
-	forgot   Tick  // when buckets were dropped last
+	purse    *Purse // nil where no limit looks at credit
+	told     int64  // offset of the last event that the account was told
+	reached  Tick   // the latest instant that the account was asked about: what had ended by then is gone
+	forgot   Tick   // when buckets were dropped last
 
 	windows  map[catalog.Period]calendar.Window // the ones asked for last
 	calendar calendar.Calendar
@@ -130,9 +131,13 @@ func (a *Account) Revision() eventstore.Revision { return a.revision }
 // AddSeries makes the account add up a series. Facts that stand in the log after what is loaded must be told afterwards.
 func (a *Account) AddSeries(l Loaded) { a.series[l.Series] = newSeries(l) }
 
-// Misses reports whether the account does not add up something that the policy looks at.
-func (a *Account) Misses(p *Policy) bool {
-	return slices.ContainsFunc(p.needs, func(n Need) bool {
+// SetPurse makes the account follow the credit of its tenant. What stands in the log after what is in the purse must be told
+// afterwards.
+func (a *Account) SetPurse(p *Purse) { a.purse = p }
+
+// Misses reports whether the account does not know something that the policy looks at.
+func (a *Account) Misses(p *Policy, now time.Time) bool {
+	return p.Credits() && (a.purse == nil || a.purse.outdated(p, now)) || slices.ContainsFunc(p.needs, func(n Need) bool {
 		s := a.series[n.Series]
 		return s == nil || n.Minutes && !s.Need.Minutes
 	})
@@ -158,6 +163,10 @@ func (a *Account) Apply(e Event) error {
 			return fmt.Errorf("%w: revision %d of %s follows %d", ErrGap, e.Revision, a.tenant, a.revision)
 		}
 		a.decided(p, e.Position)
+	case event.CreditGranted, event.CreditRefunded, event.InvoiceFinalised, event.InvoiceVoided:
+		if a.purse != nil && e.Revision > a.purse.revision {
+			a.purse.changed = true
+		}
 	case event.UsageRecorded:
 		// A snapshot may be ahead of what is told: then its hold was decided after the usage, and is not settled by it.
 		if h := a.holds[Source{p.Type, p.Source}]; h != nil && h.Position.Offset < e.Position.Offset {
@@ -169,6 +178,9 @@ func (a *Account) Apply(e Event) error {
 	}
 	a.told = e.Position.Offset
 	for _, f := range FactsOf(e.Payload, e.Meters) {
+		if a.purse != nil {
+			a.purse.add(e.Position.Offset, f)
+		}
 		for _, s := range a.series { // each on its own, so their order is of no importance
 			if q, counts := s.Need.Quantity(f); counts {
 				s.add(e.Position.Offset, f.OccurredAt, q)

@@ -38,12 +38,7 @@ func (d *decision) budget(l *Limit, part *event.LimitPart) {
 				if !ok {
 					return money.Decimal{}, false
 				}
-				before := d.sum(all[i], period, w)
-				more := dearest(&p.Price, before, q)
-				if alone {
-					more = pricing.Amount(&p.Price, before.Add(q)).Sub(pricing.Amount(&p.Price, before))
-				}
-				cost = cost.Add(more.Max(money.Decimal{}))
+				cost = cost.Add(adds(&p.Price, d.sum(all[i], period, w), q, alone))
 			}
 			return cost, true
 		},

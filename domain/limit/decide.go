@@ -126,7 +126,11 @@ func (d *decision) judge(l *Limit) event.LimitPart {
 	case event.RetryBudgetLimit:
 		d.retries(l, &part)
 	case event.BudgetLimit:
-		d.budget(l, &part)
+		if l.Credits {
+			d.credits(&part)
+		} else {
+			d.budget(l, &part)
+		}
 	case event.AbuseGuardLimit:
 		d.guard(l, &part)
 	}
@@ -144,7 +148,7 @@ func (d *decision) lookAhead(part *event.LimitPart) {
 		then.own = nil
 	}
 	part.ResetAt = d.policy.Until
-	if l := then.policy.find(part.Limit); l != nil && then.policy.applies(l, d.ask.Type) && !d.account.Misses(then.policy) {
+	if l := then.policy.find(part.Limit); l != nil && then.policy.applies(l, d.ask.Type) && !d.account.Misses(then.policy, then.at.Time()) {
 		if next := then.judge(l); next.Denied {
 			then.lookAhead(&next)
 			part.ResetAt = next.ResetAt

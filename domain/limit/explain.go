@@ -173,6 +173,12 @@ func (p *Policy) overdrawn(part *event.LimitPart) string {
 		period = when[l.Window.Period]
 	}
 	left, _ := Remaining(part)
+	if l := p.find(part.Limit); l != nil && l.Credits {
+		if left.Sign() == 0 {
+			return "This workspace has no credit left."
+		}
+		return fmt.Sprintf("This workspace has %s of credit left, and this needs %s.", p.units(part, left), p.units(part, part.Requested))
+	}
 	switch {
 	case part.Requested.Cmp(part.Max) > 0:
 		return fmt.Sprintf("%s is more than the %s that this workspace has.", p.units(part, part.Requested), p.amountOf(part))

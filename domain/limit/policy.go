@@ -93,7 +93,7 @@ func NewPolicy(c *catalog.Catalog, versions map[catalog.PlanKey]int, s tenant.Su
 	}
 	for _, l := range plan.Limits {
 		limit := Limit{Limit: l, kind: event.ParseLimitKind(string(l.Kind))}
-		if o, ok := s.Override(l.Key, at); ok && l.Kind.HasMax() {
+		if o, ok := s.Override(l.Key, at); ok && l.HasMax() {
 			limit.Max, limit.Overridden = o.Max, true
 			limit.Burst = min(limit.Burst, wholeOf(o.Max))
 		}
@@ -144,16 +144,22 @@ func (p *Policy) findNeeds() []Need {
 	for i := range p.Limits {
 		l := &p.Limits[i]
 		minutes := l.Window.Period == catalog.Minute
-		switch l.kind {
-		case event.QuotaLimit:
+		switch {
+		case l.Credits: // has a purse
+		case l.kind == event.QuotaLimit:
 			add(Series{Meter: l.Meter}, nil, minutes)
-		case event.BudgetLimit:
+		case l.kind == event.BudgetLimit:
 			for _, price := range p.prices {
 				add(price.series, price.Where, minutes)
 			}
 		}
 	}
 	return slices.SortedFunc(maps.Values(needs), func(a, b Need) int { return compareSeries(a.Series, b.Series) })
+}
+
+// Credits reports whether a limit looks at the credit of the tenant.
+func (p *Policy) Credits() bool {
+	return slices.ContainsFunc(p.Limits, func(l Limit) bool { return l.Credits })
 }
 
 // applies reports whether the limit looks at checks of this type.

@@ -96,7 +96,7 @@ func (w *world) policyAt(at time.Time) *limit.Policy {
 func (w *world) policy() *limit.Policy {
 	w.latest = w.clock()
 	p := w.policyAt(w.clock())
-	if w.account.Misses(p) {
+	if w.account.Misses(p, w.latest) {
 		for _, n := range p.Needs() {
 			n.Minutes = true
 			if !slices.ContainsFunc(w.needs, func(o limit.Need) bool { return o.Series == n.Series }) {
@@ -104,7 +104,7 @@ func (w *world) policy() *limit.Policy {
 			}
 		}
 		w.account = w.fold()
-		require.False(w.t, w.account.Misses(p))
+		require.False(w.t, w.account.Misses(p, w.latest))
 		w.account.View(p, w.latest) // its time is that of the one before
 	}
 	return p

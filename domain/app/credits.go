@@ -1,0 +1,258 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/tollgate-io/tollgate/domain/billing"
+	"github.com/tollgate-io/tollgate/domain/catalog"
+	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/invalid"
+	"github.com/tollgate-io/tollgate/domain/limit"
+	"github.com/tollgate-io/tollgate/domain/money"
+	"github.com/tollgate-io/tollgate/domain/tenant"
+)
+
+const (
+	maxGrants   = 1000 // of a tenant
+	maxPriority = 1000
+)
+
+// Credits is how the credit of a tenant stands.
+type Credits struct {
+	billing.Standing
+	Grants []billing.Grant
+	At     eventstore.Position // of the usage that is in it
+	Now    time.Time
+}
+
+// Credits tells what the tenant can draw on. Errors: tenant.ErrUnknown; billing.ErrUnpriced, ErrCurrencies.
+func (b *Billing) Credits(ctx context.Context, id event.TenantID) (Credits, error) {
+	a, err := b.account(ctx, id)
+	if err != nil {
+		return Credits{}, err
+	}
+	c, err := b.credits(ctx, &a)
+	return c, err
+}
+
+func (b *Billing) credits(ctx context.Context, a *account) (Credits, error) {
+	c := Credits{Grants: a.book.Grants, Now: b.c.Now()}
+	open := a.book.Open(c.Now)
+	measures := a.book.OpenMeasures(open)
+	sums, at, err := b.c.Metering.Sums(ctx, a.book.Tenant, measures, eventstore.Position{})
+	if err != nil {
+		return c, fmt.Errorf("what tenant %q used: %w", a.book.Tenant, err)
+	}
+	c.At = at
+	c.Standing, err = a.book.Standing(open, c.Now, billing.SumsOf(measures, sums))
+	return c, err
+}
+
+// purse is the credit of a tenant for the limit engine.
+func (b *Billing) purse(ctx context.Context, id event.TenantID, of *limit.Policy) (*limit.Purse, error) {
+	a, err := b.account(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	open := a.book.Open(b.c.Now())
+	sums, at, err := b.c.Metering.Sums(ctx, id, a.book.OpenMeasures(open), eventstore.Position{})
+	if err != nil {
+		return nil, fmt.Errorf("what tenant %q used: %w", id, err)
+	}
+	return limit.NewPurse(of, &a.book, a.revision, open, sums, at.Offset), nil
+}
+
+// Journal is the double entry of everything that was invoiced, paid and granted. Error: tenant.ErrUnknown.
+func (b *Billing) Journal(ctx context.Context, id event.TenantID) ([]billing.Transfer, error) {
+	a, err := b.account(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return billing.Journal(id, a.entries), nil
+}
+
+// Grant gives a tenant credit. A grant without a currency is in the one that the tenant pays in. Granting the same again is
+// no error: created is false then. Errors: tenant.ErrUnknown; *invalid.Error; ErrConflict, where the id was used for another
+// grant.
+func (b *Billing) Grant(ctx context.Context, g event.CreditGranted) (_ billing.Grant, created bool, err error) {
+	g.EffectiveAt, g.ExpiresAt = tick(g.EffectiveAt), tick(g.ExpiresAt)
+	for range maxAttempts {
+		a, err := b.account(ctx, g.Tenant)
+		if err != nil {
+			return billing.Grant{}, false, err
+		}
+		now := b.c.Now()
+		if g.Currency == "" {
+			g.Currency = string(a.book.CurrencyAt(now))
+		}
+		if before := a.book.Grant(g.ID); before != nil {
+			if !sameGrant(before.CreditGranted, g) {
+				return billing.Grant{}, false, fmt.Errorf("%w: %q is the id of another grant, of %s %s", ErrConflict, shorten(string(g.ID)), before.Amount, before.Currency)
+			}
+			return *before, created, nil
+		}
+		if err := checkGrant(g, now); err != nil {
+			return billing.Grant{}, false, err
+		}
+		if len(a.book.Grants) >= maxGrants {
+			return billing.Grant{}, false, invalid.New("", "invalid_event", fmt.Sprintf("a tenant has at most %d grants", maxGrants))
+		}
+		r := b.c.Store.Append(ctx, []eventstore.Append{g.Append(a.revision)})[0]
+		if r.Outcome == eventstore.Unknown {
+			return billing.Grant{}, false, fmt.Errorf("grant %q: %w", g.ID, r.Err)
+		}
+		created = r.Outcome == eventstore.Appended // it is read again, as it stands on the log
+	}
+	return billing.Grant{}, false, errContended
+}
+
+var errContended = fmt.Errorf("%w: the tenant's invoices are being changed by others at the same time", ErrConflict)
+
+func sameGrant(a, b event.CreditGranted) bool {
+	return a.Kind == b.Kind && a.Amount.Equal(b.Amount) && a.Currency == b.Currency && a.Priority == b.Priority &&
+		a.EffectiveAt.Equal(b.EffectiveAt) && a.ExpiresAt.Equal(b.ExpiresAt)
+}
+
+func checkGrant(g event.CreditGranted, now time.Time) error {
+	bad := &invalid.Error{}
+	refuse := func(pointer, detail string) {
+		bad.Fields = append(bad.Fields, invalid.Field{Pointer: pointer, Code: "invalid_event", Detail: detail})
+	}
+	if err := event.CheckID(string(g.ID)); err != nil {
+		refuse("/grantId", "grantId "+err.Error())
+	}
+	if g.Kind != event.Prepaid && g.Kind != event.Promotional {
+		refuse("/kind", "kind must be prepaid or promotional")
+	}
+	c := catalog.Currency(g.Currency)
+	switch {
+	case !c.Active():
+		refuse("/amount/currency", "currency must be a code of ISO 4217")
+	case g.Amount.Sign() <= 0:
+		refuse("/amount", "amount must be above 0")
+	case !g.Amount.Round(c.MinorUnits()).Equal(g.Amount):
+		refuse("/amount", fmt.Sprintf("an amount of %s has at most %d decimals", g.Currency, c.MinorUnits()))
+	}
+	if g.Priority < -maxPriority || g.Priority > maxPriority {
+		refuse("/priority", fmt.Sprintf("priority must be between %d and %d", -maxPriority, maxPriority))
+	}
+	if !g.ExpiresAt.IsZero() && !g.ExpiresAt.After(now) {
+		refuse("/expiresAt", "expiresAt must be in the future")
+	}
+	if !g.ExpiresAt.IsZero() && !g.EffectiveAt.Before(g.ExpiresAt) {
+		refuse("/effectiveAt", "effectiveAt must be before expiresAt")
+	}
+	if len(bad.Fields) > 0 {
+		return bad
+	}
+	return nil
+}
+
+// Refund takes back what is left of a grant, or a part of it: nothing that is used or held. Of a refund id the first one counts;
+// refunding the same again is no error. Errors: tenant.ErrUnknown; ErrNotFound; *invalid.Error; ErrConflict.
+//
+// A check that is decided at another server in the same moment may have counted on what is taken back.
+func (b *Billing) Refund(ctx context.Context, r event.CreditRefunded, held money.Decimal) (billing.Grant, error) {
+	if err := checkReason(r.Reason); err != nil {
+		return billing.Grant{}, err
+	}
+	if err := event.CheckID(r.Refund); err != nil {
+		return billing.Grant{}, invalid.New("/refundId", "invalid_event", "refundId "+err.Error())
+	}
+	for range maxAttempts {
+		a, err := b.account(ctx, r.Tenant)
+		if err != nil {
+			return billing.Grant{}, err
+		}
+		g := a.book.Grant(r.ID)
+		if g == nil {
+			return billing.Grant{}, fmt.Errorf("grant %q: %w", shorten(string(r.ID)), ErrNotFound)
+		}
+		if i := slices.IndexFunc(g.Refunded, func(before event.CreditRefunded) bool { return before.Refund == r.Refund }); i >= 0 {
+			if !g.Refunded[i].Amount.Equal(r.Amount) {
+				return billing.Grant{}, fmt.Errorf("%w: %q is the id of another refund", ErrConflict, shorten(r.Refund))
+			}
+			return *g, nil
+		}
+		c, err := b.credits(ctx, &a)
+		if err != nil {
+			return billing.Grant{}, err
+		}
+		left := c.Left[g.ID]
+		if free := c.Available.Sub(held); g.Currency == c.Currency && !g.Expired(c.Now) && free.Cmp(left) < 0 {
+			left = free
+		}
+		if r.Amount.Sign() <= 0 || r.Amount.Cmp(left) > 0 {
+			return billing.Grant{}, invalid.New("/amount", "invalid_event", fmt.Sprintf("amount must be above 0 and at most the %s %s that is neither used nor held", left.Max(money.Decimal{}), g.Currency))
+		}
+		if !r.Amount.Round(catalog.Currency(g.Currency).MinorUnits()).Equal(r.Amount) {
+			return billing.Grant{}, invalid.New("/amount", "invalid_event", fmt.Sprintf("an amount of %s has at most %d decimals", g.Currency, catalog.Currency(g.Currency).MinorUnits()))
+		}
+		if result := b.c.Store.Append(ctx, []eventstore.Append{r.Append(a.revision)})[0]; result.Outcome == eventstore.Unknown {
+			return billing.Grant{}, fmt.Errorf("refund of grant %q: %w", r.ID, result.Err)
+		}
+	}
+	return billing.Grant{}, errContended
+}
+
+// Settle notes that an invoice is paid, or that nobody expects it to be. Again is no error; an invoice that was given up may
+// be paid after all. Errors: ErrNotFound; *invalid.Error; ErrConflict, for an invoice that is void or paid.
+func (b *Billing) Settle(ctx context.Context, e event.InvoiceSettled) (Invoice, error) {
+	if e.Reference == "" || !isText(e.Reference, maxReasonLength, "\n\r\t") {
+		return Invoice{}, invalid.New("/reference", "invalid_event", fmt.Sprintf("reference is required, with at most %d printable characters", maxReasonLength))
+	}
+	return b.change(ctx, e.ID, func(a *account, i int) (eventstore.Append, error) {
+		inv := a.book.Issued[i]
+		switch {
+		case inv.Voided != nil:
+			return eventstore.Append{}, fmt.Errorf("%w: the invoice is void", ErrConflict)
+		case inv.Settled != nil && inv.Settled.As == e.As:
+			return eventstore.Append{}, errDone
+		case inv.Settled != nil && inv.Settled.As == event.Paid:
+			return eventstore.Append{}, fmt.Errorf("%w: the invoice is paid", ErrConflict)
+		}
+		e.Tenant = a.book.Tenant
+		return e.Append(a.revision), nil
+	})
+}
+
+// errDone: there is nothing to change.
+var errDone = errors.New("done before")
+
+// change appends what is decided about an invoice, until nobody else was faster.
+func (b *Billing) change(ctx context.Context, invoice event.InvoiceID, decide func(a *account, i int) (eventstore.Append, error)) (Invoice, error) {
+	notFound := fmt.Errorf("invoice %q: %w", shorten(string(invoice)), ErrNotFound)
+	id, ok := billing.TenantOf(invoice)
+	if !ok {
+		return Invoice{}, notFound
+	}
+	for range maxAttempts {
+		a, err := b.account(ctx, id)
+		if errors.Is(err, tenant.ErrUnknown) {
+			return Invoice{}, notFound
+		}
+		if err != nil {
+			return Invoice{}, err
+		}
+		i := slices.IndexFunc(a.book.Issued, func(i billing.Issued) bool { return i.ID == invoice })
+		if i < 0 {
+			return Invoice{}, notFound
+		}
+		e, err := decide(&a, i)
+		if errors.Is(err, errDone) {
+			return a.invoice(i), nil
+		}
+		if err != nil {
+			return Invoice{}, err
+		}
+		if r := b.c.Store.Append(ctx, []eventstore.Append{e})[0]; r.Outcome == eventstore.Unknown {
+			return Invoice{}, fmt.Errorf("change invoice %s: %w", invoice, r.Err)
+		}
+	}
+	return Invoice{}, errContended
+}

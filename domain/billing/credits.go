@@ -1,0 +1,288 @@
+package billing
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/tollgate-io/tollgate/domain/catalog"
+	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/money"
+	"github.com/tollgate-io/tollgate/domain/pricing"
+)
+
+// Grant is credit that a tenant was given, and what was taken back of it.
+type Grant struct {
+	event.CreditGranted
+	GrantedAt time.Time
+	Refunded  []event.CreditRefunded
+}
+
+// Grant finds a grant; nil for one that was not given.
+func (b *Book) Grant(id event.GrantID) *Grant {
+	if i := slices.IndexFunc(b.Grants, func(g Grant) bool { return g.ID == id }); i >= 0 {
+		return &b.Grants[i]
+	}
+	return nil
+}
+
+// effective is since when the grant counts in the order of burning.
+func (g *Grant) effective() time.Time {
+	if g.EffectiveAt.IsZero() {
+		return g.GrantedAt
+	}
+	return g.EffectiveAt
+}
+
+// pays reports whether the grant pays for what is charged in [from, to), or at from where both are the same.
+func (g *Grant) pays(from, to time.Time) bool {
+	if g.EffectiveAt.After(from) {
+		return false
+	}
+	return g.ExpiresAt.IsZero() || g.ExpiresAt.After(from) && !g.ExpiresAt.Before(to)
+}
+
+// Expired reports whether the grant pays for nothing that is charged from an instant on.
+func (g *Grant) Expired(at time.Time) bool { return !g.ExpiresAt.IsZero() && !g.ExpiresAt.After(at) }
+
+// compareGrants is the order in which grants are drawn on: priority, expiry (none last), promotional before prepaid, since
+// when they are effective, id.
+func compareGrants(a, b *Grant) int {
+	expiry := a.ExpiresAt.Compare(b.ExpiresAt)
+	if a.ExpiresAt.IsZero() != b.ExpiresAt.IsZero() {
+		expiry = -expiry
+	}
+	promotional := func(g *Grant) int {
+		if g.Kind == event.Promotional {
+			return 0
+		}
+		return 1
+	}
+	return cmp.Or(cmp.Compare(a.Priority, b.Priority), expiry, cmp.Compare(promotional(a), promotional(b)),
+		a.effective().Compare(b.effective()), cmp.Compare(a.ID, b.ID))
+}
+
+// purse is what is left of each grant.
+type purse map[event.GrantID]money.Decimal
+
+// purse is what the invoices and refunds so far leave of each grant. A void invoice counts for nothing; where what it had
+// returned was drawn again in the meantime, less than nothing is left until something else returns.
+func (b *Book) purse() purse {
+	left := make(purse, len(b.Grants))
+	for i := range b.Grants {
+		g := &b.Grants[i]
+		left[g.ID] = g.Amount
+		for _, r := range g.Refunded {
+			left.take(g.ID, r.Amount)
+		}
+	}
+	for i := range b.Issued {
+		if inv := &b.Issued[i]; inv.Voided == nil {
+			left.takeAll(inv.Drawn)
+			left.takeAll(inv.Expired)
+			for _, u := range inv.Returned {
+				left.take(u.Grant, u.Amount.Neg())
+			}
+		}
+	}
+	return left
+}
+
+func (p purse) take(g event.GrantID, amount money.Decimal) { p[g] = p[g].Sub(amount) }
+
+func (p purse) takeAll(uses []event.CreditUse) {
+	for _, u := range uses {
+		p.take(u.Grant, u.Amount)
+	}
+}
+
+// burning lists the grants of a currency in the order in which they are drawn on.
+func (b *Book) burning(currency string) (grants []*Grant) {
+	for i := range b.Grants {
+		if g := &b.Grants[i]; g.Currency == currency {
+			grants = append(grants, g)
+		}
+	}
+	slices.SortFunc(grants, compareGrants)
+	return grants
+}
+
+// slice is what is charged in a part of time. Start and End are the same for what is charged at one instant.
+type slice struct {
+	start, end time.Time
+	amount     money.Decimal
+}
+
+// draw lets grants pay for slices, which come in the order of time, and returns what each grant pays and what nobody does.
+func (p purse) draw(grants []*Grant, slices []slice) (uses []event.CreditUse, unpaid money.Decimal) {
+	drawn := purse{}
+	for _, s := range slices {
+		owed := s.amount
+		for _, g := range grants {
+			if part := least(owed, p[g.ID]); part.Sign() > 0 && g.pays(s.start, s.end) {
+				p.take(g.ID, part)
+				drawn.take(g.ID, part.Neg())
+				owed = owed.Sub(part)
+			}
+		}
+		unpaid = unpaid.Add(owed)
+	}
+	for _, g := range grants {
+		if amount, ok := drawn[g.ID]; ok {
+			uses = append(uses, event.CreditUse{Grant: g.ID, Amount: amount})
+		}
+	}
+	return uses, unpaid
+}
+
+func least(a, b money.Decimal) money.Decimal {
+	if a.Cmp(b) < 0 {
+		return a
+	}
+	return b
+}
+
+// cuts are the instants within a period at which a grant begins or ceases to pay.
+func (b *Book) cuts(p Period) (cuts []time.Time) {
+	for i := range b.Grants {
+		for _, t := range [...]time.Time{b.Grants[i].EffectiveAt, b.Grants[i].ExpiresAt} {
+			if t.After(p.Start) && t.Before(p.End) {
+				cuts = append(cuts, t)
+			}
+		}
+	}
+	slices.SortFunc(cuts, time.Time.Compare)
+	return slices.CompactFunc(cuts, time.Time.Equal)
+}
+
+// rounding is how amounts of single lines are rounded.
+type rounding func(amount money.Decimal, c catalog.Currency) money.Decimal
+
+func toMinorUnits(amount money.Decimal, c catalog.Currency) money.Decimal {
+	return amount.Round(c.MinorUnits())
+}
+
+func exactly(amount money.Decimal, _ catalog.Currency) money.Decimal { return amount }
+
+// accrued is what the usage of a period until an instant comes to, with the fees in arrears of the segments that have ended by
+// now, within the spend cap. Fees in advance were charged before.
+func (b *Book) accrued(p Period, until, now time.Time, sums Sums, round rounding) (sum money.Decimal) {
+	for _, s := range b.Segments(p) {
+		if s.Plan == nil || !s.Start.Before(until) {
+			continue
+		}
+		part, owed := s, money.Decimal{}
+		if part.End.After(until) {
+			part.End = until
+		}
+		part.measures(func(price *catalog.Price, m Measure) {
+			owed = owed.Add(round(pricing.Amount(price, sums(m).Quantity), s.Plan.Currency))
+		})
+		ahead := total(s.fees(p, func(f *catalog.Price) bool { return !f.Arrears }))
+		if !s.End.After(until) && !s.End.After(now) {
+			owed = owed.Add(total(s.fees(p, func(f *catalog.Price) bool { return f.Arrears })))
+		}
+		if s.Plan.SpendCap.Sign() > 0 {
+			owed = least(owed, s.share(p, s.Plan.SpendCap).Sub(ahead).Max(money.Decimal{}))
+		}
+		sum = sum.Add(owed)
+	}
+	return sum
+}
+
+// slices cuts what is charged in all, at the end of a period, into the parts of time in which the same grants pay: usage where
+// it occurred, and everything else at the end. What is charged early is never more than what is charged in the end.
+func (b *Book) slices(p Period, all money.Decimal, sums Sums) []slice {
+	if all.Sign() <= 0 {
+		return nil
+	}
+	var slices []slice
+	start := p.Start
+	if p.Start.Before(p.End) {
+		for _, cut := range append(b.cuts(p), p.End) {
+			slices = append(slices, slice{start: start, end: cut, amount: b.accrued(p, cut, cut, sums, toMinorUnits)})
+			start = cut
+		}
+	}
+	slices = append(slices, slice{start: p.End, end: p.End, amount: all})
+	return difference(slices)
+}
+
+// difference makes sums of what is charged until the end of each slice what is charged within it.
+func difference(slices []slice) []slice {
+	for i := len(slices) - 2; i >= 0; i-- {
+		slices[i].amount = least(slices[i].amount, slices[i+1].amount)
+	}
+	for i := len(slices) - 1; i > 0; i-- {
+		slices[i].amount = slices[i].amount.Sub(slices[i-1].amount)
+	}
+	return slices
+}
+
+// settleCredits lets grants pay for an invoice: first what is not owed any more goes back to those that paid for it, then the
+// grants pay what is owed, and then what is left of those that have ended is written off.
+func (b *Book) settleCredits(inv *event.Invoice, p Period, sums Sums) {
+	if len(b.Grants) == 0 {
+		return
+	}
+	left := b.purse()
+	owed := inv.Subtotal
+	for _, l := range inv.Lines {
+		if l.Kind == event.AdjustmentLine && l.Amount.Sign() < 0 {
+			inv.Returned = append(inv.Returned, b.unwind(&l, inv.Returned)...)
+		}
+	}
+	for _, u := range inv.Returned {
+		left.take(u.Grant, u.Amount.Neg())
+		owed = owed.Add(u.Amount)
+	}
+	inv.Drawn, _ = left.draw(b.burning(inv.Currency), b.slices(p, owed, sums))
+	inv.Total = inv.Subtotal.Sub(inv.Credits())
+	for i := range b.Grants {
+		if g := &b.Grants[i]; g.Expired(inv.PeriodEnd) && left[g.ID].Sign() > 0 {
+			inv.Expired = append(inv.Expired, event.CreditUse{Grant: g.ID, Amount: left[g.ID]})
+		}
+	}
+}
+
+// unwind gives back what grants had paid of the invoices that an adjustment is about, the newest invoice and the last grant
+// first, as far as it was not given back before.
+func (b *Book) unwind(l *event.InvoiceLine, sofar []event.CreditUse) (back []event.CreditUse) {
+	amount := l.Amount.Neg()
+	for i := range slices.Backward(b.Issued) {
+		inv := &b.Issued[i]
+		about := slices.ContainsFunc(inv.Lines, func(other event.InvoiceLine) bool {
+			return other.Price == l.Price && !other.PeriodStart.Before(l.PeriodStart) && other.PeriodStart.Before(l.PeriodEnd)
+		})
+		if inv.Voided != nil || !about {
+			continue
+		}
+		for _, drawn := range slices.Backward(inv.Drawn) {
+			rest := drawn.Amount.Sub(returned(b.Issued[i:], inv.ID, drawn.Grant)).Sub(sumOf(sofar, inv.ID, drawn.Grant))
+			if part := least(rest, amount); part.Sign() > 0 {
+				back = append(back, event.CreditUse{Grant: drawn.Grant, Amount: part, Invoice: inv.ID})
+				amount = amount.Sub(part)
+			}
+		}
+	}
+	return back
+}
+
+// returned is what invoices gave back of what one of them had drawn.
+func returned(issued []Issued, id event.InvoiceID, g event.GrantID) (sum money.Decimal) {
+	for i := range issued {
+		if issued[i].Voided == nil {
+			sum = sum.Add(sumOf(issued[i].Returned, id, g))
+		}
+	}
+	return sum
+}
+
+func sumOf(uses []event.CreditUse, id event.InvoiceID, g event.GrantID) (sum money.Decimal) {
+	for _, u := range uses {
+		if u.Invoice == id && u.Grant == g {
+			sum = sum.Add(u.Amount)
+		}
+	}
+	return sum
+}

@@ -1,0 +1,104 @@
+package billing
+
+import (
+	"time"
+
+	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/money"
+)
+
+// Standing is how the credit of a tenant stands at an instant, when what it used and was not invoiced for yet is paid first.
+type Standing struct {
+	Left      map[event.GrantID]money.Decimal // of each grant, whether it pays now or not
+	Available money.Decimal                   // of the grants that pay now
+	Drawn     money.Decimal                   // by what is not invoiced yet
+	Unpaid    money.Decimal                   // of that, what no grant pays
+	Currency  string                          // that the tenant pays in now
+}
+
+// Open lists the periods that are not invoiced, up to the one that contains an instant: that is the last one, unless the
+// tenant's last period has ended.
+func (b *Book) Open(now time.Time) (periods []Period) {
+	if len(b.Terms) == 0 {
+		return nil
+	}
+	ahead := *b
+	for len(periods) <= maxOpen {
+		p, boundary, ok := ahead.Due()
+		if !ok {
+			break
+		}
+		periods = append(periods, p)
+		if boundary.After(now) {
+			break
+		}
+		// Only where it ends is of importance to the next one.
+		ahead.Issued = append(ahead.Issued[:len(ahead.Issued):len(ahead.Issued)], Issued{Invoice: event.Invoice{PeriodStart: p.Start, PeriodEnd: boundary}})
+	}
+	return periods
+}
+
+// maxOpen bounds the periods that are looked at: ten years of months.
+const maxOpen = 120
+
+// OpenMeasures lists what has to be known to say how the credit stands while the open periods are these.
+func (b *Book) OpenMeasures(open []Period) (all []Measure) {
+	for _, p := range open {
+		all = append(all, b.openMeasures(p)...)
+	}
+	return all
+}
+
+// Standing computes how the credit stands; open is what Open says about the same instant or an earlier one of the same period.
+// Amounts of what is used are exact: an invoice rounds each line. What became known late about periods that are invoiced
+// counts from the next invoice on. Errors: ErrUnpriced; ErrCurrencies.
+func (b *Book) Standing(open []Period, now time.Time, sums Sums) (Standing, error) {
+	ahead := *b
+	s := Standing{Currency: string(b.CurrencyAt(now))}
+	var last *Period
+	for i := range open {
+		if open[i].End.After(now) {
+			last = &open[i]
+			break
+		}
+		inv, err := ahead.draft(open[i], nil, sums)
+		if err != nil {
+			return s, err
+		}
+		ahead.Issued = append(ahead.Issued[:len(ahead.Issued):len(ahead.Issued)], Issued{Invoice: inv})
+	}
+	left := ahead.purse()
+	for i := range ahead.Issued[len(b.Issued):] {
+		s.Drawn = s.Drawn.Add(ahead.Issued[len(b.Issued)+i].Credits())
+	}
+	if last != nil {
+		uses, unpaid := left.draw(b.burning(s.Currency), b.slicesUntil(*last, now, sums))
+		for _, u := range uses {
+			s.Drawn = s.Drawn.Add(u.Amount)
+		}
+		s.Unpaid = unpaid
+	}
+	s.Left = left
+	for _, g := range b.burning(s.Currency) {
+		if g.pays(now, now) {
+			s.Available = s.Available.Add(left[g.ID].Max(money.Decimal{}))
+		}
+	}
+	return s, nil
+}
+
+// slicesUntil cuts what is used in a period into parts in which the same grants pay. What occurs after now, which clocks that
+// differ make possible, counts as if it occurred now.
+func (b *Book) slicesUntil(p Period, now time.Time, sums Sums) []slice {
+	var slices []slice
+	start := p.Start
+	for _, cut := range b.cuts(p) {
+		if cut.After(now) {
+			break
+		}
+		slices = append(slices, slice{start: start, end: cut, amount: b.accrued(p, cut, now, sums, exactly)})
+		start = cut
+	}
+	slices = append(slices, slice{start: start, end: now, amount: b.accrued(p, p.End, now, sums, exactly)})
+	return difference(slices)
+}
