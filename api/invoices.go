@@ -160,10 +160,34 @@ func appendInvoice(b []byte, inv *app.Invoice) []byte {
 		b = append(b, '}')
 	}
 	b = amount(append(b, `],"subtotal":`...), inv.Subtotal)
-	b = amount(append(b, `,"credits":`...), money.Decimal{})
+	b = amount(append(b, `,"credits":`...), inv.Credits())
 	b = amount(append(b, `,"total":`...), inv.Total)
 	b = appendString(append(b, `,"position":`...), inv.Position)
 	b = appendTime(append(b, `,"finalisedAt":`...), inv.FinalisedAt)
+	b = append(b, `,"grants":[`...)
+	first := true
+	uses := func(what string, all []event.CreditUse) {
+		for _, u := range all {
+			if !first {
+				b = append(b, ',')
+			}
+			first = false
+			b = appendString(append(b, `{"grantId":`...), string(u.Grant))
+			b = appendString(append(b, `,"use":`...), what)
+			b = append(amount(append(b, `,"amount":`...), u.Amount), '}')
+		}
+	}
+	uses("drawn", inv.Drawn)
+	uses("returned", inv.Returned)
+	uses("expired", inv.Expired)
+	b = append(b, `],"settlement":`...)
+	if e := inv.Settled; e == nil {
+		b = append(b, "null"...)
+	} else {
+		b = appendString(append(b, `{"as":`...), string(e.As))
+		b = appendTime(append(b, `,"at":`...), inv.SettledAt)
+		b = append(appendString(append(b, `,"reference":`...), e.Reference), '}')
+	}
 	b = append(b, `,"creditNote":`...)
 	if v := inv.Voided; v == nil {
 		b = append(b, "null"...)

@@ -151,6 +151,66 @@ func (e CorrectionKind) Valid() bool {
 	}
 }
 
+// Defines values for CreditGrantKind.
+const (
+	CreditGrantKindPrepaid     CreditGrantKind = "prepaid"
+	CreditGrantKindPromotional CreditGrantKind = "promotional"
+)
+
+// Valid indicates whether the value is a known member of the CreditGrantKind enum.
+func (e CreditGrantKind) Valid() bool {
+	switch e {
+	case CreditGrantKindPrepaid:
+		return true
+	case CreditGrantKindPromotional:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CreditsGrantsKind.
+const (
+	CreditsGrantsKindPrepaid     CreditsGrantsKind = "prepaid"
+	CreditsGrantsKindPromotional CreditsGrantsKind = "promotional"
+)
+
+// Valid indicates whether the value is a known member of the CreditsGrantsKind enum.
+func (e CreditsGrantsKind) Valid() bool {
+	switch e {
+	case CreditsGrantsKindPrepaid:
+		return true
+	case CreditsGrantsKindPromotional:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CreditsGrantsState.
+const (
+	CreditsGrantsStateActive  CreditsGrantsState = "active"
+	CreditsGrantsStateExpired CreditsGrantsState = "expired"
+	CreditsGrantsStatePending CreditsGrantsState = "pending"
+	CreditsGrantsStateUsed    CreditsGrantsState = "used"
+)
+
+// Valid indicates whether the value is a known member of the CreditsGrantsState enum.
+func (e CreditsGrantsState) Valid() bool {
+	switch e {
+	case CreditsGrantsStateActive:
+		return true
+	case CreditsGrantsStateExpired:
+		return true
+	case CreditsGrantsStatePending:
+		return true
+	case CreditsGrantsStateUsed:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for DNSRecordType.
 const (
 	TXT DNSRecordType = "TXT"
@@ -186,22 +246,40 @@ func (e EventHistoryStatus) Valid() bool {
 
 // Defines values for EventHoldState.
 const (
-	Expired  EventHoldState = "expired"
-	Open     EventHoldState = "open"
-	Released EventHoldState = "released"
-	Settled  EventHoldState = "settled"
+	EventHoldStateExpired  EventHoldState = "expired"
+	EventHoldStateOpen     EventHoldState = "open"
+	EventHoldStateReleased EventHoldState = "released"
+	EventHoldStateSettled  EventHoldState = "settled"
 )
 
 // Valid indicates whether the value is a known member of the EventHoldState enum.
 func (e EventHoldState) Valid() bool {
 	switch e {
-	case Expired:
+	case EventHoldStateExpired:
 		return true
-	case Open:
+	case EventHoldStateOpen:
 		return true
-	case Released:
+	case EventHoldStateReleased:
 		return true
-	case Settled:
+	case EventHoldStateSettled:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for GrantKind.
+const (
+	GrantKindPrepaid     GrantKind = "prepaid"
+	GrantKindPromotional GrantKind = "promotional"
+)
+
+// Valid indicates whether the value is a known member of the GrantKind enum.
+func (e GrantKind) Valid() bool {
+	switch e {
+	case GrantKindPrepaid:
+		return true
+	case GrantKindPromotional:
 		return true
 	default:
 		return false
@@ -244,11 +322,52 @@ func (e HostState) Valid() bool {
 	}
 }
 
+// Defines values for InvoiceGrantsUse.
+const (
+	InvoiceGrantsUseDrawn    InvoiceGrantsUse = "drawn"
+	InvoiceGrantsUseExpired  InvoiceGrantsUse = "expired"
+	InvoiceGrantsUseReturned InvoiceGrantsUse = "returned"
+)
+
+// Valid indicates whether the value is a known member of the InvoiceGrantsUse enum.
+func (e InvoiceGrantsUse) Valid() bool {
+	switch e {
+	case InvoiceGrantsUseDrawn:
+		return true
+	case InvoiceGrantsUseExpired:
+		return true
+	case InvoiceGrantsUseReturned:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for InvoiceSettlementAs.
+const (
+	InvoiceSettlementAsPaid          InvoiceSettlementAs = "paid"
+	InvoiceSettlementAsUncollectible InvoiceSettlementAs = "uncollectible"
+)
+
+// Valid indicates whether the value is a known member of the InvoiceSettlementAs enum.
+func (e InvoiceSettlementAs) Valid() bool {
+	switch e {
+	case InvoiceSettlementAsPaid:
+		return true
+	case InvoiceSettlementAsUncollectible:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for InvoiceState.
 const (
-	InvoiceStateDraft     InvoiceState = "draft"
-	InvoiceStateFinalised InvoiceState = "finalised"
-	InvoiceStateVoid      InvoiceState = "void"
+	InvoiceStateDraft         InvoiceState = "draft"
+	InvoiceStateFinalised     InvoiceState = "finalised"
+	InvoiceStatePaid          InvoiceState = "paid"
+	InvoiceStateUncollectible InvoiceState = "uncollectible"
+	InvoiceStateVoid          InvoiceState = "void"
 )
 
 // Valid indicates whether the value is a known member of the InvoiceState enum.
@@ -257,6 +376,10 @@ func (e InvoiceState) Valid() bool {
 	case InvoiceStateDraft:
 		return true
 	case InvoiceStateFinalised:
+		return true
+	case InvoiceStatePaid:
+		return true
+	case InvoiceStateUncollectible:
 		return true
 	case InvoiceStateVoid:
 		return true
@@ -269,6 +392,7 @@ func (e InvoiceState) Valid() bool {
 const (
 	Adjustment InvoiceLineKind = "adjustment"
 	Fee        InvoiceLineKind = "fee"
+	Held       InvoiceLineKind = "held"
 	Minimum    InvoiceLineKind = "minimum"
 	SpendCap   InvoiceLineKind = "spend_cap"
 	Usage      InvoiceLineKind = "usage"
@@ -280,6 +404,8 @@ func (e InvoiceLineKind) Valid() bool {
 	case Adjustment:
 		return true
 	case Fee:
+		return true
+	case Held:
 		return true
 	case Minimum:
 		return true
@@ -439,21 +565,39 @@ func (e ReceiptStatus) Valid() bool {
 	}
 }
 
+// Defines values for SettlementRequestAs.
+const (
+	SettlementRequestAsPaid          SettlementRequestAs = "paid"
+	SettlementRequestAsUncollectible SettlementRequestAs = "uncollectible"
+)
+
+// Valid indicates whether the value is a known member of the SettlementRequestAs enum.
+func (e SettlementRequestAs) Valid() bool {
+	switch e {
+	case SettlementRequestAsPaid:
+		return true
+	case SettlementRequestAsUncollectible:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for TenantStatus.
 const (
-	Active    TenantStatus = "active"
-	Closed    TenantStatus = "closed"
-	Suspended TenantStatus = "suspended"
+	TenantStatusActive    TenantStatus = "active"
+	TenantStatusClosed    TenantStatus = "closed"
+	TenantStatusSuspended TenantStatus = "suspended"
 )
 
 // Valid indicates whether the value is a known member of the TenantStatus enum.
 func (e TenantStatus) Valid() bool {
 	switch e {
-	case Active:
+	case TenantStatusActive:
 		return true
-	case Closed:
+	case TenantStatusClosed:
 		return true
-	case Suspended:
+	case TenantStatusSuspended:
 		return true
 	default:
 		return false
@@ -525,6 +669,17 @@ type Adjust struct {
 	Quantity Quantity `json:"quantity"`
 	Reason   string   `json:"reason"`
 }
+
+// Amount A number, a decimal string, or an amount with its currency.
+type Amount struct {
+	union json.RawMessage
+}
+
+// Amount0 defines model for Amount.0.
+type Amount0 = float32
+
+// Amount1 defines model for Amount.1.
+type Amount1 = string
 
 // AssignedPlan defines model for AssignedPlan.
 type AssignedPlan struct {
@@ -664,6 +819,67 @@ type CreatedKey struct {
 	Key string `json:"key"`
 }
 
+// CreditGrant defines model for CreditGrant.
+type CreditGrant struct {
+	// Amount A number, a decimal string, or an amount with its currency.
+	Amount      Amount     `json:"amount"`
+	EffectiveAt *time.Time `json:"effectiveAt,omitempty"`
+	ExpiresAt   *time.Time `json:"expiresAt,omitempty"`
+
+	// GrantId Printable characters, Unicode normalisation form C.
+	GrantId Id               `json:"grantId"`
+	Kind    *CreditGrantKind `json:"kind,omitempty"`
+
+	// Priority The lowest is drawn on first.
+	Priority *int `json:"priority,omitempty"`
+}
+
+// CreditGrantKind defines model for CreditGrant.Kind.
+type CreditGrantKind string
+
+// CreditRefund defines model for CreditRefund.
+type CreditRefund struct {
+	// Amount A number, a decimal string, or an amount with its currency.
+	Amount Amount `json:"amount"`
+	Reason string `json:"reason"`
+
+	// RefundId Printable characters, Unicode normalisation form C.
+	RefundId Id `json:"refundId"`
+}
+
+// Credits defines model for Credits.
+type Credits struct {
+	// Available Balance less held.
+	Available Money `json:"available"`
+
+	// Balance What the grants that pay now leave, after all usage that is not invoiced yet.
+	Balance Money `json:"balance"`
+	Grants  []struct {
+		Amount      Money              `json:"amount"`
+		EffectiveAt *time.Time         `json:"effectiveAt"`
+		ExpiresAt   *time.Time         `json:"expiresAt"`
+		GrantId     string             `json:"grantId"`
+		GrantedAt   time.Time          `json:"grantedAt"`
+		Kind        CreditsGrantsKind  `json:"kind"`
+		Priority    int                `json:"priority"`
+		Refunded    Money              `json:"refunded"`
+		Remaining   Money              `json:"remaining"`
+		State       CreditsGrantsState `json:"state"`
+	} `json:"grants"`
+
+	// Held Of the balance, by checks that are open; where the plan has a budget of credits.
+	Held Money `json:"held"`
+
+	// Unpaid Usage that is not invoiced yet and that no grant pays for.
+	Unpaid Money `json:"unpaid"`
+}
+
+// CreditsGrantsKind defines model for Credits.Grants.Kind.
+type CreditsGrantsKind string
+
+// CreditsGrantsState defines model for Credits.Grants.State.
+type CreditsGrantsState string
+
 // DNSRecord defines model for DNSRecord.
 type DNSRecord struct {
 	Name string        `json:"name"`
@@ -780,6 +996,21 @@ type EventHoldState string
 // ExactNumber Exact to the digit.
 type ExactNumber = json.Number
 
+// Grant defines model for Grant.
+type Grant struct {
+	Amount      Money      `json:"amount"`
+	EffectiveAt *time.Time `json:"effectiveAt"`
+	ExpiresAt   *time.Time `json:"expiresAt"`
+	GrantId     string     `json:"grantId"`
+	GrantedAt   time.Time  `json:"grantedAt"`
+	Kind        GrantKind  `json:"kind"`
+	Priority    int        `json:"priority"`
+	Refunded    Money      `json:"refunded"`
+}
+
+// GrantKind defines model for Grant.Kind.
+type GrantKind string
+
 // Health defines model for Health.
 type Health struct {
 	Status HealthStatus `json:"status"`
@@ -834,13 +1065,22 @@ type Invoice struct {
 		Reason string    `json:"reason"`
 		Rebill bool      `json:"rebill"`
 	} `json:"creditNote"`
-	Credits     Money         `json:"credits"`
-	Currency    string        `json:"currency"`
-	FinalisedAt *time.Time    `json:"finalisedAt"`
-	Id          string        `json:"id"`
-	Lines       []InvoiceLine `json:"lines"`
-	Number      string        `json:"number"`
-	PeriodEnd   time.Time     `json:"periodEnd"`
+
+	// Credits What grants pay of it.
+	Credits     Money      `json:"credits"`
+	Currency    string     `json:"currency"`
+	FinalisedAt *time.Time `json:"finalisedAt"`
+
+	// Grants What was drawn from grants, what went back to them for what is not owed any more, and what was left of those that ended.
+	Grants []struct {
+		Amount  Money            `json:"amount"`
+		GrantId string           `json:"grantId"`
+		Use     InvoiceGrantsUse `json:"use"`
+	} `json:"grants"`
+	Id        string        `json:"id"`
+	Lines     []InvoiceLine `json:"lines"`
+	Number    string        `json:"number"`
+	PeriodEnd time.Time     `json:"periodEnd"`
 
 	// PeriodStart Equal to periodEnd where there are only fees in advance.
 	PeriodStart time.Time `json:"periodStart"`
@@ -849,13 +1089,24 @@ type Invoice struct {
 	PlanVersion string `json:"planVersion"`
 
 	// Position Up to where usage is in it.
-	Position string                 `json:"position"`
+	Position   string `json:"position"`
+	Settlement *struct {
+		As        InvoiceSettlementAs `json:"as"`
+		At        time.Time           `json:"at"`
+		Reference string              `json:"reference"`
+	} `json:"settlement"`
 	State    InvoiceState           `json:"state"`
 	Stripe   map[string]interface{} `json:"stripe"`
 	Subtotal Money                  `json:"subtotal"`
 	TenantId string                 `json:"tenantId"`
 	Total    Money                  `json:"total"`
 }
+
+// InvoiceGrantsUse defines model for Invoice.Grants.Use.
+type InvoiceGrantsUse string
+
+// InvoiceSettlementAs defines model for Invoice.Settlement.As.
+type InvoiceSettlementAs string
 
 // InvoiceState defines model for Invoice.State.
 type InvoiceState string
@@ -867,7 +1118,9 @@ type InvoiceLine struct {
 	Events      int    `json:"events"`
 
 	// Included Of the quantity, free.
-	Included    float32         `json:"included"`
+	Included float32 `json:"included"`
+
+	// Kind `held`: used, and no price is for it.
 	Kind        InvoiceLineKind `json:"kind"`
 	Meter       *string         `json:"meter"`
 	PeriodEnd   time.Time       `json:"periodEnd"`
@@ -888,7 +1141,7 @@ type InvoiceLine struct {
 	Unit *string `json:"unit"`
 }
 
-// InvoiceLineKind defines model for InvoiceLine.Kind.
+// InvoiceLineKind `held`: used, and no price is for it.
 type InvoiceLineKind string
 
 // InvoicePage defines model for InvoicePage.
@@ -1314,6 +1567,17 @@ type ResolvedTenant struct {
 	TenantId string       `json:"tenantId"`
 }
 
+// SettlementRequest defines model for SettlementRequest.
+type SettlementRequest struct {
+	As SettlementRequestAs `json:"as"`
+
+	// Reference Of the payment, or why.
+	Reference string `json:"reference"`
+}
+
+// SettlementRequestAs defines model for SettlementRequest.As.
+type SettlementRequestAs string
+
 // StatusChange defines model for StatusChange.
 type StatusChange struct {
 	// Reason The tenant's timeline shows it.
@@ -1561,6 +1825,24 @@ type ListHostsParams struct {
 
 	// WaitMs How long to wait for `minPosition`, in milliseconds; then 504.
 	WaitMs *WaitMs `form:"waitMs,omitempty" json:"waitMs,omitempty"`
+}
+
+// GetCreditsParams defines parameters for GetCredits.
+type GetCreditsParams struct {
+	// MinPosition Wait until the answer reflects this position.
+	MinPosition *MinPosition `form:"minPosition,omitempty" json:"minPosition,omitempty"`
+
+	// WaitMs How long to wait for `minPosition`, in milliseconds; then 504.
+	WaitMs *WaitMs `form:"waitMs,omitempty" json:"waitMs,omitempty"`
+
+	// XTenantId Names the tenant, as a host name, the path or the body may do too; all must agree.
+	XTenantId *TenantId `json:"X-Tenant-Id,omitempty"`
+
+	// XTenantSwitch The tenant inside which an admin key acts. Needs `X-Switch-Reason`.
+	XTenantSwitch *TenantSwitch `json:"X-Tenant-Switch,omitempty"`
+
+	// XSwitchReason Why; the tenant's timeline shows it.
+	XSwitchReason *SwitchReason `json:"X-Switch-Reason,omitempty"`
 }
 
 // RecordEventsApplicationCloudeventsBatchPlusJSONBody defines parameters for RecordEvents.
@@ -1850,6 +2132,9 @@ type GetUsageParamsGranularity string
 // PutCatalogJSONRequestBody defines body for PutCatalog for application/json ContentType.
 type PutCatalogJSONRequestBody = Catalog
 
+// SettleInvoiceJSONRequestBody defines body for SettleInvoice for application/json ContentType.
+type SettleInvoiceJSONRequestBody = SettlementRequest
+
 // VoidInvoiceJSONRequestBody defines body for VoidInvoice for application/json ContentType.
 type VoidInvoiceJSONRequestBody = InvoiceVoid
 
@@ -1861,6 +2146,12 @@ type FreeNameJSONRequestBody = NameRelease
 
 // PutTenantJSONRequestBody defines body for PutTenant for application/json ContentType.
 type PutTenantJSONRequestBody = TenantDefinition
+
+// GrantCreditJSONRequestBody defines body for GrantCredit for application/json ContentType.
+type GrantCreditJSONRequestBody = CreditGrant
+
+// RefundCreditJSONRequestBody defines body for RefundCredit for application/json ContentType.
+type RefundCreditJSONRequestBody = CreditRefund
 
 // ClosePeriodJSONRequestBody defines body for ClosePeriod for application/json ContentType.
 type ClosePeriodJSONRequestBody = PeriodClose
@@ -2098,6 +2389,94 @@ func (a CloudEvent) MarshalJSON() ([]byte, error) {
 		}
 	}
 	return json.Marshal(object)
+}
+
+// AsAmount0 returns the union data inside the Amount as a Amount0
+func (t Amount) AsAmount0() (Amount0, error) {
+	var body Amount0
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromAmount0 overwrites any union data inside the Amount as the provided Amount0
+func (t *Amount) FromAmount0(v Amount0) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeAmount0 performs a merge with any union data inside the Amount, using the provided Amount0
+func (t *Amount) MergeAmount0(v Amount0) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsAmount1 returns the union data inside the Amount as a Amount1
+func (t Amount) AsAmount1() (Amount1, error) {
+	var body Amount1
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromAmount1 overwrites any union data inside the Amount as the provided Amount1
+func (t *Amount) FromAmount1(v Amount1) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeAmount1 performs a merge with any union data inside the Amount, using the provided Amount1
+func (t *Amount) MergeAmount1(v Amount1) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsMoney returns the union data inside the Amount as a Money
+func (t Amount) AsMoney() (Money, error) {
+	var body Money
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromMoney overwrites any union data inside the Amount as the provided Money
+func (t *Amount) FromMoney(v Money) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeMoney performs a merge with any union data inside the Amount, using the provided Money
+func (t *Amount) MergeMoney(v Money) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t Amount) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *Amount) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
 }
 
 // AsLimitCheckHold0 returns the union data inside the LimitCheck_Hold as a LimitCheckHold0
@@ -2492,6 +2871,9 @@ type ServerInterface interface {
 	// PutCatalog Replace the product configuration as a whole
 	// (PUT /v1/admin/catalog)
 	PutCatalog(ctx echo.Context, params PutCatalogParams) error
+	// SettleInvoice Note that an invoice is paid, or that nobody expects it to be
+	// (POST /v1/admin/invoices/{id}/settle)
+	SettleInvoice(ctx echo.Context, id string) error
 	// VoidInvoice Take an invoice back with a credit note
 	// (POST /v1/admin/invoices/{id}/void)
 	VoidInvoice(ctx echo.Context, id string) error
@@ -2513,6 +2895,12 @@ type ServerInterface interface {
 	// PutTenant Create a tenant, or replace its definition
 	// (PUT /v1/admin/tenants/{tenantId})
 	PutTenant(ctx echo.Context, tenantId Id) error
+	// GrantCredit Give a tenant credit
+	// (POST /v1/admin/tenants/{tenantId}/credits)
+	GrantCredit(ctx echo.Context, tenantId Id) error
+	// RefundCredit Take back what is left of a grant, or a part of it
+	// (POST /v1/admin/tenants/{tenantId}/credits/{grantId}/refund)
+	RefundCredit(ctx echo.Context, tenantId Id, grantId Id) error
 	// ListHosts How it stands with each host of a tenant
 	// (GET /v1/admin/tenants/{tenantId}/hosts)
 	ListHosts(ctx echo.Context, tenantId Id, params ListHostsParams) error
@@ -2534,6 +2922,9 @@ type ServerInterface interface {
 	// PutStatus Suspend, close or activate a tenant
 	// (PUT /v1/admin/tenants/{tenantId}/status)
 	PutStatus(ctx echo.Context, tenantId Id) error
+	// GetCredits What the tenant can draw on
+	// (GET /v1/credits)
+	GetCredits(ctx echo.Context, params GetCreditsParams) error
 	// RecordEvents Record one usage event, or many
 	// (POST /v1/events)
 	RecordEvents(ctx echo.Context, params RecordEventsParams) error
@@ -2659,6 +3050,22 @@ func (w *ServerInterfaceWrapper) PutCatalog(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.PutCatalog(ctx, params)
+	return err
+}
+
+// SettleInvoice converts echo context to params.
+func (w *ServerInterfaceWrapper) SettleInvoice(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SettleInvoice(ctx, id)
 	return err
 }
 
@@ -2814,6 +3221,46 @@ func (w *ServerInterfaceWrapper) PutTenant(ctx echo.Context) error {
 	return err
 }
 
+// GrantCredit converts echo context to params.
+func (w *ServerInterfaceWrapper) GrantCredit(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "tenantId" -------------
+	var tenantId Id
+
+	err = runtime.BindStyledParameterWithOptions("simple", "tenantId", ctx.Param("tenantId"), &tenantId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter tenantId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GrantCredit(ctx, tenantId)
+	return err
+}
+
+// RefundCredit converts echo context to params.
+func (w *ServerInterfaceWrapper) RefundCredit(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "tenantId" -------------
+	var tenantId Id
+
+	err = runtime.BindStyledParameterWithOptions("simple", "tenantId", ctx.Param("tenantId"), &tenantId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter tenantId: %s", err))
+	}
+
+	// ------------- Path parameter "grantId" -------------
+	var grantId Id
+
+	err = runtime.BindStyledParameterWithOptions("simple", "grantId", ctx.Param("grantId"), &grantId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter grantId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RefundCredit(ctx, tenantId, grantId)
+	return err
+}
+
 // ListHosts converts echo context to params.
 func (w *ServerInterfaceWrapper) ListHosts(ctx echo.Context) error {
 	var err error
@@ -2963,6 +3410,78 @@ func (w *ServerInterfaceWrapper) PutStatus(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.PutStatus(ctx, tenantId)
+	return err
+}
+
+// GetCredits converts echo context to params.
+func (w *ServerInterfaceWrapper) GetCredits(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetCreditsParams
+	// ------------- Optional query parameter "minPosition" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "minPosition", ctx.QueryParams(), &params.MinPosition, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter minPosition: %s", err))
+	}
+
+	// ------------- Optional query parameter "waitMs" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "waitMs", ctx.QueryParams(), &params.WaitMs, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter waitMs: %s", err))
+	}
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "X-Tenant-Id" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Tenant-Id")]; found {
+		var XTenantId TenantId
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Tenant-Id, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Tenant-Id", valueList[0], &XTenantId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Tenant-Id: %s", err))
+		}
+
+		params.XTenantId = &XTenantId
+	}
+	// ------------- Optional header parameter "X-Tenant-Switch" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Tenant-Switch")]; found {
+		var XTenantSwitch TenantSwitch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Tenant-Switch, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Tenant-Switch", valueList[0], &XTenantSwitch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Tenant-Switch: %s", err))
+		}
+
+		params.XTenantSwitch = &XTenantSwitch
+	}
+	// ------------- Optional header parameter "X-Switch-Reason" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Switch-Reason")]; found {
+		var XSwitchReason SwitchReason
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Switch-Reason, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Switch-Reason", valueList[0], &XSwitchReason, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Switch-Reason: %s", err))
+		}
+
+		params.XSwitchReason = &XSwitchReason
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetCredits(ctx, params)
 	return err
 }
 
@@ -4093,6 +4612,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/v1/limits/check", wrapper.CheckLimits, options.OperationMiddlewares["checkLimits"]...)
 	router.GET(options.BaseURL+"/v1/invoices", wrapper.ListInvoices, options.OperationMiddlewares["listInvoices"]...)
 	router.GET(options.BaseURL+"/v1/invoices/preview", wrapper.PreviewInvoice, options.OperationMiddlewares["previewInvoice"]...)
+	router.GET(options.BaseURL+"/v1/credits", wrapper.GetCredits, options.OperationMiddlewares["getCredits"]...)
 	router.GET(options.BaseURL+"/v1/invoices/:id", wrapper.GetInvoice, options.OperationMiddlewares["getInvoice"]...)
 	router.GET(options.BaseURL+"/v1/limits", wrapper.ListLimits, options.OperationMiddlewares["listLimits"]...)
 	router.GET(options.BaseURL+"/v1/holds", wrapper.ListHolds, options.OperationMiddlewares["listHolds"]...)
@@ -4104,6 +4624,9 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.PUT(options.BaseURL+"/v1/admin/tenants/:tenantId", wrapper.PutTenant, options.OperationMiddlewares["putTenant"]...)
 	router.POST(options.BaseURL+"/v1/admin/tenants/:tenantId/invoices/close", wrapper.ClosePeriod, options.OperationMiddlewares["closePeriod"]...)
 	router.POST(options.BaseURL+"/v1/admin/invoices/:id/void", wrapper.VoidInvoice, options.OperationMiddlewares["voidInvoice"]...)
+	router.POST(options.BaseURL+"/v1/admin/invoices/:id/settle", wrapper.SettleInvoice, options.OperationMiddlewares["settleInvoice"]...)
+	router.POST(options.BaseURL+"/v1/admin/tenants/:tenantId/credits", wrapper.GrantCredit, options.OperationMiddlewares["grantCredit"]...)
+	router.POST(options.BaseURL+"/v1/admin/tenants/:tenantId/credits/:grantId/refund", wrapper.RefundCredit, options.OperationMiddlewares["refundCredit"]...)
 	router.PUT(options.BaseURL+"/v1/admin/tenants/:tenantId/plan", wrapper.PutPlan, options.OperationMiddlewares["putPlan"]...)
 	router.DELETE(options.BaseURL+"/v1/admin/tenants/:tenantId/limits/:limit", wrapper.RemoveLimit, options.OperationMiddlewares["removeLimit"]...)
 	router.PUT(options.BaseURL+"/v1/admin/tenants/:tenantId/limits/:limit", wrapper.PutLimit, options.OperationMiddlewares["putLimit"]...)

@@ -5,9 +5,11 @@ import (
 	"time"
 
 	"github.com/tollgate-io/tollgate/domain/app"
+	"github.com/tollgate-io/tollgate/domain/billing"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/limit"
+	"github.com/tollgate-io/tollgate/domain/money"
 	"github.com/tollgate-io/tollgate/domain/tenant"
 	"github.com/tollgate-io/tollgate/domain/timeline"
 	"github.com/tollgate-io/tollgate/domain/usage"
@@ -43,6 +45,11 @@ type Billing interface {
 	Invoices(ctx context.Context, t event.TenantID) ([]app.Invoice, error)
 	Invoice(ctx context.Context, t event.TenantID, id event.InvoiceID) (app.Invoice, error)
 	Void(ctx context.Context, id event.InvoiceID, rebill bool, reason string, by event.Actor) (app.Invoice, error)
+	Settle(ctx context.Context, e event.InvoiceSettled) (app.Invoice, error)
+	Credits(ctx context.Context, t event.TenantID) (app.Credits, error)
+	Grant(ctx context.Context, g event.CreditGranted) (grant billing.Grant, created bool, err error)
+	// Refund takes back what is neither used nor held.
+	Refund(ctx context.Context, r event.CreditRefunded, currency string, held money.Decimal) (billing.Grant, error)
 }
 
 // Keys is one page of API keys, newest first, with the revoked ones. NextCursor is "" at the end.

@@ -89,6 +89,17 @@ var visits = map[string]visit{
 	"POST /v1/admin/invoices/{id}/void":                {area: ofAdmins, path: func(w walked, _ string) string { return "/v1/admin/invoices/" + w.invoice + "/void" }, body: reason},
 	"POST /v1/admin/tenants/{tenantId}/invoices/close": {area: ofAdmins, path: aboutTenant("/invoices/close"), body: func(walked, string) any { return map[string]any{} }},
 
+	"GET /v1/credits": {area: ofTenant, path: fixed("/v1/credits")},
+	"POST /v1/admin/tenants/{tenantId}/credits": {area: ofAdmins, path: aboutTenant("/credits"), body: func(_ walked, source string) any {
+		return map[string]any{"grantId": source, "amount": "5.00", "kind": "promotional"}
+	}},
+	"POST /v1/admin/tenants/{tenantId}/credits/{grantId}/refund": {area: ofAdmins, path: aboutTenant("/credits/shared/refund"), body: func(_ walked, source string) any {
+		return map[string]any{"refundId": source, "amount": "0.01", "reason": "walked"}
+	}},
+	"POST /v1/admin/invoices/{id}/settle": {area: ofAdmins, path: func(w walked, _ string) string { return "/v1/admin/invoices/" + w.invoice + "/settle" }, body: func(walked, string) any {
+		return map[string]any{"as": "uncollectible", "reference": "walked"}
+	}},
+
 	"GET /v1/resolve": {area: ofBackends, path: func(w walked, _ string) string { return "/v1/resolve?slug=" + w.slug }},
 
 	"GET /v1/admin/tenants/{tenantId}":                      {area: ofAdmins, path: aboutTenant("")},
@@ -254,7 +265,7 @@ func (w *walk) visit(route string, v visit, credentials []credential) {
 							m["tenantId"] = body
 						}
 						about := ""
-						if strings.Contains(route, "{tenantId}") || route == "POST /v1/admin/keys" || route == "POST /v1/admin/invoices/{id}/void" {
+						if strings.Contains(route, "{tenantId}") || route == "POST /v1/admin/keys" || strings.HasPrefix(route, "POST /v1/admin/invoices/") {
 							about = things.id
 						}
 						status, code, of := expected(v.area, c, s, body, about)

@@ -153,11 +153,12 @@ func checkGrant(g event.CreditGranted, now time.Time) error {
 	return nil
 }
 
-// Refund takes back what is left of a grant, or a part of it: nothing that is used or held. Of a refund id the first one counts;
+// Refund takes back what is left of a grant, or a part of it: nothing that is used, or held by checks. A currency is optional,
+// and must be that of the grant. Of a refund id the first one counts;
 // refunding the same again is no error. Errors: tenant.ErrUnknown; ErrNotFound; *invalid.Error; ErrConflict.
 //
 // A check that is decided at another server in the same moment may have counted on what is taken back.
-func (b *Billing) Refund(ctx context.Context, r event.CreditRefunded, held money.Decimal) (billing.Grant, error) {
+func (b *Billing) Refund(ctx context.Context, r event.CreditRefunded, currency string, held money.Decimal) (billing.Grant, error) {
 	if err := checkReason(r.Reason); err != nil {
 		return billing.Grant{}, err
 	}
@@ -172,6 +173,9 @@ func (b *Billing) Refund(ctx context.Context, r event.CreditRefunded, held money
 		g := a.book.Grant(r.ID)
 		if g == nil {
 			return billing.Grant{}, fmt.Errorf("grant %q: %w", shorten(string(r.ID)), ErrNotFound)
+		}
+		if currency != "" && currency != g.Currency {
+			return billing.Grant{}, invalid.New("/amount/currency", "invalid_event", "the grant is in "+g.Currency)
 		}
 		if i := slices.IndexFunc(g.Refunded, func(before event.CreditRefunded) bool { return before.Refund == r.Refund }); i >= 0 {
 			if !g.Refunded[i].Amount.Equal(r.Amount) {

@@ -2,6 +2,8 @@ package billing_test
 
 import (
 	"encoding/json"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -23,12 +25,34 @@ type used struct {
 }
 
 func (u used) matches(meter catalog.MeterKey, where map[string]string) bool {
+	return u.meter == meter && u.has(where)
+}
+
+func (u used) has(where map[string]string) bool {
 	for name, value := range where {
 		if got, ok := u.data[name]; !ok || got != value {
 			return false
 		}
 	}
-	return u.meter == meter
+	return true
+}
+
+// grant gives credit; an empty text is left out.
+func (a *account) grant(t require.TestingT, id, kind, amount, priority, at, from, until string) {
+	g := billing.Grant{GrantedAt: instant(t, at), CreditGranted: event.CreditGranted{Tenant: a.tenant, ID: event.GrantID(id),
+		Kind: event.GrantKind(kind), Amount: money.MustParse(amount), Currency: "USD"}}
+	if priority != "" {
+		n, err := strconv.Atoi(priority)
+		require.NoError(t, err)
+		g.Priority = n
+	}
+	if from != "" {
+		g.EffectiveAt = instant(t, from)
+	}
+	if until != "" {
+		g.ExpiresAt = instant(t, until)
+	}
+	a.grants = append(a.grants, g)
 }
 
 // account is all that the invoices of a tenant are made from, and those that were made.
@@ -40,16 +64,18 @@ type account struct {
 	catalogs     []billing.Applied
 	usage        []used
 	issued       []billing.Issued
+	grants       []billing.Grant
 }
 
 func (a *account) book() billing.Book {
-	return billing.Book{Tenant: a.tenant, Issued: a.issued,
+	return billing.Book{Tenant: a.tenant, Issued: a.issued, Grants: a.grants,
 		Agreement: billing.Agreement{Terms: billing.TermsOf(a.subscription, a.catalogs), Zone: a.zone, Closed: a.closed}}
 }
 
 func (a *account) sums(m billing.Measure) (s billing.Sum) {
 	for _, u := range a.usage {
-		if u.matches(m.Meter, m.Where) && !u.at.Before(m.From) && u.at.Before(m.To) {
+		other := slices.ContainsFunc(m.Except, u.has)
+		if !other && u.matches(m.Meter, m.Where) && !u.at.Before(m.From) && u.at.Before(m.To) {
 			s.Quantity, s.Events = s.Quantity.Add(u.quantity), s.Events+1
 		}
 	}
@@ -81,7 +107,8 @@ func (a *account) draft(t require.TestingT) (event.Invoice, bool) {
 	require.NoError(t, err)
 	require.Equal(t, encoded(t, inv), encoded(t, twice))
 
-	require.True(t, inv.Sum().Equal(inv.Total) && inv.Total.Equal(inv.Subtotal))
+	require.True(t, inv.Sum().Equal(inv.Subtotal) && inv.Total.Equal(inv.Subtotal.Sub(inv.Credits())))
+	require.False(t, inv.Subtotal.Sign() > 0 && inv.Total.Sign() < 0, "credits pay at most what is owed")
 	require.Equal(t, catalog.Currency(inv.Currency).MinorUnits(), inv.Decimals)
 	for _, l := range inv.Lines {
 		require.Equal(t, l.Amount, l.Amount.Round(inv.Decimals), "%+v", l)

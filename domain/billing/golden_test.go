@@ -38,6 +38,7 @@ type golden struct {
 			Quantity string
 			Data     map[string]string
 		}
+		Grant  *struct{ ID, Kind, Amount, At, From, Until, Priority string }
 		Closed string // the tenant, at this instant
 		Void   *struct {
 			Invoice int // 1 is the first
@@ -46,6 +47,7 @@ type golden struct {
 		Invoice *struct { // the next one is finalised, and has exactly this
 			Period string
 			Lines  []struct{ Line, Why string }
+			Grants []struct{ Grant, Why string } // what the invoice does to them
 			Total  string
 		}
 		NothingDue bool `yaml:"nothingDue"`
@@ -88,6 +90,8 @@ func (g *golden) play(t *testing.T) {
 			for _, u := range s.Usage {
 				a.usage = append(a.usage, used{catalog.MeterKey(u.Meter), u.Data, instant(t, u.At), money.MustParse(u.Quantity)})
 			}
+		case s.Grant != nil:
+			a.grant(t, s.Grant.ID, s.Grant.Kind, s.Grant.Amount, s.Grant.Priority, s.Grant.At, s.Grant.From, s.Grant.Until)
 		case s.Closed != "":
 			a.closed = instant(t, s.Closed)
 		case s.Void != nil:
@@ -105,6 +109,17 @@ func (g *golden) play(t *testing.T) {
 				got = append(got, written(l))
 			}
 			require.Equal(t, want, got, "step %d", n+1)
+			want, got = nil, nil
+			for _, g := range s.Invoice.Grants {
+				require.NotEmpty(t, g.Why, "step %d: the arithmetic of %q", n+1, g.Grant)
+				want = append(want, g.Grant)
+			}
+			for what, uses := range map[string][]event.CreditUse{"drawn": inv.Drawn, "returned": inv.Returned, "expired": inv.Expired} {
+				for _, u := range uses {
+					got = append(got, fmt.Sprintf("%s %s %s", what, u.Grant, u.Amount))
+				}
+			}
+			require.ElementsMatch(t, want, got, "step %d", n+1)
 			require.Equal(t, s.Invoice.Total, inv.Total.String(), "step %d", n+1)
 		case s.NothingDue:
 			_, ok := a.close(t)

@@ -155,7 +155,7 @@ func (j *journal) void(id event.InvoiceID) {
 	}
 }
 
-// settle ends what is owed; what is paid although it was written off ends the debt there.
+// settle ends what is owed; what is paid although it was written off is receivable again first.
 func (j *journal) settle(e event.InvoiceSettled) {
 	owed := map[Account]money.Decimal{}
 	currency := ""
@@ -165,11 +165,11 @@ func (j *journal) settle(e event.InvoiceSettled) {
 			currency = t.Currency
 		}
 	}
-	from, to, kind := Receivable, Cash, PaidIn
+	about := Transfer{Invoice: e.ID, Currency: currency}
 	if e.As == event.Uncollectible {
-		to, kind = BadDebt, WrittenOff
-	} else if owed[BadDebt].Sign() != 0 {
-		from = BadDebt
+		j.post(WrittenOff, BadDebt, Receivable, owed[Receivable], about)
+		return
 	}
-	j.post(kind, to, from, owed[from], Transfer{Invoice: e.ID, Currency: currency})
+	j.post(WrittenOff, Receivable, BadDebt, owed[BadDebt], about)
+	j.post(PaidIn, Cash, Receivable, owed[Receivable].Add(owed[BadDebt]), about)
 }

@@ -1,0 +1,226 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/labstack/echo/v4"
+
+	"github.com/tollgate-io/tollgate/domain/app"
+	"github.com/tollgate-io/tollgate/domain/billing"
+	"github.com/tollgate-io/tollgate/domain/catalog"
+	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/money"
+)
+
+// GetCredits is GET /v1/credits.
+func (s *Server) GetCredits(c echo.Context, params GetCreditsParams) error {
+	if err := s.await(c, params.MinPosition, params.WaitMs); err != nil {
+		return err
+	}
+	ctx, cancel := work(c)
+	defer cancel()
+	id := inside(c).tenant.ID
+	credits, err := s.Billing.Credits(ctx, id)
+	if err != nil {
+		return err
+	}
+	held, err := s.heldCredit(ctx, id)
+	if err != nil {
+		return err
+	}
+	showPosition(c, credits.At)
+	available := credits.Available.Sub(held)
+	b := appendMoney([]byte(`{"balance":`), credits.Available, credits.Currency)
+	b = appendMoney(append(b, `,"held":`...), held, credits.Currency)
+	b = appendMoney(append(b, `,"available":`...), available.Max(money.Decimal{}), credits.Currency)
+	b = appendMoney(append(b, `,"unpaid":`...), credits.Unpaid, credits.Currency)
+	b = append(b, `,"grants":[`...)
+	for i := range credits.Grants {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		g := &credits.Grants[i]
+		b = appendGrant(b, g)
+		b = appendMoney(append(b, `,"remaining":`...), credits.Left[g.ID].Max(money.Decimal{}), g.Currency)
+		b = append(appendString(append(b, `,"state":`...), grantState(g, &credits)), '}')
+	}
+	return writeJSON(c, http.StatusOK, append(b, "]}"...))
+}
+
+func grantState(g *billing.Grant, c *app.Credits) string {
+	switch {
+	case g.Expired(c.Now):
+		return "expired"
+	case g.EffectiveAt.After(c.Now):
+		return "pending"
+	case c.Left[g.ID].Sign() <= 0:
+		return "used"
+	default:
+		return "active"
+	}
+}
+
+// heldCredit is what open checks hold of the tenant's credit.
+func (s *Server) heldCredit(ctx context.Context, id event.TenantID) (held money.Decimal, err error) {
+	standing, err := s.Limits.Standing(ctx, id)
+	if err != nil {
+		return held, err
+	}
+	for i := range standing.Limits {
+		if l := &standing.Limits[i]; l.Limit.Credits {
+			held = held.Max(l.Held)
+		}
+	}
+	return held, nil
+}
+
+// appendMoney appends an amount as answers have it: with the decimals of its currency at least, and all of those that it has.
+func appendMoney(b []byte, amount money.Decimal, currency string) []byte {
+	text := amount.String()
+	if decimals := catalog.Currency(currency).MinorUnits(); amount.Round(decimals).Equal(amount) {
+		text = amount.Fixed(decimals)
+	}
+	b = append(append(append(b, `{"amount":"`...), text...), `","currency":`...)
+	return append(appendString(b, currency), '}')
+}
+
+// appendGrant appends a grant without its end.
+func appendGrant(b []byte, g *billing.Grant) []byte {
+	b = appendString(append(b, `{"grantId":`...), string(g.ID))
+	b = appendString(append(b, `,"kind":`...), string(g.Kind))
+	b = appendMoney(append(b, `,"amount":`...), g.Amount, g.Currency)
+	b = strconv.AppendInt(append(b, `,"priority":`...), int64(g.Priority), 10)
+	b = appendTime(append(b, `,"grantedAt":`...), g.GrantedAt)
+	b = appendTime(append(b, `,"effectiveAt":`...), g.EffectiveAt)
+	b = appendTime(append(b, `,"expiresAt":`...), g.ExpiresAt)
+	var refunded money.Decimal
+	for _, r := range g.Refunded {
+		refunded = refunded.Add(r.Amount)
+	}
+	return appendMoney(append(b, `,"refunded":`...), refunded, g.Currency)
+}
+
+// GrantCredit is POST /v1/admin/tenants/{tenantId}/credits.
+func (s *Server) GrantCredit(c echo.Context, tenantID Id) error {
+	g := event.CreditGranted{Tenant: event.TenantID(tenantID), Kind: event.Prepaid, By: admin(c)}
+	err := readObject(c, []string{"grantId", "amount", "kind", "priority", "effectiveAt", "expiresAt"}, func(d *decoder, v []jsontext.Value) {
+		if !absent(v[0]) {
+			id, _ := d.str(v[0], "/grantId")
+			g.ID = event.GrantID(id)
+		}
+		g.Amount, g.Currency = d.money(v[1], "/amount")
+		if !absent(v[2]) {
+			kind, _ := d.str(v[2], "/kind")
+			g.Kind = event.GrantKind(kind)
+		}
+		if !absentOrNull(v[3]) {
+			n, err := strconv.Atoi(string(v[3]))
+			if err != nil {
+				d.note("/priority", codeInvalidEvent, "priority must be a whole number")
+			}
+			g.Priority = n
+		}
+		g.EffectiveAt = d.optionalInstant(v[4], "/effectiveAt", "effectiveAt")
+		g.ExpiresAt = d.optionalInstant(v[5], "/expiresAt", "expiresAt")
+	})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := work(c)
+	defer cancel()
+	grant, created, err := s.Billing.Grant(ctx, g)
+	if err != nil {
+		return err
+	}
+	status := http.StatusOK
+	if created {
+		status = http.StatusCreated
+	}
+	return writeJSON(c, status, append(appendGrant(nil, &grant), '}'))
+}
+
+// money reads an amount: a number, a decimal string, or an object that names the currency too.
+func (d *decoder) money(v jsontext.Value, pointer string) (amount money.Decimal, currency string) {
+	if absent(v) {
+		d.note(pointer, codeInvalidEvent, "amount is required")
+		return amount, ""
+	}
+	if v.Kind() != '{' {
+		return d.decimal(v, pointer, "amount"), ""
+	}
+	members := make([]jsontext.Value, 2)
+	if err := d.object(v, pointer, []string{"amount", "currency"}, members, nil); err != nil {
+		d.noteAll(err)
+		return amount, ""
+	}
+	if absent(members[0]) || absent(members[1]) {
+		d.note(pointer, codeInvalidEvent, "an amount of money has amount and currency")
+		return amount, ""
+	}
+	currency, _ = d.str(members[1], pointer+"/currency")
+	return d.decimal(members[0], pointer+"/amount", "amount"), currency
+}
+
+// RefundCredit is POST /v1/admin/tenants/{tenantId}/credits/{grantId}/refund.
+func (s *Server) RefundCredit(c echo.Context, tenantID Id, grantID string) error {
+	r := event.CreditRefunded{Tenant: event.TenantID(tenantID), ID: event.GrantID(grantID), By: admin(c)}
+	currency := ""
+	err := readObject(c, []string{"refundId", "amount", "reason"}, func(d *decoder, v []jsontext.Value) {
+		if !absent(v[0]) {
+			r.Refund, _ = d.str(v[0], "/refundId")
+		}
+		r.Amount, currency = d.money(v[1], "/amount")
+		if !absent(v[2]) {
+			r.Reason, _ = d.str(v[2], "/reason")
+		}
+	})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := work(c)
+	defer cancel()
+	held, err := s.heldCredit(ctx, r.Tenant)
+	if err != nil {
+		return err
+	}
+	grant, err := s.Billing.Refund(ctx, r, currency, held)
+	if err != nil {
+		return err
+	}
+	return writeJSON(c, http.StatusOK, append(appendGrant(nil, &grant), '}'))
+}
+
+// SettleInvoice is POST /v1/admin/invoices/{id}/settle.
+func (s *Server) SettleInvoice(c echo.Context, id string) error {
+	e := event.InvoiceSettled{ID: event.InvoiceID(id), By: admin(c)}
+	err := readObject(c, []string{"as", "reference"}, func(d *decoder, v []jsontext.Value) {
+		as := ""
+		if !absent(v[0]) {
+			as, _ = d.str(v[0], "/as")
+		}
+		if e.As = event.Settlement(as); e.As != event.Paid && e.As != event.Uncollectible {
+			d.note("/as", codeInvalidEvent, fmt.Sprintf("as must be %s or %s", event.Paid, event.Uncollectible))
+		}
+		if !absent(v[1]) {
+			e.Reference, _ = d.str(v[1], "/reference")
+		}
+	})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := work(c)
+	defer cancel()
+	owner, _ := billing.TenantOf(e.ID) // an id of no invoice is not found
+	if err := about(c, owner); err != nil {
+		return err
+	}
+	inv, err := s.Billing.Settle(ctx, e)
+	if err != nil {
+		return err
+	}
+	return writeInvoice(c, http.StatusOK, &inv)
+}
