@@ -76,6 +76,7 @@ type account struct {
 	at           []eventstore.Position // of the issued invoices
 	entries      []billing.Entry       // all that is on the billing stream
 	revision     eventstore.Revision   // of the billing stream
+	assigned     time.Time             // when the last plan was assigned
 	subscription eventstore.Revision
 	catalog      eventstore.Revision
 }
@@ -95,8 +96,11 @@ func (b *Billing) account(ctx context.Context, id event.TenantID) (account, erro
 		return a, err
 	}
 	var s tenant.Subscription
-	a.subscription, err = b.fold(ctx, event.SubscriptionStream(id), func(_ eventstore.Recorded, e any) bool {
+	a.subscription, err = b.fold(ctx, event.SubscriptionStream(id), func(r eventstore.Recorded, e any) bool {
 		var ok bool
+		if _, is := e.(event.PlanAssigned); is {
+			a.assigned = r.RecordedAt
+		}
 		s, ok = s.Apply(e)
 		return ok
 	})
