@@ -25,6 +25,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/tollgate-io/tollgate/domain/app"
+	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
@@ -41,6 +42,7 @@ type Config struct {
 	Timeline  TimelineReader
 	Limits    Limits
 	Billing   Billing
+	Exports   Exports
 	Keys      KeyLister
 	Positions Positions
 	Readiness ReadinessProbe
@@ -64,6 +66,8 @@ type Config struct {
 	SpoolDir string
 	// LineTimeout is how long one line of a stream may take to arrive. Optional: ReadTimeout.
 	LineTimeout time.Duration
+	// PartTimeout is how long one part of an export, of 64 KiB, may take to be taken. Optional: ReadTimeout.
+	PartTimeout time.Duration
 	// MaxRequestsPerSecond bounds what this process takes on: beyond it requests are answered 503 before anything is read
 	// or asked. Optional: no bound. Health and metrics are exempt.
 	MaxRequestsPerSecond float64
@@ -103,7 +107,8 @@ type Server struct {
 	limiter  *rate.Limiter // nil: no bound
 	guessers *guessers
 	large    chan struct{} // one slot for each body beyond maxEventBytes that is held in memory
-	prefix   string        // of request ids; random
+	exports  exportSlots
+	prefix   string // of request ids; random
 	requests atomic.Uint64
 }
 
@@ -111,12 +116,15 @@ var _ ServerInterface = (*Server)(nil)
 
 // New builds the surface. It panics where the configuration is incomplete.
 func New(c Config) *Server {
-	if c.Ledger == nil || c.Directory == nil || c.Usage == nil || c.Timeline == nil || c.Limits == nil || c.Billing == nil || c.Keys == nil || c.Positions == nil ||
+	if c.Ledger == nil || c.Directory == nil || c.Usage == nil || c.Timeline == nil || c.Limits == nil || c.Billing == nil || c.Exports == nil || c.Keys == nil || c.Positions == nil ||
 		c.Readiness == nil || c.Registry == nil || c.Log == nil || c.Now == nil || c.Random == nil {
 		panic(fmt.Sprintf("api: incomplete configuration: %+v", c))
 	}
 	if c.LineTimeout == 0 {
 		c.LineTimeout = ReadTimeout
+	}
+	if c.PartTimeout == 0 {
+		c.PartTimeout = ReadTimeout
 	}
 	prefix := make([]byte, 6)
 	if _, err := io.ReadFull(c.Random, prefix); err != nil {
@@ -130,6 +138,7 @@ func New(c Config) *Server {
 		metrics:  newMetrics(c.Registry),
 		exporter: promhttp.HandlerFor(c.Registry, promhttp.HandlerOpts{}),
 		large:    make(chan struct{}, maxLargeBodies),
+		exports:  exportSlots{of: map[event.TenantID]int{}},
 		prefix:   hex.EncodeToString(prefix),
 	}
 	if c.MaxRequestsPerSecond > 0 {
@@ -187,6 +196,8 @@ func (s *Server) policy(path string) echo.MiddlewareFunc {
 		return s.forBackends
 	case path == "/v1/events" || path == "/v1/limits/check": // each event or check may name its tenant
 		return func(h echo.HandlerFunc) echo.HandlerFunc { return h }
+	case strings.HasPrefix(path, "/v1/exports/"):
+		return s.forExports
 	case strings.HasPrefix(path, "/v1/"):
 		return s.insideTenant
 	default:

@@ -287,6 +287,7 @@ type house struct {
 	ledger  *app.Ledger
 	limits  *app.Limits
 	reads   *reads
+	source  *exportSource
 	server  *api.Server
 	admin   string
 	service string
@@ -361,7 +362,7 @@ func newHouse(t testing.TB, change ...func(*api.Config)) *house {
 	store := memory.NewStore(4, func() time.Time { return clock })
 	faults := &faultyStore{Store: store}
 	dir := directory{store}
-	h := &house{t: t, store: store, faults: faults, reads: &reads{store: store}}
+	h := &house{t: t, store: store, faults: faults, reads: &reads{store: store}, source: &exportSource{store: store}}
 	h.ledger = app.New(faults, dir, func() time.Time { return clock })
 	for _, id := range []event.TenantID{"acme", "other"} {
 		_, err := h.ledger.DefineTenant(ctx, tenant.Tenant{ID: id, TimeZone: "Europe/Berlin"}, "cli")
@@ -384,7 +385,7 @@ func newHouse(t testing.TB, change ...func(*api.Config)) *house {
 		Now: func() time.Time { return clock }, SweepEvery: -1})
 	t.Cleanup(h.limits.Close)
 	config := api.Config{
-		Ledger: h.ledger, Limits: h.limits, Billing: noBilling{}, Directory: dir, Usage: h.reads, Timeline: h.reads, Keys: h.reads, Positions: h.reads, Readiness: h.reads,
+		Ledger: h.ledger, Limits: h.limits, Billing: noBilling{}, Exports: h.source.exports(dir), Directory: dir, Usage: h.reads, Timeline: h.reads, Keys: h.reads, Positions: h.reads, Readiness: h.reads,
 		Registry: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler), Now: time.Now, Random: rand.Reader, SpoolDir: t.TempDir(),
 	}
 	for _, f := range change {

@@ -152,7 +152,11 @@ func (s *Server) call(ctx context.Context, c echo.Context) (caller, error) {
 	if err != nil {
 		return caller{}, err
 	}
-	h := c.Request().Header
+	return who.switching(c.Request().Header)
+}
+
+// switching is the caller where the headers say that an administrator acts.
+func (who caller) switching(h http.Header) (caller, error) {
 	to, reason := h[headerSwitch], h[headerSwitchReason]
 	switch {
 	case who.key.Kind != tenant.Admin && (to != nil || reason != nil):
@@ -259,11 +263,20 @@ func (s *Server) insideTenant(next echo.HandlerFunc) echo.HandlerFunc {
 func (s *Server) enter(c echo.Context) (insider, error) {
 	ctx, cancel := work(c)
 	defer cancel()
-	who, err := s.call(ctx, c)
+	who, err := s.identify(ctx, c)
 	if err != nil {
 		return insider{}, err
 	}
-	id, err := who.tenantOf("")
+	return s.admit(ctx, c, who, "")
+}
+
+// admit lets a caller into a tenant, which the body, or what stands for it, may name too.
+func (s *Server) admit(ctx context.Context, c echo.Context, who caller, body event.TenantID) (insider, error) {
+	who, err := who.switching(c.Request().Header)
+	if err != nil {
+		return insider{}, err
+	}
+	id, err := who.tenantOf(body)
 	if err != nil {
 		return insider{}, err
 	}

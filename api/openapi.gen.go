@@ -390,28 +390,28 @@ func (e InvoiceState) Valid() bool {
 
 // Defines values for InvoiceLineKind.
 const (
-	Adjustment InvoiceLineKind = "adjustment"
-	Fee        InvoiceLineKind = "fee"
-	Held       InvoiceLineKind = "held"
-	Minimum    InvoiceLineKind = "minimum"
-	SpendCap   InvoiceLineKind = "spend_cap"
-	Usage      InvoiceLineKind = "usage"
+	InvoiceLineKindAdjustment InvoiceLineKind = "adjustment"
+	InvoiceLineKindFee        InvoiceLineKind = "fee"
+	InvoiceLineKindHeld       InvoiceLineKind = "held"
+	InvoiceLineKindMinimum    InvoiceLineKind = "minimum"
+	InvoiceLineKindSpendCap   InvoiceLineKind = "spend_cap"
+	InvoiceLineKindUsage      InvoiceLineKind = "usage"
 )
 
 // Valid indicates whether the value is a known member of the InvoiceLineKind enum.
 func (e InvoiceLineKind) Valid() bool {
 	switch e {
-	case Adjustment:
+	case InvoiceLineKindAdjustment:
 		return true
-	case Fee:
+	case InvoiceLineKindFee:
 		return true
-	case Held:
+	case InvoiceLineKindHeld:
 		return true
-	case Minimum:
+	case InvoiceLineKindMinimum:
 		return true
-	case SpendCap:
+	case InvoiceLineKindSpendCap:
 		return true
-	case Usage:
+	case InvoiceLineKindUsage:
 		return true
 	default:
 		return false
@@ -634,6 +634,51 @@ func (e RecordEventsParamsItems) Valid() bool {
 	case All:
 		return true
 	case Rejected:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ExportDatasetParamsFormat.
+const (
+	Csv     ExportDatasetParamsFormat = "csv"
+	Jsonl   ExportDatasetParamsFormat = "jsonl"
+	Parquet ExportDatasetParamsFormat = "parquet"
+)
+
+// Valid indicates whether the value is a known member of the ExportDatasetParamsFormat enum.
+func (e ExportDatasetParamsFormat) Valid() bool {
+	switch e {
+	case Csv:
+		return true
+	case Jsonl:
+		return true
+	case Parquet:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ExportDatasetParamsDataset.
+const (
+	ExportDatasetParamsDatasetFocus    ExportDatasetParamsDataset = "focus"
+	ExportDatasetParamsDatasetInvoices ExportDatasetParamsDataset = "invoices"
+	ExportDatasetParamsDatasetJournal  ExportDatasetParamsDataset = "journal"
+	ExportDatasetParamsDatasetUsage    ExportDatasetParamsDataset = "usage"
+)
+
+// Valid indicates whether the value is a known member of the ExportDatasetParamsDataset enum.
+func (e ExportDatasetParamsDataset) Valid() bool {
+	switch e {
+	case ExportDatasetParamsDatasetFocus:
+		return true
+	case ExportDatasetParamsDatasetInvoices:
+		return true
+	case ExportDatasetParamsDatasetJournal:
+		return true
+	case ExportDatasetParamsDatasetUsage:
 		return true
 	default:
 		return false
@@ -1921,6 +1966,40 @@ type VoidEventParams struct {
 	XSwitchReason *SwitchReason `json:"X-Switch-Reason,omitempty"`
 }
 
+// ExportDatasetParams defines parameters for ExportDataset.
+type ExportDatasetParams struct {
+	// From From this instant on; left out, from the beginning.
+	From *string `form:"from,omitempty" json:"from,omitempty"`
+
+	// To Before this instant; left out, without end.
+	To *string `form:"to,omitempty" json:"to,omitempty"`
+
+	// TenantId Names the tenant, as `X-Tenant-Id` does.
+	TenantId *string                    `form:"tenantId,omitempty" json:"tenantId,omitempty"`
+	Format   *ExportDatasetParamsFormat `form:"format,omitempty" json:"format,omitempty"`
+
+	// MinPosition Wait until the answer reflects this position.
+	MinPosition *MinPosition `form:"minPosition,omitempty" json:"minPosition,omitempty"`
+
+	// WaitMs How long to wait for `minPosition`, in milliseconds; then 504.
+	WaitMs *WaitMs `form:"waitMs,omitempty" json:"waitMs,omitempty"`
+
+	// XTenantId Names the tenant, as a host name, the path or the body may do too; all must agree.
+	XTenantId *TenantId `json:"X-Tenant-Id,omitempty"`
+
+	// XTenantSwitch The tenant inside which an admin key acts. Needs `X-Switch-Reason`.
+	XTenantSwitch *TenantSwitch `json:"X-Tenant-Switch,omitempty"`
+
+	// XSwitchReason Why; the tenant's timeline shows it.
+	XSwitchReason *SwitchReason `json:"X-Switch-Reason,omitempty"`
+}
+
+// ExportDatasetParamsFormat defines parameters for ExportDataset.
+type ExportDatasetParamsFormat string
+
+// ExportDatasetParamsDataset defines parameters for ExportDataset.
+type ExportDatasetParamsDataset string
+
 // ListHoldsParams defines parameters for ListHolds.
 type ListHoldsParams struct {
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
@@ -2937,6 +3016,9 @@ type ServerInterface interface {
 	// VoidEvent Take an event back
 	// (POST /v1/events/{eventType}/{sourceId}/void)
 	VoidEvent(ctx echo.Context, eventType EventType, sourceId SourceId, params VoidEventParams) error
+	// ExportDataset A data set for finance, as a file
+	// (GET /v1/exports/{dataset})
+	ExportDataset(ctx echo.Context, dataset ExportDatasetParamsDataset, params ExportDatasetParams) error
 	// ListHolds Open holds, in the order in which they end
 	// (GET /v1/holds)
 	ListHolds(ctx echo.Context, params ListHoldsParams) error
@@ -3785,6 +3867,113 @@ func (w *ServerInterfaceWrapper) VoidEvent(ctx echo.Context) error {
 	return err
 }
 
+// ExportDataset converts echo context to params.
+func (w *ServerInterfaceWrapper) ExportDataset(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "dataset" -------------
+	var dataset ExportDatasetParamsDataset
+
+	err = runtime.BindStyledParameterWithOptions("simple", "dataset", ctx.Param("dataset"), &dataset, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter dataset: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ExportDatasetParams
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", ctx.QueryParams(), &params.From, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter from: %s", err))
+	}
+
+	// ------------- Optional query parameter "to" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "to", ctx.QueryParams(), &params.To, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter to: %s", err))
+	}
+
+	// ------------- Optional query parameter "tenantId" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "tenantId", ctx.QueryParams(), &params.TenantId, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter tenantId: %s", err))
+	}
+
+	// ------------- Optional query parameter "format" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "format", ctx.QueryParams(), &params.Format, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter format: %s", err))
+	}
+
+	// ------------- Optional query parameter "minPosition" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "minPosition", ctx.QueryParams(), &params.MinPosition, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter minPosition: %s", err))
+	}
+
+	// ------------- Optional query parameter "waitMs" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "waitMs", ctx.QueryParams(), &params.WaitMs, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter waitMs: %s", err))
+	}
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "X-Tenant-Id" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Tenant-Id")]; found {
+		var XTenantId TenantId
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Tenant-Id, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Tenant-Id", valueList[0], &XTenantId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Tenant-Id: %s", err))
+		}
+
+		params.XTenantId = &XTenantId
+	}
+	// ------------- Optional header parameter "X-Tenant-Switch" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Tenant-Switch")]; found {
+		var XTenantSwitch TenantSwitch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Tenant-Switch, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Tenant-Switch", valueList[0], &XTenantSwitch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Tenant-Switch: %s", err))
+		}
+
+		params.XTenantSwitch = &XTenantSwitch
+	}
+	// ------------- Optional header parameter "X-Switch-Reason" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Switch-Reason")]; found {
+		var XSwitchReason SwitchReason
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Switch-Reason, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Switch-Reason", valueList[0], &XSwitchReason, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Switch-Reason: %s", err))
+		}
+
+		params.XSwitchReason = &XSwitchReason
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ExportDataset(ctx, dataset, params)
+	return err
+}
+
 // ListHolds converts echo context to params.
 func (w *ServerInterfaceWrapper) ListHolds(ctx echo.Context) error {
 	var err error
@@ -4610,6 +4799,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/v1/events/:eventType/:sourceId/void", wrapper.VoidEvent, options.OperationMiddlewares["voidEvent"]...)
 	router.POST(options.BaseURL+"/v1/events/:eventType/:sourceId/adjust", wrapper.AdjustEvent, options.OperationMiddlewares["adjustEvent"]...)
 	router.POST(options.BaseURL+"/v1/limits/check", wrapper.CheckLimits, options.OperationMiddlewares["checkLimits"]...)
+	router.GET(options.BaseURL+"/v1/exports/:dataset", wrapper.ExportDataset, options.OperationMiddlewares["exportDataset"]...)
 	router.GET(options.BaseURL+"/v1/invoices", wrapper.ListInvoices, options.OperationMiddlewares["listInvoices"]...)
 	router.GET(options.BaseURL+"/v1/invoices/preview", wrapper.PreviewInvoice, options.OperationMiddlewares["previewInvoice"]...)
 	router.GET(options.BaseURL+"/v1/credits", wrapper.GetCredits, options.OperationMiddlewares["getCredits"]...)

@@ -8,6 +8,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/billing"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/export"
 	"github.com/tollgate-io/tollgate/domain/limit"
 	"github.com/tollgate-io/tollgate/domain/money"
 	"github.com/tollgate-io/tollgate/domain/tenant"
@@ -50,6 +51,12 @@ type Billing interface {
 	Grant(ctx context.Context, g event.CreditGranted) (grant billing.Grant, created bool, err error)
 	// Refund takes back what is neither used nor held.
 	Refund(ctx context.Context, r event.CreditRefunded, currency string, held money.Decimal) (billing.Grant, error)
+}
+
+// Exports opens exports; *app.Exports does. Errors: *invalid.Error; tenant.ErrUnknown; app.ErrNotFound for a data set that is not
+// kept.
+type Exports interface {
+	Open(ctx context.Context, q export.Query) (*app.Export, error)
 }
 
 // Keys is one page of API keys, newest first, with the revoked ones. NextCursor is "" at the end.

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/tollgate-io/tollgate/adapters/export"
 	"github.com/tollgate-io/tollgate/adapters/pgserver"
 	"github.com/tollgate-io/tollgate/adapters/postgres"
 	"github.com/tollgate-io/tollgate/adapters/watermill"
@@ -26,7 +27,8 @@ type database struct {
 	DataDir     string   `env:"TOLLGATE_DATA_DIR" default:".tollgate" placeholder:"DIR" help:"Data folder."`
 	EventStore  string   `env:"TOLLGATE_EVENT_STORE" default:"postgres" help:"Where the log is: postgres."`
 	BaseDomains []string `env:"TOLLGATE_BASE_DOMAINS" placeholder:"DOMAIN" help:"Domains of the product, such as product.com: a tenant's slug is its host name below them."`
-	Partitions  int      `env:"TOLLGATE_PARTITIONS" default:"0" hidden:"" help:"Partitions of a new log; fixed from then on."`
+	issuerNames
+	Partitions int `env:"TOLLGATE_PARTITIONS" default:"0" hidden:"" help:"Partitions of a new log; fixed from then on."`
 }
 
 const (
@@ -47,6 +49,7 @@ type house struct {
 	domains    tenant.Domains
 	keyUses    *postgres.KeyUses
 	billing    *app.Billing
+	exports    *app.Exports
 	limits     *app.Limits          // nil for commands that answer no checks
 	runner     *watermill.Runner    // nil while this process does not fold the log
 	metrics    *prometheus.Registry // nil for commands that end
@@ -94,6 +97,8 @@ func (d database) open(ctx context.Context, log *slog.Logger) (_ *house, err err
 	h.ledger = app.New(h.log, h.directory, time.Now).Below(h.domains)
 	h.billing = app.NewBilling(app.BillingConfig{Store: h.log, Directory: h.directory, Catalogs: h.catalogs, Now: time.Now,
 		Metering: postgres.NewMetering(postgres.NewAccounts(h.readModels, h.log))})
+	h.exports = app.NewExports(app.ExportsConfig{Log: h.log, Directory: h.directory, Tenants: h.readModels, Books: h.billing, Now: time.Now,
+		Facts: projections.FactReader{Index: h.readModels, Log: h.log}, NewEncoder: export.NewEncoder, Issuer: d.issuer()})
 	h.keyUses = postgres.NewKeyUses(pools.Apply)
 	return h, nil
 }

@@ -36,6 +36,7 @@ const (
 	ofBackends             // service and admin keys
 	ofTenant               // one tenant, named by what is around the body
 	ofEach                 // one tenant, which the body may name too
+	ofExports              // likewise, in the query; of all tenants for an admin who names none
 )
 
 // visit is how the walk calls one route for the things of a tenant; source is one of its ids, or of the other's.
@@ -82,6 +83,10 @@ var visits = map[string]visit{
 	"GET /v1/holds":    {area: ofTenant, path: fixed("/v1/holds")},
 	"GET /v1/usage":    {area: ofTenant, path: fixed("/v1/usage?from=2026-04-01T00:00:00Z&to=2026-05-01T00:00:00Z&groupBy=feature")},
 	"GET /v1/timeline": {area: ofTenant, path: fixed("/v1/timeline?limit=500")},
+
+	"GET /v1/exports/{dataset}": {area: ofExports, path: func(w walked, source string) string {
+		return "/v1/exports/" + map[string]string{"shared": "usage", "only-a": "invoices", "only-b": map[string]string{"walk_a": "focus", "walk_b": "journal"}[w.id]}[source]
+	}},
 
 	"GET /v1/invoices":                                 {area: ofTenant, path: fixed("/v1/invoices")},
 	"GET /v1/invoices/preview":                         {area: ofTenant, path: fixed("/v1/invoices/preview")},
@@ -199,13 +204,16 @@ func (w *walk) send(method, path string, body any, c credential, s signals) sent
 	return sent{response.StatusCode, problem.Code, fmt.Sprint(response.Header, " ", string(b))}
 }
 
+// everybody stands for all tenants, which an admin may export at once.
+const everybody = "*"
+
 // expected is the rule: who is refused how, and else which tenant's things may be in the answer.
 func expected(a area, c credential, s signals, body, about string) (status int, code, tenantID string) {
 	named := map[string]bool{}
 	for _, n := range append([]string{c.of, s.host, s.path, c.acts}, s.headers...) {
 		named[n] = n != ""
 	}
-	if a == ofEach {
+	if a == ofEach || a == ofExports {
 		named[body] = body != ""
 	}
 	if a == ofAdmins && about != "" {
@@ -221,7 +229,7 @@ func expected(a area, c credential, s signals, body, about string) (status int, 
 		return http.StatusForbidden, "forbidden", ""
 	case a == ofBackends:
 		return 0, "", "" // it answers about any tenant, and shows nothing of it but its name
-	case a != ofAdmins && c.kind == tenant.Admin && c.acts == "":
+	case a != ofAdmins && a != ofExports && c.kind == tenant.Admin && c.acts == "":
 		return http.StatusForbidden, "forbidden", ""
 	case len(named) > 1 && c.of != "":
 		return http.StatusForbidden, "tenant_mismatch", ""
@@ -229,6 +237,8 @@ func expected(a area, c credential, s signals, body, about string) (status int, 
 		return http.StatusBadRequest, "tenant_conflict", ""
 	case a == ofAdmins:
 		return 0, "", about
+	case len(named) == 0 && a == ofExports && c.kind == tenant.Admin:
+		return http.StatusOK, "", everybody
 	case len(named) == 0:
 		return http.StatusBadRequest, "tenant_required", ""
 	default:
@@ -244,11 +254,11 @@ func (w *walk) visit(route string, v visit, credentials []credential) {
 	around := []signals{{name: "nothing"}, {name: "header a", headers: []string{a.id}}, {name: "header b", headers: []string{b.id}},
 		{name: "host a", host: a.id}, {name: "host b", host: b.id}, {name: "forwarded b", forwardedHost: b.id},
 		{name: "header a, host b", headers: []string{a.id}, host: b.id}, {name: "both headers", headers: []string{a.id, b.id}}}
-	if v.area == ofTenant || v.area == ofEach {
+	if v.area == ofTenant || v.area == ofEach || v.area == ofExports {
 		around = append(around, signals{name: "path a", path: a.id}, signals{name: "path b", path: b.id}, signals{name: "path a, host b", path: a.id, host: b.id})
 	}
 	bodies := []string{""}
-	if v.area == ofEach {
+	if v.area == ofEach || v.area == ofExports {
 		bodies = []string{"", a.id, b.id}
 	}
 	for _, c := range credentials {
@@ -263,6 +273,9 @@ func (w *walk) visit(route string, v visit, credentials []credential) {
 						}
 						if m, ok := content.(map[string]any); ok && body != "" {
 							m["tenantId"] = body
+						}
+						if v.area == ofExports && body != "" {
+							path += "?tenantId=" + body
 						}
 						about := ""
 						if strings.Contains(route, "{tenantId}") || route == "POST /v1/admin/keys" || strings.HasPrefix(route, "POST /v1/admin/invoices/") {
@@ -285,7 +298,7 @@ func (w *walk) visit(route string, v visit, credentials []credential) {
 							require.NotContains(w, []int{http.StatusUnauthorized, http.StatusForbidden}, got.status, "%s: %s", what, got.text)
 						}
 						for _, other := range w.byID {
-							if other.id != of && (v.area != ofAdmins || c.kind != tenant.Admin) {
+							if other.id != of && of != everybody && (v.area != ofAdmins || c.kind != tenant.Admin) {
 								require.NotContains(w, got.text, other.canary, what)
 							}
 						}

@@ -321,6 +321,29 @@ func (v Decimal) Coefficient() (coefficient int64, scale int, ok bool) {
 	return n, int(-v.d.Exponent), true
 }
 
+// powers are those of ten.
+var powers = func() (p [39]*big.Int) {
+	p[0] = big.NewInt(1)
+	for i := 1; i < len(p); i++ {
+		p[i] = new(big.Int).Mul(p[i-1], big.NewInt(10))
+	}
+	return p
+}()
+
+// FixedBytes is the size of the fixed-point form.
+const FixedBytes = 16
+
+// FixedPoint is v * 10^scale as a two's complement number in big-endian order, for |v| < 10^(38-scale) with at most scale
+// decimals.
+func (v Decimal) FixedPoint(scale int) (b [FixedBytes]byte) {
+	n := new(big.Int).Mul(v.d.Coeff.MathBigInt(), powers[scale+int(v.d.Exponent)])
+	if v.d.Negative { // the bits of 2^128 - n
+		n.Sub(new(big.Int).Lsh(big.NewInt(1), 8*FixedBytes), n)
+	}
+	n.FillBytes(b[:])
+	return b
+}
+
 // String is the plain notation without exponent and without trailing zeros.
 func (v Decimal) String() string {
 	if v.d.Exponent == 0 && v.d.Coeff.IsInt64() && !v.d.Negative {

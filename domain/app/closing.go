@@ -1,0 +1,130 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/tenant"
+)
+
+// backfill is how long after a plan was assigned the loop leaves the tenant alone: usage of a plan that begins in the past is
+// being imported then. An administrator may close earlier.
+const backfill = time.Hour
+
+const (
+	closingPage    = 500
+	closingTimeout = time.Minute // for one tenant
+	// lookAgain is when a tenant is looked at again at the latest: plans may have changed what is due when.
+	lookAgain = 15 * time.Minute
+)
+
+// Closing closes the periods of all tenants when they are due. Any number of servers may do it at the same time: each boundary
+// has one invoice. It is not safe for concurrent use.
+type Closing struct {
+	billing *Billing
+	tenants TenantLister
+	report  func(event.TenantID, Invoice, error)
+	next    map[event.TenantID]time.Time // when a tenant is looked at again
+}
+
+// NewClosing makes it. The report is told of each invoice that this process finalised, with a nil error, and of each tenant whose
+// period could not be closed.
+func NewClosing(b *Billing, tenants TenantLister, report func(event.TenantID, Invoice, error)) *Closing {
+	return &Closing{billing: b, tenants: tenants, report: report, next: map[event.TenantID]time.Time{}}
+}
+
+// Run makes a pass at once and then every so often, until the context ends.
+func (c *Closing) Run(ctx context.Context, every time.Duration) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		if err := c.Pass(ctx); err != nil && ctx.Err() == nil {
+			c.report("", Invoice{}, err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Pass looks at every tenant once and closes what is due. What fails for one tenant is reported and does not keep the others
+// waiting. Error: the tenants cannot be listed.
+func (c *Closing) Pass(ctx context.Context) error {
+	seen := map[event.TenantID]time.Time{}
+	for after := event.TenantID(""); ; {
+		page, err := c.tenants.Tenants(ctx, after, closingPage)
+		if err != nil {
+			return fmt.Errorf("list tenants: %w", err)
+		}
+		for _, t := range page {
+			at, known := c.next[t]
+			if now := c.billing.c.Now(); !known || !now.Before(at) {
+				at = c.close(ctx, t, now)
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			seen[t] = at
+		}
+		if len(page) < closingPage {
+			c.next = seen
+			return nil
+		}
+		after = page[len(page)-1]
+	}
+}
+
+// close closes what is due of one tenant, and returns when it is worth looking again.
+func (c *Closing) close(ctx context.Context, t event.TenantID, now time.Time) time.Time {
+	ctx, cancel := context.WithTimeout(ctx, closingTimeout)
+	defer cancel()
+	again := now.Add(lookAgain)
+	for {
+		due, ok, err := c.billing.due(ctx, t)
+		if err != nil || !ok {
+			if err != nil {
+				c.report(t, Invoice{}, err)
+			}
+			return again
+		}
+		if due.After(now) {
+			if due.Before(again) {
+				return due
+			}
+			return again
+		}
+		inv, created, err := c.billing.Close(ctx, t, time.Time{}, "system")
+		if err != nil {
+			c.report(t, Invoice{}, err)
+			return now // with the next pass
+		}
+		if created {
+			c.report(t, inv, nil)
+		}
+	}
+}
+
+// due is when the next period of a tenant is to be closed by itself; ok is false where there is none.
+func (b *Billing) due(ctx context.Context, id event.TenantID) (due time.Time, ok bool, err error) {
+	a, err := b.account(ctx, id)
+	if errors.Is(err, tenant.ErrUnknown) || err == nil && len(a.book.Terms) == 0 {
+		return due, false, nil
+	}
+	if err != nil {
+		return due, false, err
+	}
+	p, boundary, ok := a.book.Due()
+	if !ok {
+		return due, false, nil
+	}
+	due = boundary.Add(a.book.Grace(p))
+	if filled := a.assigned.Add(backfill); filled.After(due) {
+		due = filled
+	}
+	return due, true, nil
+}
