@@ -43,6 +43,7 @@ type Config struct {
 	Limits    Limits
 	Billing   Billing
 	Exports   Exports
+	Costs     Costs
 	Keys      KeyLister
 	Positions Positions
 	Readiness ReadinessProbe
@@ -116,7 +117,7 @@ var _ ServerInterface = (*Server)(nil)
 
 // New builds the surface. It panics where the configuration is incomplete.
 func New(c Config) *Server {
-	if c.Ledger == nil || c.Directory == nil || c.Usage == nil || c.Timeline == nil || c.Limits == nil || c.Billing == nil || c.Exports == nil || c.Keys == nil || c.Positions == nil ||
+	if c.Ledger == nil || c.Directory == nil || c.Usage == nil || c.Timeline == nil || c.Limits == nil || c.Billing == nil || c.Exports == nil || c.Costs == nil || c.Keys == nil || c.Positions == nil ||
 		c.Readiness == nil || c.Registry == nil || c.Log == nil || c.Now == nil || c.Random == nil {
 		panic(fmt.Sprintf("api: incomplete configuration: %+v", c))
 	}

@@ -385,7 +385,7 @@ func newHouse(t testing.TB, change ...func(*api.Config)) *house {
 		Now: func() time.Time { return clock }, SweepEvery: -1})
 	t.Cleanup(h.limits.Close)
 	config := api.Config{
-		Ledger: h.ledger, Limits: h.limits, Billing: noBilling{}, Exports: h.source.exports(dir), Directory: dir, Usage: h.reads, Timeline: h.reads, Keys: h.reads, Positions: h.reads, Readiness: h.reads,
+		Ledger: h.ledger, Limits: h.limits, Billing: noBilling{}, Exports: h.source.exports(dir), Costs: app.NewCosts(faults, dir, func() time.Time { return clock }), Directory: dir, Usage: h.reads, Timeline: h.reads, Keys: h.reads, Positions: h.reads, Readiness: h.reads,
 		Registry: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler), Now: time.Now, Random: rand.Reader, SpoolDir: t.TempDir(),
 	}
 	for _, f := range change {

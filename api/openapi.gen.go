@@ -39,19 +39,19 @@ func (e BatchItemStatus) Valid() bool {
 
 // Defines values for ChangeOp.
 const (
-	Added   ChangeOp = "added"
-	Changed ChangeOp = "changed"
-	Removed ChangeOp = "removed"
+	ChangeOpAdded   ChangeOp = "added"
+	ChangeOpChanged ChangeOp = "changed"
+	ChangeOpRemoved ChangeOp = "removed"
 )
 
 // Valid indicates whether the value is a known member of the ChangeOp enum.
 func (e ChangeOp) Valid() bool {
 	switch e {
-	case Added:
+	case ChangeOpAdded:
 		return true
-	case Changed:
+	case ChangeOpChanged:
 		return true
-	case Removed:
+	case ChangeOpRemoved:
 		return true
 	default:
 		return false
@@ -81,6 +81,7 @@ const (
 	CodeInvalidJson          Code = "invalid_json"
 	CodeNotFound             Code = "not_found"
 	CodeOverloaded           Code = "overloaded"
+	CodePriceJump            Code = "price_jump"
 	CodeSourceConflict       Code = "source_conflict"
 	CodeStoreUnavailable     Code = "store_unavailable"
 	CodeTenantConflict       Code = "tenant_conflict"
@@ -107,6 +108,8 @@ func (e Code) Valid() bool {
 	case CodeNotFound:
 		return true
 	case CodeOverloaded:
+		return true
+	case CodePriceJump:
 		return true
 	case CodeSourceConflict:
 		return true
@@ -145,6 +148,48 @@ func (e CorrectionKind) Valid() bool {
 	case CorrectionKindAdjust:
 		return true
 	case CorrectionKindVoid:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CostCurrency.
+const (
+	USD CostCurrency = "USD"
+)
+
+// Valid indicates whether the value is a known member of the CostCurrency enum.
+func (e CostCurrency) Valid() bool {
+	switch e {
+	case USD:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CostChangeChangesOp.
+const (
+	CostChangeChangesOpAdded    CostChangeChangesOp = "added"
+	CostChangeChangesOpChanged  CostChangeChangesOp = "changed"
+	CostChangeChangesOpRefused  CostChangeChangesOp = "refused"
+	CostChangeChangesOpRemoved  CostChangeChangesOp = "removed"
+	CostChangeChangesOpUnlisted CostChangeChangesOp = "unlisted"
+)
+
+// Valid indicates whether the value is a known member of the CostChangeChangesOp enum.
+func (e CostChangeChangesOp) Valid() bool {
+	switch e {
+	case CostChangeChangesOpAdded:
+		return true
+	case CostChangeChangesOpChanged:
+		return true
+	case CostChangeChangesOpRefused:
+		return true
+	case CostChangeChangesOpRemoved:
+		return true
+	case CostChangeChangesOpUnlisted:
 		return true
 	default:
 		return false
@@ -857,6 +902,83 @@ type Correction struct {
 
 // CorrectionKind defines model for Correction.Kind.
 type CorrectionKind string
+
+// Cost defines model for Cost.
+type Cost struct {
+	CachedInputPerMillion string       `json:"cachedInputPerMillion"`
+	Currency              CostCurrency `json:"currency"`
+
+	// From The first day (UTC).
+	From string `json:"from"`
+
+	// InputPerMillion Exact decimal; so are the others.
+	InputPerMillion  string `json:"inputPerMillion"`
+	Model            string `json:"model"`
+	OutputPerMillion string `json:"outputPerMillion"`
+	Provider         string `json:"provider"`
+
+	// Sha256 Of the price list; null where the catalog says it.
+	Sha256 *string `json:"sha256"`
+
+	// Source Whose price list says it; `catalog` where the catalog does.
+	Source string `json:"source"`
+
+	// Until The day after the last; null while it goes on.
+	Until *string `json:"until"`
+}
+
+// CostCurrency defines model for Cost.Currency.
+type CostCurrency string
+
+// CostChange defines model for CostChange.
+type CostChange struct {
+	Applied bool `json:"applied"`
+	Changes []struct {
+		// Detail Why it is refused.
+		Detail *string     `json:"detail"`
+		Model  string      `json:"model"`
+		New    *CostPrices `json:"new"`
+		Old    *CostPrices `json:"old"`
+
+		// Op unlisted: not in the list, so it keeps its price; refused: a newer price is known.
+		Op       CostChangeChangesOp `json:"op"`
+		Provider string              `json:"provider"`
+	} `json:"changes"`
+	From string `json:"from"`
+
+	// Jumps What the guard would stop.
+	Jumps []string `json:"jumps"`
+
+	// Repeated The same list was imported from the same day on before.
+	Repeated bool   `json:"repeated"`
+	Sha256   string `json:"sha256"`
+
+	// Skipped Entries of the list that say no cost.
+	Skipped []struct {
+		Entry  string `json:"entry"`
+		Reason string `json:"reason"`
+	} `json:"skipped"`
+	Source    string `json:"source"`
+	Unchanged int    `json:"unchanged"`
+}
+
+// CostChangeChangesOp unlisted: not in the list, so it keeps its price; refused: a newer price is known.
+type CostChangeChangesOp string
+
+// CostPage defines model for CostPage.
+type CostPage struct {
+	Items []Cost `json:"items"`
+
+	// NextCursor Give it as `cursor` for the next page; null at the end.
+	NextCursor *NextCursor `json:"nextCursor"`
+}
+
+// CostPrices defines model for CostPrices.
+type CostPrices struct {
+	CachedInputPerMillion string `json:"cachedInputPerMillion"`
+	InputPerMillion       string `json:"inputPerMillion"`
+	OutputPerMillion      string `json:"outputPerMillion"`
+}
 
 // CreatedKey defines model for CreatedKey.
 type CreatedKey struct {
@@ -1840,6 +1962,52 @@ type PutCatalogParams struct {
 	DryRun *bool `form:"dryRun,omitempty" json:"dryRun,omitempty"`
 }
 
+// ListCostsParams defines parameters for ListCosts.
+type ListCostsParams struct {
+	// Provider Only of this provider.
+	Provider *string `form:"provider,omitempty" json:"provider,omitempty"`
+
+	// Model Only of this model.
+	Model *string `form:"model,omitempty" json:"model,omitempty"`
+
+	// On Only what holds on this day (UTC), such as 2026-04-05. Otherwise all versions.
+	On    *string `form:"on,omitempty" json:"on,omitempty"`
+	Limit *Limit  `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `nextCursor` of the page before; opaque.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// MinPosition Wait until the answer reflects this position.
+	MinPosition *MinPosition `form:"minPosition,omitempty" json:"minPosition,omitempty"`
+
+	// WaitMs How long to wait for `minPosition`, in milliseconds; then 504.
+	WaitMs *WaitMs `form:"waitMs,omitempty" json:"waitMs,omitempty"`
+}
+
+// ImportCostsJSONBody defines parameters for ImportCosts.
+type ImportCostsJSONBody = interface{}
+
+// ImportCostsParams defines parameters for ImportCosts.
+type ImportCostsParams struct {
+	// Source Whose list it is, 1-200 characters.
+	Source string `form:"source" json:"source"`
+
+	// From The first day (UTC) that it holds for, such as 2026-04-05; today where it is left out.
+	From *string `form:"from,omitempty" json:"from,omitempty"`
+
+	// DryRun Answer what would change, also what the guard would stop, and change nothing.
+	DryRun *bool `form:"dryRun,omitempty" json:"dryRun,omitempty"`
+
+	// AllowJumps Let through what the guard would stop.
+	AllowJumps *bool `form:"allowJumps,omitempty" json:"allowJumps,omitempty"`
+
+	// MaxJump The factor by which a price may change at once, at least 1.
+	MaxJump *string `form:"maxJump,omitempty" json:"maxJump,omitempty"`
+
+	// RemoveMissing End the cost of models that the list lacks, of the providers that it names.
+	RemoveMissing *bool `form:"removeMissing,omitempty" json:"removeMissing,omitempty"`
+}
+
 // ListKeysParams defines parameters for ListKeys.
 type ListKeysParams struct {
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
@@ -2210,6 +2378,9 @@ type GetUsageParamsGranularity string
 
 // PutCatalogJSONRequestBody defines body for PutCatalog for application/json ContentType.
 type PutCatalogJSONRequestBody = Catalog
+
+// ImportCostsJSONRequestBody defines body for ImportCosts for application/json ContentType.
+type ImportCostsJSONRequestBody = ImportCostsJSONBody
 
 // SettleInvoiceJSONRequestBody defines body for SettleInvoice for application/json ContentType.
 type SettleInvoiceJSONRequestBody = SettlementRequest
@@ -2950,6 +3121,12 @@ type ServerInterface interface {
 	// PutCatalog Replace the product configuration as a whole
 	// (PUT /v1/admin/catalog)
 	PutCatalog(ctx echo.Context, params PutCatalogParams) error
+	// ListCosts What providers charge for models
+	// (GET /v1/admin/costs)
+	ListCosts(ctx echo.Context, params ListCostsParams) error
+	// ImportCosts Import a price list
+	// (POST /v1/admin/costs)
+	ImportCosts(ctx echo.Context, params ImportCostsParams) error
 	// SettleInvoice Note that an invoice is paid, or that nobody expects it to be
 	// (POST /v1/admin/invoices/{id}/settle)
 	SettleInvoice(ctx echo.Context, id string) error
@@ -3132,6 +3309,119 @@ func (w *ServerInterfaceWrapper) PutCatalog(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.PutCatalog(ctx, params)
+	return err
+}
+
+// ListCosts converts echo context to params.
+func (w *ServerInterfaceWrapper) ListCosts(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListCostsParams
+	// ------------- Optional query parameter "provider" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "provider", ctx.QueryParams(), &params.Provider, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter provider: %s", err))
+	}
+
+	// ------------- Optional query parameter "model" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "model", ctx.QueryParams(), &params.Model, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter model: %s", err))
+	}
+
+	// ------------- Optional query parameter "on" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "on", ctx.QueryParams(), &params.On, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter on: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "minPosition" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "minPosition", ctx.QueryParams(), &params.MinPosition, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter minPosition: %s", err))
+	}
+
+	// ------------- Optional query parameter "waitMs" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "waitMs", ctx.QueryParams(), &params.WaitMs, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter waitMs: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListCosts(ctx, params)
+	return err
+}
+
+// ImportCosts converts echo context to params.
+func (w *ServerInterfaceWrapper) ImportCosts(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ImportCostsParams
+	// ------------- Required query parameter "source" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "source", ctx.QueryParams(), &params.Source, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter source: %s", err))
+	}
+
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", ctx.QueryParams(), &params.From, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter from: %s", err))
+	}
+
+	// ------------- Optional query parameter "dryRun" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "dryRun", ctx.QueryParams(), &params.DryRun, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter dryRun: %s", err))
+	}
+
+	// ------------- Optional query parameter "allowJumps" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "allowJumps", ctx.QueryParams(), &params.AllowJumps, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter allowJumps: %s", err))
+	}
+
+	// ------------- Optional query parameter "maxJump" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "maxJump", ctx.QueryParams(), &params.MaxJump, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter maxJump: %s", err))
+	}
+
+	// ------------- Optional query parameter "removeMissing" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "removeMissing", ctx.QueryParams(), &params.RemoveMissing, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter removeMissing: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ImportCosts(ctx, params)
 	return err
 }
 
@@ -4829,5 +5119,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/v1/admin/keys/:id", wrapper.RevokeKey, options.OperationMiddlewares["revokeKey"]...)
 	router.GET(options.BaseURL+"/v1/admin/catalog", wrapper.GetCatalog, options.OperationMiddlewares["getCatalog"]...)
 	router.PUT(options.BaseURL+"/v1/admin/catalog", wrapper.PutCatalog, options.OperationMiddlewares["putCatalog"]...)
+	router.GET(options.BaseURL+"/v1/admin/costs", wrapper.ListCosts, options.OperationMiddlewares["listCosts"]...)
+	router.POST(options.BaseURL+"/v1/admin/costs", wrapper.ImportCosts, options.OperationMiddlewares["importCosts"]...)
 
 }

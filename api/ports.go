@@ -6,6 +6,7 @@ import (
 
 	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/billing"
+	"github.com/tollgate-io/tollgate/domain/costs"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/export"
@@ -57,6 +58,12 @@ type Billing interface {
 // kept.
 type Exports interface {
 	Open(ctx context.Context, q export.Query) (*app.Export, error)
+}
+
+// Costs keeps the book of what providers charge; *app.Costs does.
+type Costs interface {
+	Current(ctx context.Context) (costs.Book, error)
+	ImportCosts(ctx context.Context, i app.CostImport, by event.Actor) (app.CostChange, error)
 }
 
 // Keys is one page of API keys, newest first, with the revoked ones. NextCursor is "" at the end.

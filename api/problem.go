@@ -12,6 +12,7 @@ import (
 
 	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/billing"
+	"github.com/tollgate-io/tollgate/domain/costs"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/invalid"
 	"github.com/tollgate-io/tollgate/domain/tenant"
@@ -36,6 +37,7 @@ const (
 	codeUnavailable      = "store_unavailable"
 	codeNotDue           = "not_due"
 	codeUnpriced         = "unpriced"
+	codePriceJump        = "price_jump"
 	codeInternal         = "internal"
 )
 
@@ -61,6 +63,7 @@ var codes = map[string]struct {
 	codeUnavailable:      {http.StatusServiceUnavailable, "The ledger does not answer"},
 	codeNotDue:           {http.StatusConflict, "The period cannot be closed yet"},
 	codeUnpriced:         {http.StatusConflict, "Nobody knows what is owed"},
+	codePriceJump:        {http.StatusConflict, "Prices change so much that the list may be wrong"},
 	codeInternal:         {http.StatusInternalServerError, "The server failed"},
 }
 
@@ -97,6 +100,7 @@ func problemOf(err error) *problem {
 		known   *problem
 		bad     *invalid.Error
 		unknown *app.UnknownEventTypeError
+		jump    *costs.JumpError
 		routed  *echo.HTTPError
 	)
 	switch {
@@ -107,6 +111,12 @@ func problemOf(err error) *problem {
 	case errors.As(err, &unknown):
 		p := refuse(codeUnknownEventType, fmt.Sprintf("No meter counts %q; known event types: %s", clip(string(unknown.Type), 100), knownTypes(unknown.Known)))
 		p.errors = []invalid.Field{{Pointer: "/eventType", Code: codeUnknownEventType, Detail: "no meter counts this event type"}}
+		return p
+	case errors.As(err, &jump):
+		p := refuse(codePriceJump, clip("Nothing was imported. If the list is right, send it again with allowJumps=true. "+jump.Error(), maxDetail))
+		for _, j := range jump.Jumps[:min(len(jump.Jumps), maxErrors)] {
+			p.errors = append(p.errors, invalid.Field{Code: codePriceJump, Detail: j})
+		}
 		return p
 	case errors.Is(err, tenant.ErrRequired):
 		return refuse(codeTenantRequired, "Name the tenant: with X-Tenant-Id, by the host or the path, or in the event.")

@@ -260,6 +260,10 @@ func Describe(e Event) Item {
 	case event.CatalogApplied:
 		item.Summary = fmt.Sprintf("The catalog was changed by %s.", actor(p.By))
 		item.Data = object("by", p.By)
+	case event.CostsImported:
+		item.Summary = fmt.Sprintf("What providers charge was changed by %s for %d models, from %s on, by the price list %s.",
+			actor(p.By), len(p.Costs)+len(p.Removed), p.From, p.Source)
+		item.Data = object("source", p.Source, "sha256", p.Hash, "from", p.From, "changed", len(p.Costs), "removed", len(p.Removed), "by", p.By)
 	default:
 		item.Summary = e.Type + "."
 		item.Data = object()

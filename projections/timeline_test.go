@@ -201,6 +201,13 @@ func TestItemIs(t *testing.T) {
 	require.False(t, item.Is("", "call_2"))
 }
 
+func TestAnImportOfCostsIsDescribed(t *testing.T) {
+	item := projections.Describe(projections.Event{Recorded: eventstore.Recorded{RecordedAt: noon}, Payload: event.CostsImported{
+		Source: "prices.json", Hash: "00ff", From: "2026-04-05", Costs: make([]event.ModelCost, 2), Removed: make([]event.ModelName, 1), By: "cli"}})
+	require.Equal(t, "What providers charge was changed by an operator on the command line for 3 models, from 2026-04-05 on, by the price list prices.json.", item.Summary)
+	require.JSONEq(t, `{"source":"prices.json","sha256":"00ff","from":"2026-04-05","changed":2,"removed":1,"by":"cli"}`, string(item.Data))
+}
+
 // Every kind of event that the log can hold has a place on the timeline, and words: a kind that is forgotten here would
 // stop the timeline of everybody.
 func TestEveryKindOfEventIsDescribed(t *testing.T) {

@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"testing"
 
@@ -34,6 +35,8 @@ var postgresConfig = postgres.LogConfig{Partitions: testPartitions}
 func (l *ledger) everyKind() {
 	l.Helper()
 	l.append(applyTestCatalog(l))
+	l.append(event.AppendCosts([]event.CostsImported{{Source: "test", Hash: strings.Repeat("0", 64), From: "2026-04-05", By: "cli",
+		Costs: []event.ModelCost{{ModelName: event.ModelName{Provider: "openai", Model: "gpt-4.1"}}}}}, eventstore.NoStream))
 	for p := range testPartitions {
 		acme := tenantOf(p)
 		l.append(event.TenantDefined{Tenant: acme, Name: "Acme", TimeZone: "UTC", Currency: "USD", By: "cli"}.Append(eventstore.NoStream))

@@ -50,6 +50,7 @@ type house struct {
 	keyUses    *postgres.KeyUses
 	billing    *app.Billing
 	exports    *app.Exports
+	costs      *app.Costs
 	limits     *app.Limits          // nil for commands that answer no checks
 	runner     *watermill.Runner    // nil while this process does not fold the log
 	metrics    *prometheus.Registry // nil for commands that end
@@ -99,6 +100,7 @@ func (d database) open(ctx context.Context, log *slog.Logger) (_ *house, err err
 		Metering: postgres.NewMetering(postgres.NewAccounts(h.readModels, h.log))})
 	h.exports = app.NewExports(app.ExportsConfig{Log: h.log, Directory: h.directory, Tenants: h.readModels, Books: h.billing, Now: time.Now,
 		Facts: projections.FactReader{Index: h.readModels, Log: h.log}, NewEncoder: export.NewEncoder, Issuer: d.issuer()})
+	h.costs = app.NewCosts(h.log, h.directory, time.Now)
 	h.keyUses = postgres.NewKeyUses(pools.Apply)
 	return h, nil
 }

@@ -122,7 +122,11 @@ var visits = map[string]visit{
 	}},
 	"DELETE /v1/admin/keys/{id}": {area: ofAdmins, path: fixed("/v1/admin/keys/key_0000000000000000")},
 	"GET /v1/admin/catalog":      {area: ofAdmins, path: fixed("/v1/admin/catalog")},
-	"PUT /v1/admin/catalog":      {area: ofAdmins, path: fixed("/v1/admin/catalog?dryRun=true"), body: func(walked, string) any { return map[string]any{} }},
+	"GET /v1/admin/costs":        {area: ofAdmins, path: fixed("/v1/admin/costs")},
+	"POST /v1/admin/costs": {area: ofAdmins, path: fixed("/v1/admin/costs?source=walk&from=2026-04-05"), body: func(walked, string) any {
+		return []map[string]any{{"provider": "openai", "model": "walked", "inputPerMillion": 1, "outputPerMillion": 2}}
+	}},
+	"PUT /v1/admin/catalog": {area: ofAdmins, path: fixed("/v1/admin/catalog?dryRun=true"), body: func(walked, string) any { return map[string]any{} }},
 }
 
 func (w walked) definition() map[string]any {

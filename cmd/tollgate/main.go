@@ -18,6 +18,7 @@ type commands struct {
 	Apply  applyCommand  `cmd:"" help:"Make a catalog file the configuration in force."`
 	Import importCommand `cmd:"" help:"Import usage events from a CSV file."`
 	Export exportCommand `cmd:"" help:"Export usage, invoices, the journal or FOCUS charges to a file with a manifest."`
+	Costs  costsCommand  `cmd:"" help:"What providers charge: import a price list, or look it up."`
 	Demo   demoCommand   `cmd:"" help:"Feed a realistic day of several tenants and print what to look at."`
 	Key    keyCommand    `cmd:"" help:"Make an API key, for whoever may open the database."`
 	Replay replayCommand `cmd:"" help:"Rebuild read models from the log beside the live ones, compare and switch."`

@@ -9,6 +9,15 @@ import (
 // Date is a day, YYYY-MM-DD, in UTC: providers change their prices by the day. Dates compare as texts.
 type Date string
 
+// DateOf is the day of an instant.
+func DateOf(t time.Time) Date { return Date(t.UTC().Format(time.DateOnly)) }
+
+// Valid reports whether the date is a day.
+func (d Date) Valid() bool {
+	_, err := time.Parse(time.DateOnly, string(d))
+	return err == nil && len(d) == len(time.DateOnly)
+}
+
 // Cost is what a provider charges us for a model, in US dollars per million tokens, from a day on. It has nothing to
 // do with what a tenant pays.
 type Cost struct {
@@ -85,7 +94,7 @@ func (o object) date(name string) Date {
 			return ""
 		}
 	}
-	if _, err := time.Parse(time.DateOnly, t); err != nil || len(t) != len(time.DateOnly) {
+	if !Date(t).Valid() {
 		o.refuse(name, "malformed", "%s is no day such as 2026-04-05", quoted(t))
 	}
 	return Date(t)

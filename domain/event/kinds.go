@@ -29,6 +29,7 @@ const (
 	usageConflicted kind = "usage_conflicted.v1"
 	tenantDefined   kind = "tenant_defined.v1"
 	catalogApplied  kind = "catalog_applied.v1"
+	costsImported   kind = "costs_imported.v1"
 	keyCreated      kind = "key_created.v1"
 	keyRevoked      kind = "key_revoked.v1"
 	adminSwitched   kind = "admin_switched.v1"
@@ -57,7 +58,7 @@ const (
 // Kinds lists every kind that the log can hold, for the tests that keep one recording of each.
 func Kinds() []string {
 	return []string{string(usageRecorded), string(usageVoided), string(usageAdjusted), string(usageConflicted),
-		string(tenantDefined), string(catalogApplied), string(keyCreated), string(keyRevoked), string(adminSwitched),
+		string(tenantDefined), string(catalogApplied), string(costsImported), string(keyCreated), string(keyRevoked), string(adminSwitched),
 		string(tenantStatusChanged), string(hostVerified), string(nameClaimed), string(nameReleased), string(nameFreed),
 		string(invoiceFinalised), string(invoiceVoided), string(invoiceSettled), string(creditGranted), string(creditRefunded),
 		string(planAssigned), string(limitOverridden), string(limitOverrideRemoved),
@@ -146,6 +147,8 @@ func Decode(r eventstore.Recorded) (any, error) {
 		e, err = decodeConfiguration[TenantDefined](r, named)
 	case catalogApplied:
 		e, err = decodeConfiguration[CatalogApplied](r, named)
+	case costsImported:
+		e, err = decodeConfiguration[CostsImported](r, named)
 	case keyCreated:
 		e, err = decodeConfiguration[KeyCreated](r, named)
 	case keyRevoked:

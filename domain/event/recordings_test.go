@@ -78,6 +78,11 @@ func samples(t *testing.T) map[string]eventstore.Append {
 			{Kind: event.CapLine, Price: "spend_cap", Description: "Spend cap", PlanVersion: "pro@3", PeriodStart: at(7), PeriodEnd: at(8), Amount: money.MustParse("-12")},
 			{Kind: event.AdjustmentLine, Price: "calls", Description: "Adjustment: calls", PeriodStart: at(9), PeriodEnd: at(10), Quantity: money.MustParse("-1.5"), Amount: money.MustParse("-0.25")},
 		}}
+	rate := func(text string) event.Rate {
+		r, err := money.ParseRate(text, 0)
+		require.NoError(t, err)
+		return event.Rate{Decimal: r}
+	}
 	one := func(e event.QuotaEvent) eventstore.Append {
 		return event.AppendDecisions(uuid.Nil, "tenant_123", 41, []event.QuotaEvent{e}, []event.Identity{u.Identity})
 	}
@@ -125,6 +130,13 @@ func samples(t *testing.T) map[string]eventstore.Append {
 		"key_revoked.v1":           event.KeyRevoked{ID: "key_0001020304050607", Tenant: "tenant_123", By: "key:key_1"}.Append(0),
 		"catalog_applied.v1.versions": event.CatalogApplied{Catalog: json.RawMessage(`{"plans":[{"key":"pro","currency":"USD"}]}`),
 			Versions: map[string]int{"pro": 3, "gone": 2, "free": 1}, By: "cli"}.Append(7),
+		"costs_imported.v1": event.AppendCosts([]event.CostsImported{{Source: "a <list> & more", Hash: strings.Repeat("0123456789abcdef", 4), From: "2026-04-05", By: "key:key_1",
+			Costs: []event.ModelCost{
+				{ModelName: event.ModelName{Provider: "openai", Model: "gpt-4.1"}, Input: rate("2"), Cached: rate("0.5"), Output: rate("8.25")},
+				{ModelName: event.ModelName{Provider: "bücher", Model: "a \"b\"/c"}, Input: rate("999999999999.000000000000000000000001"), Cached: rate("0"), Output: rate("0.10000000000000001")},
+			}}}, 3),
+		"costs_imported.v1.removed": event.AppendCosts([]event.CostsImported{{Source: "prices.json", Hash: strings.Repeat("0", 64), From: "2026-04-06", RemoveMissing: true, By: "cli",
+			Removed: []event.ModelName{{Provider: "openai", Model: "gpt-3"}}}}, eventstore.NoStream),
 		"plan_assigned.v1": event.PlanAssigned{Tenant: "tenant_123", Plan: "pro", EffectiveAt: at(0), BillingAnchor: at(-86_400_001), By: "key:key_1"}.Append(3),
 		"limit_overridden.v1": event.LimitOverridden{Tenant: "tenant_123", Limit: "tokens_per_day", Max: money.MustParse("999999999999999999.999999999"),
 			From: at(1), Until: at(2), Reason: "a <trial> & more", By: "key:key_1"}.Append(4),
@@ -164,6 +176,8 @@ func again(t require.TestingT, e any, expected eventstore.Revision) eventstore.A
 		return e.Append(expected)
 	case event.CatalogApplied:
 		return e.Append(expected)
+	case event.CostsImported:
+		return event.AppendCosts([]event.CostsImported{e}, expected)
 	case event.KeyCreated:
 		return e.Append()
 	case event.KeyRevoked:
@@ -304,6 +318,7 @@ func TestDecodeRefuses(t *testing.T) {
 	usage := recordings(t)["usage_recorded.v1.json"].event(t)
 	configured := recordings(t)["tenant_defined.v1.json"].event(t)
 	decided, overridden := recordings(t)["limit_decided.v1.denied.json"].event(t), recordings(t)["limit_overridden.v1.open.json"].event(t)
+	imported := recordings(t)["costs_imported.v1.json"].event(t)
 	assigned, released := recordings(t)["plan_assigned.v1.json"].event(t), recordings(t)["hold_released.v1.json"].event(t)
 	// field is a field of a decision, behind those that the recording has.
 	field := func(r eventstore.Recorded, number int, value string) eventstore.Recorded {
@@ -371,6 +386,16 @@ func TestDecodeRefuses(t *testing.T) {
 		"an endless maximum": with(overridden, func(r *eventstore.Recorded) {
 			r.Data = bytes.Replace(r.Data, []byte(`"max":0`), []byte(`"max":1e99`), 1)
 		}),
+		"costs of no list": with(imported, func(r *eventstore.Recorded) {
+			r.Data = bytes.Replace(r.Data, []byte(`"sha256":"01`), []byte(`"sha256":"`), 1)
+		}),
+		"costs from no day": with(imported, func(r *eventstore.Recorded) {
+			r.Data = bytes.Replace(r.Data, []byte(`2026-04-05`), []byte(`2026-02-30`), 1)
+		}),
+		"a cost below 0":                with(imported, func(r *eventstore.Recorded) { r.Data = bytes.Replace(r.Data, []byte(`:8.25`), []byte(`:-8.25`), 1) }),
+		"an endless cost":               with(imported, func(r *eventstore.Recorded) { r.Data = bytes.Replace(r.Data, []byte(`:8.25`), []byte(`:8e25`), 1) }),
+		"a cost that is a text":         with(imported, func(r *eventstore.Recorded) { r.Data = bytes.Replace(r.Data, []byte(`:8.25`), []byte(`:"8"`), 1) }),
+		"costs of a tenant":             with(imported, func(r *eventstore.Recorded) { r.Tenant = "tenant_9" }),
 		"an override of another tenant": with(overridden, func(r *eventstore.Recorded) { r.Tenant = "tenant_9" }),
 		"an empty object":               with(configured, func(r *eventstore.Recorded) { r.Data = []byte(`{}`) }),
 	} {

@@ -21,6 +21,9 @@ const (
 	MaxFractionDigits = 9
 	maxTextLength     = 64
 	maxExponent       = 64
+
+	MaxRateIntegerDigits  = 12
+	MaxRateFractionDigits = 24
 )
 
 var (
@@ -28,6 +31,8 @@ var (
 	ErrSyntax = errors.New("not a decimal number")
 	// ErrRange: the number has more digits than the ledger keeps.
 	ErrRange = fmt.Errorf("more than %d integer or %d fraction digits", MaxIntegerDigits, MaxFractionDigits)
+	// ErrRateRange: the rate has more digits than the ledger keeps.
+	ErrRateRange = fmt.Errorf("more than %d integer or %d fraction digits", MaxRateIntegerDigits, MaxRateFractionDigits)
 )
 
 // exact adds and multiplies without rounding: 18+9 digits leave room for 10^40 additions, far beyond any log.
@@ -85,6 +90,24 @@ func ParseNumber(text string) (Decimal, error) {
 		return Decimal{}, fmt.Errorf("%w: %q", ErrSyntax, text)
 	}
 	return v.reduced(), nil
+}
+
+// ParseRate reads the price of something small, such as a token, exactly: 10^shift times what the text says, a JSON number or
+// the same number as plain text. Price lists write binary fractions out, so a rate has more digits than a quantity: at most 12
+// integer and 24 fraction digits, which a quantity can be multiplied with. Errors: ErrSyntax, ErrRateRange.
+func ParseRate(text string, shift int) (Decimal, error) {
+	n, err := ParseNumber(text)
+	switch {
+	case errors.Is(err, ErrRange):
+		return Decimal{}, ErrRateRange
+	case err != nil:
+		return Decimal{}, err
+	}
+	n = n.Mul(Scaled(1, -shift))
+	if integer, fraction := n.digits(); integer > MaxRateIntegerDigits || fraction > MaxRateFractionDigits {
+		return Decimal{}, ErrRateRange
+	}
+	return n, nil
 }
 
 // MustParse is for constants in code and tests.

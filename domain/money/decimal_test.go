@@ -126,3 +126,43 @@ func TestGrouped(t *testing.T) {
 		require.Equal(t, c[1], money.MustParse(c[0]).Grouped())
 	}
 }
+
+// A rate is exactly 10^shift times what the text says, in every spelling of the number, or it is refused.
+func TestRatesAreExact(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.OneOf(
+			rapid.StringMatching(`-?(0|[1-9][0-9]{0,13})(\.[0-9]{1,26})?([eE][+-]?[0-9]{1,2})?`),
+			// As price lists have them: a binary fraction, written out.
+			rapid.Map(rapid.Float64Range(0, 1e-3), func(f float64) string { return strconv.FormatFloat(f, 'g', -1, 64) }),
+			rapid.Map(rapid.Float64Range(0, 1e6), func(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }),
+		).Draw(t, "text")
+		shift := rapid.SampledFrom([]int{0, 6}).Draw(t, "shift")
+		got, err := money.ParseRate(text, shift)
+		want, ok := new(big.Rat).SetString(text)
+		require.True(t, ok)
+		want.Mul(want, new(big.Rat).SetInt(new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(shift)), nil)))
+		whole := new(big.Int).Quo(want.Num(), want.Denom())
+		tiny := new(big.Rat).Mul(want, new(big.Rat).SetInt(new(big.Int).Exp(big.NewInt(10), big.NewInt(24), nil)))
+		if len(text) > 64 || len(whole.Abs(whole).String()) > 12 || !tiny.IsInt() {
+			require.ErrorIs(t, err, money.ErrRateRange)
+			return
+		}
+		require.NoError(t, err)
+		read, ok := new(big.Rat).SetString(got.String())
+		require.True(t, ok)
+		require.Zero(t, want.Cmp(read), "%s is not %s", got, want)
+	})
+}
+
+func TestParseRateRefuses(t *testing.T) {
+	for text, want := range map[string]error{
+		"1e999999999": money.ErrRateRange, "1e-999999999": money.ErrRateRange, "1e64": money.ErrRateRange, "1e-31": money.ErrRateRange,
+		"1e6": money.ErrRateRange, "0." + strings.Repeat("1", 70): money.ErrRateRange, "": money.ErrSyntax, "NaN": money.ErrSyntax, "1e": money.ErrSyntax, "0x1": money.ErrSyntax,
+	} {
+		_, err := money.ParseRate(text, 6)
+		require.ErrorIs(t, err, want, text)
+	}
+	d, err := money.ParseRate("1.5e-07", 6)
+	require.NoError(t, err)
+	require.Equal(t, "0.15", d.String())
+}

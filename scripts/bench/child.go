@@ -194,6 +194,7 @@ func (l *ledger) handler() http.Handler {
 		Ledger: l.Ledger, Limits: l.limits, Directory: l.directory, Usage: l.readModels, Timeline: s, Keys: s, Positions: s, Readiness: s,
 		Billing:  app.NewBilling(app.BillingConfig{}), // no benchmark makes invoices
 		Exports:  app.NewExports(app.ExportsConfig{}), // nor exports
+		Costs:    app.NewCosts(l.log, l.directory, time.Now),
 		Registry: registry, Log: slog.New(slog.DiscardHandler), Now: time.Now, Random: rand.Reader,
 	})
 }

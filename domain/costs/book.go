@@ -1,0 +1,100 @@
+// Package costs owns the cost book: what providers charge us for each model, in versions by day, read from the price lists that
+// were imported and from the catalog, where negotiated prices stand. What a tenant pays is no matter of it. A model that the
+// book does not know has no cost, which is never the same as a cost of zero.
+package costs
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"github.com/tollgate-io/tollgate/domain/catalog"
+	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/money"
+)
+
+// CatalogSource is the source of a version that the catalog says. No price list may be called so.
+const CatalogSource = "catalog"
+
+// Version is a cost, and where it comes from.
+type Version struct {
+	catalog.Cost
+	Source string
+	Hash   string // SHA-256 of the price list, lower-case hex; "" for the catalog's own
+}
+
+// Book tells what a model costs on a day. It is a value that nothing changes. The zero Book knows no model.
+type Book struct {
+	versions map[event.ModelName][]Version // rising, without overlap
+}
+
+// Cost is what the provider charges for the model on a day (UTC). It is false for a model that the book does not know then:
+// report that as unknown, and never as zero.
+func (b Book) Cost(provider, model string, day catalog.Date) (catalog.Cost, bool) {
+	v, ok := at(b.versions[event.ModelName{Provider: provider, Model: model}], day)
+	return v.Cost, ok
+}
+
+// at finds the version of a day.
+func at(versions []Version, day catalog.Date) (Version, bool) {
+	after, _ := slices.BinarySearchFunc(versions, day, func(v Version, day catalog.Date) int {
+		if v.From <= day {
+			return -1
+		}
+		return 1
+	})
+	if after == 0 || !versions[after-1].InForce(day) {
+		return Version{}, false
+	}
+	return versions[after-1], true
+}
+
+// Query selects versions; what is "" selects all.
+type Query struct {
+	Provider, Model string
+	On              catalog.Date
+}
+
+// Versions lists what a query selects, by provider, model and day.
+func (b Book) Versions(q Query) []Version {
+	var found []Version
+	for _, name := range slices.SortedFunc(maps.Keys(b.versions), byName) {
+		if q.Provider != "" && name.Provider != q.Provider || q.Model != "" && name.Model != q.Model {
+			continue
+		}
+		for _, v := range b.versions[name] {
+			if q.On == "" || v.InForce(q.On) {
+				found = append(found, v)
+			}
+		}
+	}
+	return found
+}
+
+func byName(a, b event.ModelName) int {
+	return cmp.Or(cmp.Compare(a.Provider, b.Provider), cmp.Compare(a.Model, b.Model))
+}
+
+// Tokens is what a model was used for.
+type Tokens struct {
+	Input       money.Decimal // with the cached ones
+	CachedInput money.Decimal
+	Output      money.Decimal
+}
+
+var perToken = money.Scaled(1, 6)
+
+// Amount is what the provider charges for so many tokens, in US dollars, exact and not rounded:
+//
+//	((input - cached) * inputPerMillion + cached * cachedInputPerMillion + output * outputPerMillion) / 1,000,000
+//
+// Cached tokens are clamped to [0, input]: a product that reports more cached tokens than input has miscounted, and no token
+// is charged below the cached price or twice.
+func Amount(c catalog.Cost, t Tokens) money.Decimal {
+	cached := money.Decimal{}.Max(t.CachedInput)
+	if cached.Cmp(t.Input) > 0 {
+		cached = money.Decimal{}.Max(t.Input)
+	}
+	sum := t.Input.Sub(cached).Mul(c.InputPerMillion).Add(cached.Mul(c.CachedInputPerMillion)).Add(t.Output.Mul(c.OutputPerMillion))
+	return sum.Mul(perToken)
+}

@@ -1,0 +1,83 @@
+package event
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"time"
+
+	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/money"
+)
+
+// CostsStream is the stream of what providers charge the installation.
+const CostsStream eventstore.StreamName = "costs"
+
+// MaxCostsPerEvent bounds the models of one CostsImported. The longest names are of 200 characters, so an event of so many is
+// below eventstore.MaxEventBytes in any case.
+const MaxCostsPerEvent = 100
+
+// Rate is a price in US dollars per million tokens, with every digit that the price list had.
+type Rate struct{ money.Decimal }
+
+// UnmarshalJSON accepts a JSON number within the bounds of money.ParseRate.
+func (r *Rate) UnmarshalJSON(b []byte) (err error) {
+	r.Decimal, err = money.ParseRate(string(b), 0)
+	return err
+}
+
+// ModelName is a model as usage events name it in their data.
+type ModelName struct {
+	Provider string `json:"provider"`
+	Model    string `json:"model"`
+}
+
+// ModelCost is what a provider charges for a model.
+type ModelCost struct {
+	ModelName
+	Input  Rate `json:"inputPerMillion"`
+	Cached Rate `json:"cachedInputPerMillion"`
+	Output Rate `json:"outputPerMillion"`
+}
+
+// CostsImported: a price list said what providers charge from a day on. It holds only what became another; a long import is
+// several events, appended together.
+type CostsImported struct {
+	Source string `json:"source"` // whose list it is, in the operator's words
+	Hash   string `json:"sha256"` // of the list, lower-case hex
+	From   string `json:"from"`   // 2006-01-02, UTC
+	// RemoveMissing: models that the list lacks, of providers that it names, were taken out.
+	RemoveMissing bool        `json:"removeMissing,omitempty"`
+	Costs         []ModelCost `json:"costs,omitempty"`
+	Removed       []ModelName `json:"removed,omitempty"`
+	By            Actor       `json:"by"`
+}
+
+func (e CostsImported) of() TenantID { return "" }
+
+func (e CostsImported) missing() bool {
+	hash, err := hex.DecodeString(e.Hash)
+	day, dayErr := time.Parse(time.DateOnly, e.From)
+	if err != nil || len(hash) != sha256.Size || dayErr != nil || day.Format(time.DateOnly) != e.From || e.Source == "" || len(e.Costs)+len(e.Removed) == 0 {
+		return true
+	}
+	for _, c := range e.Costs {
+		if c.Provider == "" || c.Model == "" || c.Input.Sign() < 0 || c.Cached.Sign() < 0 || c.Output.Sign() < 0 {
+			return true
+		}
+	}
+	for _, m := range e.Removed {
+		if m.Provider == "" || m.Model == "" {
+			return true
+		}
+	}
+	return false
+}
+
+// AppendCosts is the log entry of one import, after revision expected: all its parts or none.
+func AppendCosts(parts []CostsImported, expected eventstore.Revision) eventstore.Append {
+	a := eventstore.Append{Stream: CostsStream, Expected: expected}
+	for i, e := range parts {
+		a.Events = append(a.Events, command(CostsStream, "", expected+eventstore.Revision(i), string(costsImported), encodeJSON(e)).Events...)
+	}
+	return a
+}
