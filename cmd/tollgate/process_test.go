@@ -69,7 +69,7 @@ type process struct {
 }
 
 func environment(dir string, more ...string) []string {
-	env := append(os.Environ(), "TOLLGATE_DATA_DIR="+dir, "TOLLGATE_ADMIN_KEY="+string(adminKey), "TOLLGATE_LOG_LEVEL=warn")
+	env := append(os.Environ(), "TOLLGATE_DATA_DIR="+dir, "TOLLGATE_ADMIN_KEY="+string(adminKey), "TOLLGATE_LOG_LEVEL=warn", "TOLLGATE_BILLING_EVERY=0")
 	return append(env, more...)
 }
 

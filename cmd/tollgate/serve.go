@@ -27,6 +27,8 @@ type serveCommand struct {
 	AdminKey       string         `env:"TOLLGATE_ADMIN_KEY" placeholder:"KEY" help:"Bootstrap admin key; else one is made on first start and printed once."`
 	Catalog        string         `env:"TOLLGATE_CATALOG" placeholder:"FILE" help:"Catalog to apply at start."`
 	Projections    bool           `env:"TOLLGATE_PROJECTIONS" default:"true" negatable:"" help:"Fold the log in this process."`
+	BillingEvery   time.Duration  `env:"TOLLGATE_BILLING_EVERY" default:"1m" help:"How often periods that have ended are looked for and closed; 0: only administrators close."`
+	BillingDelay   time.Duration  `env:"TOLLGATE_BILLING_DELAY" default:"1h" help:"How long periods of a tenant stay open after it was given a plan, so that its past can be imported."`
 	MaxLag         time.Duration  `env:"TOLLGATE_MAX_LAG" default:"30s" help:"Age of the oldest event that is not folded yet at which /readyz says no."`
 	TrustedProxies []netip.Prefix `env:"TOLLGATE_TRUSTED_PROXIES" placeholder:"CIDR" help:"Networks of proxies that may say in X-Forwarded-Host and X-Forwarded-For what the client asked for and who it is."`
 	DNSServer      string         `env:"TOLLGATE_DNS_SERVER" placeholder:"HOST:PORT" help:"Where custom domains are verified; empty: what the machine uses."`
@@ -64,6 +66,9 @@ func (c serveCommand) Run(ctx context.Context, log *slog.Logger) error {
 	}
 
 	h.background(ctx, h.keyUses.Run)
+	if c.BillingEvery > 0 {
+		h.background(ctx, func(ctx context.Context) { h.newClosing(c.BillingDelay, log).Run(ctx, c.BillingEvery) })
+	}
 	surface := newSurface(h, c.MaxLag)
 	server := api.NewHTTPServer(c.Addr, api.New(api.Config{
 		Ledger: h.ledger, Directory: h.directory, Usage: h.readModels, Timeline: surface, Limits: h.limits, Billing: h.billing, Exports: h.exports, Costs: h.costs, Keys: surface, Positions: surface,

@@ -10,10 +10,6 @@ import (
 	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
-// backfill is how long after a plan was assigned the loop leaves the tenant alone: usage of a plan that begins in the past is
-// being imported then. An administrator may close earlier.
-const backfill = time.Hour
-
 const (
 	closingPage    = 500
 	closingTimeout = time.Minute // for one tenant
@@ -24,16 +20,25 @@ const (
 // Closing closes the periods of all tenants when they are due. Any number of servers may do it at the same time: each boundary
 // has one invoice. It is not safe for concurrent use.
 type Closing struct {
-	billing *Billing
-	tenants TenantLister
-	report  func(event.TenantID, Invoice, error)
-	next    map[event.TenantID]time.Time // when a tenant is looked at again
+	ClosingConfig
+	next map[event.TenantID]time.Time // when a tenant is looked at again
 }
 
-// NewClosing makes it. The report is told of each invoice that this process finalised, with a nil error, and of each tenant whose
-// period could not be closed.
-func NewClosing(b *Billing, tenants TenantLister, report func(event.TenantID, Invoice, error)) *Closing {
-	return &Closing{billing: b, tenants: tenants, report: report, next: map[event.TenantID]time.Time{}}
+// ClosingConfig is what closing works with. All of it is required.
+type ClosingConfig struct {
+	Billing *Billing
+	Tenants TenantLister
+	// Backfill is how long a tenant is left alone after a plan was assigned to it: usage of a plan that begins in the past is
+	// being imported then. An administrator may close earlier.
+	Backfill time.Duration
+	// Report is told of each invoice that this process finalised, with a nil error, and of each tenant whose period could not be
+	// closed; the tenant is "" where none could be listed.
+	Report func(event.TenantID, Invoice, error)
+}
+
+// NewClosing makes it.
+func NewClosing(c ClosingConfig) *Closing {
+	return &Closing{ClosingConfig: c, next: map[event.TenantID]time.Time{}}
 }
 
 // Run makes a pass at once and then every so often, until the context ends.
@@ -42,7 +47,7 @@ func (c *Closing) Run(ctx context.Context, every time.Duration) {
 	defer tick.Stop()
 	for {
 		if err := c.Pass(ctx); err != nil && ctx.Err() == nil {
-			c.report("", Invoice{}, err)
+			c.Report("", Invoice{}, err)
 		}
 		select {
 		case <-tick.C:
@@ -57,13 +62,13 @@ func (c *Closing) Run(ctx context.Context, every time.Duration) {
 func (c *Closing) Pass(ctx context.Context) error {
 	seen := map[event.TenantID]time.Time{}
 	for after := event.TenantID(""); ; {
-		page, err := c.tenants.Tenants(ctx, after, closingPage)
+		page, err := c.Tenants.Tenants(ctx, after, closingPage)
 		if err != nil {
 			return fmt.Errorf("list tenants: %w", err)
 		}
 		for _, t := range page {
 			at, known := c.next[t]
-			if now := c.billing.c.Now(); !known || !now.Before(at) {
+			if now := c.Billing.c.Now(); !known || !now.Before(at) {
 				at = c.close(ctx, t, now)
 			}
 			if ctx.Err() != nil {
@@ -85,10 +90,10 @@ func (c *Closing) close(ctx context.Context, t event.TenantID, now time.Time) ti
 	defer cancel()
 	again := now.Add(lookAgain)
 	for {
-		due, ok, err := c.billing.due(ctx, t)
+		due, ok, err := c.Billing.due(ctx, t, c.Backfill)
 		if err != nil || !ok {
 			if err != nil {
-				c.report(t, Invoice{}, err)
+				c.Report(t, Invoice{}, err)
 			}
 			return again
 		}
@@ -98,19 +103,19 @@ func (c *Closing) close(ctx context.Context, t event.TenantID, now time.Time) ti
 			}
 			return again
 		}
-		inv, created, err := c.billing.Close(ctx, t, time.Time{}, "system")
+		inv, created, err := c.Billing.Close(ctx, t, time.Time{}, "system")
 		if err != nil {
-			c.report(t, Invoice{}, err)
+			c.Report(t, Invoice{}, err)
 			return now // with the next pass
 		}
 		if created {
-			c.report(t, inv, nil)
+			c.Report(t, inv, nil)
 		}
 	}
 }
 
 // due is when the next period of a tenant is to be closed by itself; ok is false where there is none.
-func (b *Billing) due(ctx context.Context, id event.TenantID) (due time.Time, ok bool, err error) {
+func (b *Billing) due(ctx context.Context, id event.TenantID, backfill time.Duration) (due time.Time, ok bool, err error) {
 	a, err := b.account(ctx, id)
 	if errors.Is(err, tenant.ErrUnknown) || err == nil && len(a.book.Terms) == 0 {
 		return due, false, nil
