@@ -1,0 +1,189 @@
+package limit_test
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/tollgate-io/tollgate/domain/billing"
+	"github.com/tollgate-io/tollgate/domain/catalog"
+	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/limit"
+	"github.com/tollgate-io/tollgate/domain/money"
+	"github.com/tollgate-io/tollgate/domain/tenant"
+)
+
+// wallet is a tenant whose only limit is its credit.
+type wallet struct {
+	t       require.TestingT
+	book    billing.Book
+	policy  *limit.Policy
+	account *limit.Account
+	now     time.Time
+	log     []limit.Event
+}
+
+var began = time.Date(2026, 1, 12, 0, 0, 0, 0, time.UTC)
+
+func newWallet(t require.TestingT, price catalog.Price, grants ...event.CreditGranted) *wallet {
+	price.Key, price.Meter = "jobs", "jobs"
+	plan := catalog.Plan{Key: "pro", Currency: "USD", Limits: []catalog.Limit{{Key: "credit", Kind: catalog.Budget, Credits: true, HoldTTL: length("10m")}}, Prices: []catalog.Price{price}}
+	c := &catalog.Catalog{Meters: meters, Plans: []catalog.Plan{plan}}
+	sub := tenant.Subscription{Assignments: []tenant.Assignment{{Plan: "pro", EffectiveAt: began, BillingAnchor: began}}}
+	w := &wallet{t: t, now: began.Add(10 * time.Hour)}
+	w.policy = limit.NewPolicy(c, nil, sub, tenant.Active, time.UTC, w.now)
+	w.book = billing.Book{Tenant: acme, Agreement: billing.Agreement{Terms: billing.TermsOf(sub, []billing.Applied{{At: began, Catalog: c}}), Zone: time.UTC}}
+	for _, g := range grants {
+		g.Tenant, g.Kind, g.Currency = acme, event.Prepaid, "USD"
+		w.book.Grants = append(w.book.Grants, billing.Grant{CreditGranted: g, GrantedAt: began})
+	}
+	w.account = w.fold()
+	require.False(t, w.account.Misses(w.policy, w.now))
+	return w
+}
+
+// fold is the account as the log makes it.
+func (w *wallet) fold() *limit.Account {
+	a := limit.NewAccount(acme, limit.Snapshot{Revision: eventstore.NoStream})
+	open := w.book.Open(began.Add(10 * time.Hour))
+	a.SetPurse(limit.NewPurse(w.policy, &w.book, 0, open, make([]billing.Sum, len(w.book.OpenMeasures(open))), 0))
+	for _, e := range w.log {
+		require.NoError(w.t, a.Apply(e))
+	}
+	return a
+}
+
+func (w *wallet) next() eventstore.Position {
+	return eventstore.Position{Offset: int64(len(w.log)) + 1}
+}
+
+func (w *wallet) job(source event.SourceID, quantity string) limit.Ask {
+	return limit.Ask{Check: event.Check{Identity: identity("job", source), Quantity: money.MustParse(quantity), Data: event.NewData(nil)}}
+}
+
+func (w *wallet) check(ask limit.Ask) limit.Answer {
+	a := w.account.Decide(w.policy, ask, w.now)
+	if a.Record {
+		w.account.Begin()
+		w.account.Propose(a.LimitDecided)
+		w.account.Keep([]event.QuotaEvent{a.LimitDecided}, w.next())
+		w.log = append(w.log, limit.Event{Position: w.next(), Revision: w.account.Revision(), Payload: a.LimitDecided})
+	}
+	return a
+}
+
+func (w *wallet) use(source event.SourceID, quantity string) {
+	w.tell(limit.Event{Position: w.next(), Meters: metersOf("job"),
+		Payload: event.UsageRecorded{Usage: event.Usage{Identity: identity("job", source), Quantity: money.MustParse(quantity), OccurredAt: w.now}}})
+}
+
+func (w *wallet) tell(e limit.Event) {
+	w.log = append(w.log, e)
+	require.NoError(w.t, w.account.Apply(e))
+}
+
+func TestCreditsAreHeldAndSpent(t *testing.T) {
+	w := newWallet(t, catalog.Price{Model: catalog.PerUnit, Unit: money.MustParse("0.50")},
+		event.CreditGranted{ID: "a", Amount: money.Int(3)}, event.CreditGranted{ID: "b", Amount: money.Int(2), EffectiveAt: began.Add(12 * time.Hour)})
+	first := w.check(w.job("one", "4")) // 2.00
+	require.True(t, first.Allowed)
+	require.Equal(t, "3", part(t, first.LimitDecided, "credit").Max.String())
+	second := w.check(w.job("two", "4"))
+	require.False(t, second.Allowed)
+	require.Equal(t, limit.PlanLimit, why(second))
+	require.Equal(t, "This workspace has 1 USD of credit left, and this needs 2 USD. More at 2026-01-12 10:10 UTC.", limit.Explain(w.policy, &second.LimitDecided))
+	require.True(t, w.check(w.job("two", "2")).Allowed)
+
+	// More than was held is a fact, and then there is nothing left; the second grant brings what is missing.
+	w.use("one", "5")
+	third := w.check(w.job("three", "1"))
+	require.False(t, third.Allowed)
+	require.Equal(t, w.now.Add(10*time.Minute), part(t, third.LimitDecided, "credit").ResetAt, "a hold of 1.00 ends")
+	w.use("two", "2")
+	fourth := w.check(w.job("three", "1"))
+	require.False(t, fourth.Allowed)
+	require.Equal(t, began.Add(12*time.Hour), part(t, fourth.LimitDecided, "credit").ResetAt, "the second grant is effective")
+	never := w.check(w.job("five", "5"))
+	require.True(t, part(t, never.LimitDecided, "credit").ResetAt.IsZero(), "there will never be so much")
+
+	// Whatever the log says about billing asks for another look.
+	w.tell(limit.Event{Position: w.next(), Revision: 1, Payload: event.CreditGranted{Tenant: acme, ID: "c"}})
+	require.True(t, w.account.Misses(w.policy, w.now))
+}
+
+// Grants, prices, holds and time at random: what is admitted never costs more than the grants pay for, as long as nobody uses more
+// than was asked for; and a denied check passes at its resetAt and not before.
+func TestCreditIsNeverBelowZeroByACheck(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		cents := func(name string, most int64) money.Decimal {
+			return money.Scaled(rapid.Int64Range(1, most).Draw(t, name), 2)
+		}
+		price := catalog.Price{Model: rapid.SampledFrom([]catalog.PriceModel{catalog.PerUnit, catalog.Graduated, catalog.Package}).Draw(t, "model"),
+			Unit: cents("unit", 200), Size: money.Int(3)}
+		if price.Model == catalog.Graduated {
+			price.Tiers = []catalog.Tier{{UpTo: money.Int(5), Unit: cents("first", 200)}, {Unit: cents("second", 200)}}
+		}
+		if rapid.Bool().Draw(t, "has free units") {
+			price.Included = money.Int(rapid.Int64Range(1, 6).Draw(t, "included"))
+		}
+		var grants []event.CreditGranted
+		for i := range rapid.IntRange(0, 3).Draw(t, "grants") {
+			g := event.CreditGranted{ID: event.GrantID(nth(i)), Amount: cents("amount", 2000)}
+			if rapid.Bool().Draw(t, "later") {
+				g.EffectiveAt = began.Add(time.Duration(rapid.IntRange(0, 1000).Draw(t, "from")) * time.Hour)
+			}
+			if rapid.Bool().Draw(t, "ends") {
+				g.ExpiresAt = g.EffectiveAt
+				if g.ExpiresAt.IsZero() {
+					g.ExpiresAt = began
+				}
+				g.ExpiresAt = g.ExpiresAt.Add(time.Duration(rapid.IntRange(11, 400).Draw(t, "until")) * time.Hour)
+			}
+			grants = append(grants, g)
+		}
+		w := newWallet(t, price, grants...)
+		held := map[event.SourceID]string{}
+		for i := range rapid.IntRange(1, 25).Draw(t, "steps") {
+			switch rapid.IntRange(0, 5).Draw(t, "step") {
+			case 0:
+				w.now = w.now.Add(time.Duration(rapid.IntRange(1, 900).Draw(t, "passes")) * time.Second)
+			case 1:
+				if open := slices.Sorted(maps.Keys(held)); len(open) > 0 {
+					w.use(open[0], held[open[0]])
+					delete(held, open[0])
+				}
+			default:
+				q := fmt.Sprint(rapid.IntRange(1, 8).Draw(t, "quantity"))
+				a := w.check(w.job(nth(i), q))
+				p := part(t, a.LimitDecided, "credit")
+				if a.Allowed {
+					held[nth(i)] = q
+					require.LessOrEqual(t, p.Used.Add(p.Held).Add(p.Requested).Cmp(p.Max), 0, "%+v", p)
+					break
+				}
+				again := func(at time.Time) limit.Answer {
+					return w.fold().Decide(w.policy, w.job(nth(i), q), at)
+				}
+				if p.ResetAt.IsZero() {
+					for _, ahead := range []time.Duration{time.Hour, 30 * 24 * time.Hour, 80 * 24 * time.Hour} {
+						require.False(t, again(w.now.Add(ahead)).Allowed, "after %s", ahead)
+					}
+					break
+				}
+				require.True(t, again(p.ResetAt).Allowed, "at %s", p.ResetAt)
+				require.False(t, again(p.ResetAt.Add(-time.Millisecond)).Allowed, "before %s", p.ResetAt)
+			}
+			for source := range held { // those that have ended hold nothing any more
+				if _, open := w.account.Hold(limit.Source{Type: "job", Source: source}, w.now); !open {
+					delete(held, source)
+				}
+			}
+		}
+	})
+}
