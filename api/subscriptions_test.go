@@ -40,7 +40,7 @@ func TestPlanInUse(t *testing.T) {
 		a := h.do(request{"PUT", "/v1/admin/catalog" + query, h.admin, []string{"Content-Type", "application/yaml"}, sampleCatalog})
 		require.Equal(t, http.StatusBadRequest, a.Code, a.Body)
 		assert.Equal(t, []any{map[string]any{"pointer": "/plans", "code": "in_use",
-			"detail": "the catalog lacks plans that tenants have or will have: pro; assign other plans first"}}, a.json()["errors"])
+			"detail": "the catalog lacks plans that tenants have or will have, or has them in another currency: pro; assign other plans first"}}, a.json()["errors"])
 	}
 	assert.Equal(t, before, h.log())
 	a := h.do(request{"PUT", "/v1/admin/catalog", h.admin, []string{"Content-Type", "application/yaml"}, sampleCatalog + "plans: [{key: pro, currency: USD}]"})

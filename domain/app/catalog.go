@@ -144,11 +144,13 @@ func (l *Ledger) ApplyCatalog(ctx context.Context, next catalog.Catalog, dryRun 
 	return CatalogChange{}, fmt.Errorf("%w: the catalog is being changed by others at the same time", ErrConflict)
 }
 
-// keepsPlans refuses to take out a plan that is in use. A plan that is assigned at the same time may still be lost: the two
+// keepsPlans refuses to take out a plan that is in use, or to change its currency: what was invoiced could not be adjusted. A plan that is assigned at the same time may still be lost: the two
 // streams have no transaction, and catalogs change by hand.
 func (l *Ledger) keepsPlans(ctx context.Context, current, next catalog.Catalog) error {
-	kept := planKeys(next)
-	gone := slices.DeleteFunc(planKeys(current), func(key string) bool { return slices.Contains(kept, key) })
+	kept, before := currenciesOf(next), currenciesOf(current)
+	gone := slices.DeleteFunc(planKeys(current), func(key string) bool {
+		return kept[catalog.PlanKey(key)] == before[catalog.PlanKey(key)]
+	})
 	if len(gone) == 0 {
 		return nil
 	}
@@ -170,7 +172,7 @@ func (l *Ledger) keepsPlans(ctx context.Context, current, next catalog.Catalog) 
 	if more := len(missed) - most; more > 0 {
 		names += fmt.Sprintf(" and %d more", more)
 	}
-	return invalid.New("/plans", "in_use", fmt.Sprintf("the catalog lacks plans that tenants have or will have: %s; assign other plans first", names))
+	return invalid.New("/plans", "in_use", fmt.Sprintf("the catalog lacks plans that tenants have or will have, or has them in another currency: %s; assign other plans first", names))
 }
 
 // catalogHead is the newest revision on the log. The directory knows nearly all of it, so that not every catalog that ever

@@ -453,7 +453,7 @@ func TestPlansInUseStay(t *testing.T) {
 		var refused *invalid.Error
 		require.ErrorAs(t, err, &refused)
 		require.Equal(t, []invalid.Field{{Pointer: "/plans", Code: "in_use",
-			Detail: "the catalog lacks plans that tenants have or will have: pro, scale; assign other plans first"}}, refused.Fields)
+			Detail: "the catalog lacks plans that tenants have or will have, or has them in another currency: pro, scale; assign other plans first"}}, refused.Fields)
 	}
 	require.Len(t, h.all()["catalog_applied"], 2)
 	require.True(t, h.apply(plan("pro", "scale")).Applied)

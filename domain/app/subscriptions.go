@@ -37,7 +37,7 @@ func (l *Ledger) AssignPlan(ctx context.Context, id event.TenantID, p PlanAssign
 	if _, err := l.directory.Tenant(ctx, id); err != nil {
 		return AssignedPlan{}, fmt.Errorf("tenant %q: %w", id, err)
 	}
-	version, err := l.checkAssignment(ctx, &p)
+	version, err := l.checkAssignment(ctx, id, &p)
 	if err != nil {
 		return AssignedPlan{}, err
 	}
@@ -69,14 +69,26 @@ func (l *Ledger) AssignPlan(ctx context.Context, id event.TenantID, p PlanAssign
 }
 
 // checkAssignment checks what was asked for, cuts its instants, and finds the plan's version.
-func (l *Ledger) checkAssignment(ctx context.Context, p *PlanAssignment) (version int, err error) {
+func (l *Ledger) checkAssignment(ctx context.Context, id event.TenantID, p *PlanAssignment) (version int, err error) {
 	c, err := l.directory.Catalog(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("read the catalog: %w", err)
 	}
+	s, err := l.directory.Subscription(ctx, id)
+	if err != nil {
+		return 0, fmt.Errorf("subscription of tenant %q: %w", id, err)
+	}
 	var bad invalid.List
 	if known := planKeys(c.Catalog); !slices.Contains(known, string(p.Plan)) {
 		bad.Add("/plan", "invalid_event", fmt.Sprintf("there is no plan %q; %s", shorten(string(p.Plan)), knownKeys("plans", known)))
+	}
+	// An invoice is in one currency, and so is everything that adjusts it.
+	currencies := currenciesOf(c.Catalog)
+	for _, a := range s.Assignments {
+		if before, next := currencies[a.Plan], currencies[p.Plan]; before != "" && next != "" && before != next {
+			bad.Add("/plan", "invalid_event", fmt.Sprintf("the tenant has a plan in %s, and this one is in %s; who pays in another currency is another tenant", before, next))
+			break
+		}
 	}
 	checkTime(&bad, "effectiveAt", &p.EffectiveAt)
 	checkTime(&bad, "billingAnchor", &p.BillingAnchor)
@@ -235,6 +247,14 @@ func checkTime(bad *invalid.List, name string, t *time.Time) {
 func isQuantity(d money.Decimal) bool {
 	_, err := money.ParseQuantity(d.String())
 	return err == nil
+}
+
+func currenciesOf(c catalog.Catalog) map[catalog.PlanKey]catalog.Currency {
+	currencies := make(map[catalog.PlanKey]catalog.Currency, len(c.Plans))
+	for i := range c.Plans {
+		currencies[c.Plans[i].Key] = c.Plans[i].Currency
+	}
+	return currencies
 }
 
 func planKeys(c catalog.Catalog) []string {

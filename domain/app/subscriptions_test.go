@@ -256,3 +256,23 @@ func TestSubscribeConcurrently(t *testing.T) {
 	require.Len(t, h.all()["limit_overridden"], people)
 	require.Len(t, h.directory.plans["t1"].Overrides, 2)
 }
+
+// Who pays in one currency goes on to: neither another plan nor another catalog may change it.
+func TestTheCurrencyOfATenantStays(t *testing.T) {
+	h := plannedHouse(t)
+	euros := strings.Replace(plans, "{key: free, currency: USD", "{key: free, currency: EUR", 1)
+	h.assign(app.PlanAssignment{Plan: "free"})
+	change := func(text string) error {
+		c, err := catalog.Parse([]byte(text))
+		require.NoError(t, err)
+		_, err = h.ledger.ApplyCatalog(ctx, c, false, "key:1")
+		return err
+	}
+	require.ErrorContains(t, change(euros), "in another currency: free")
+	require.NoError(t, change(plans+"  - {key: abroad, currency: EUR}\n"))
+	_, err := h.ledger.AssignPlan(ctx, "t1", app.PlanAssignment{Plan: "abroad"}, "key:1")
+	require.ErrorContains(t, err, "the tenant has a plan in USD, and this one is in EUR")
+	h.assign(app.PlanAssignment{Plan: "pro"})
+	_, err = h.ledger.AssignPlan(ctx, "t2", app.PlanAssignment{Plan: "abroad"}, "key:1")
+	require.NoError(t, err)
+}
