@@ -30,6 +30,12 @@ plans:
     currency: USD
     limits:
       - {key: interviews_per_cycle, kind: quota, meter: interviews, max: 1000, window: billing_cycle, holdTTL: 7d}
+  - key: prepaid
+    currency: USD
+    limits:
+      - {key: credit, kind: budget, credits: true, holdTTL: 7d}
+    prices:
+      - {key: interviews, model: per_unit, meter: interviews, unit: "0.25"}
 `
 
 // fleet is three servers on one database, of which some are killed or stopped while clients go on asking.
@@ -93,7 +99,7 @@ func (f *fleet) freeze(i int, d time.Duration) {
 
 // awaitPlan waits until every server knows that the tenant has a plan: all but the one that assigned it may answer for a
 // second from what they knew before.
-func (f *fleet) awaitPlan(id string) {
+func (f *fleet) awaitPlan(id, plan string) {
 	f.t.Helper()
 	for i := range f.members {
 		require.Eventually(f.t, func() bool {
@@ -101,42 +107,55 @@ func (f *fleet) awaitPlan(id string) {
 				PlanVersion string `json:"planVersion"`
 			}
 			err := callAs(f.t.Context(), http.MethodGet, f.member(i).url+"/v1/limits", f.key, id, nil, &answer)
-			return err == nil && answer.PlanVersion == "pro@1"
+			return err == nil && answer.PlanVersion == plan+"@1"
 		}, time.Minute, 20*time.Millisecond, "server %d does not see the plan of %s", i, id)
 	}
 }
 
 // check asks until somebody gives an answer: the same check, at whatever server is there.
 func (f *fleet) check(random *rand.Rand, body []byte) (allowed bool, err error) {
+	var answer struct {
+		Allowed *bool `json:"allowed"`
+	}
+	text, err := f.post(random, "/v1/limits/check", body)
+	if err == nil {
+		err = json.Unmarshal(text, &answer)
+	}
+	if err == nil && answer.Allowed == nil {
+		err = fmt.Errorf("no answer: %s", text)
+	}
+	return err == nil && *answer.Allowed, err
+}
+
+// post sends the same until somebody accepts it.
+func (f *fleet) post(random *rand.Rand, path string, body []byte) ([]byte, error) {
 	for until := time.Now().Add(90 * time.Second); time.Now().Before(until); {
-		var answer struct {
-			Allowed *bool `json:"allowed"`
-		}
-		request, err := http.NewRequestWithContext(f.t.Context(), http.MethodPost, f.member(random.IntN(3)).url+"/v1/limits/check", bytes.NewReader(body))
+		request, err := http.NewRequestWithContext(f.t.Context(), http.MethodPost, f.member(random.IntN(3)).url+path, bytes.NewReader(body))
 		if err != nil {
-			return false, err
+			return nil, err
 		}
 		request.Header.Set("Authorization", "Bearer "+string(f.key))
 		request.Header.Set("Content-Type", "application/json")
 		response, err := f.client.Do(request)
 		if err == nil {
-			text, _ := io.ReadAll(response.Body)
+			text, failed := io.ReadAll(response.Body)
 			_ = response.Body.Close()
 			switch {
-			case response.StatusCode == http.StatusOK && json.Unmarshal(text, &answer) == nil && answer.Allowed != nil:
-				return *answer.Allowed, nil
+			case failed == nil && response.StatusCode < 300:
+				return text, nil
 			case response.StatusCode < 500:
-				return false, fmt.Errorf("%s: %s", response.Status, text)
+				return nil, fmt.Errorf("%s: %s", response.Status, text)
 			}
 		}
 		time.Sleep(time.Duration(random.IntN(20)) * time.Millisecond)
 	}
-	return false, fmt.Errorf("nobody answered")
+	return nil, fmt.Errorf("nobody answered")
 }
 
 // Three servers, 64 clients, many more checks than there is room for, each asked until it is answered; one server is killed
 // and one suspended in the middle, and at the end all are restarted one after the other. Whoever answers: exactly as many
-// are admitted as there is room for, although every server believes at first that nothing is taken.
+// are admitted as there is room for, although every server believes at first that nothing is taken. Half of what is admitted is
+// reported at once. The room is a quota, or what a grant pays for.
 func TestTortureOfChecks(t *testing.T) {
 	const clients, room = 64, 1000
 	checks := 4000
@@ -149,8 +168,10 @@ func TestTortureOfChecks(t *testing.T) {
 	for round := range *torture {
 		id := fmt.Sprint("tenant-", round)
 		f.members[0].putTenant(id)
-		require.NoError(t, call(t.Context(), http.MethodPut, f.members[0].url+"/v1/admin/tenants/"+id+"/plan", adminKey, map[string]any{"plan": "pro"}, nil))
-		f.awaitPlan(id)
+		plan := []string{"prepaid", "pro"}[round%2]
+		require.NoError(t, call(t.Context(), http.MethodPut, f.members[0].url+"/v1/admin/tenants/"+id+"/plan", adminKey, map[string]any{"plan": plan}, nil))
+		require.NoError(t, call(t.Context(), http.MethodPost, f.members[0].url+"/v1/admin/tenants/"+id+"/credits", adminKey, map[string]any{"grantId": "all", "amount": "250.10"}, nil))
+		f.awaitPlan(id, plan)
 		var admitted, asked atomic.Int64
 		var work, faults sync.WaitGroup
 		started := time.Now()
@@ -167,6 +188,13 @@ func TestTortureOfChecks(t *testing.T) {
 					asked.Add(1)
 					if allowed {
 						admitted.Add(1)
+						if random.IntN(2) == 0 {
+							if _, err := f.post(random, "/v1/events", fmt.Appendf(nil, `{"tenantId":%q,"eventType":"interview","sourceId":"s-%d","occurredAt":%q}`,
+								id, n, time.Now().UTC().Format(time.RFC3339Nano))); err != nil {
+								t.Error(err)
+								return
+							}
+						}
 					}
 				}
 			})
