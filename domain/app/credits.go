@@ -67,15 +67,6 @@ func (b *Billing) purse(ctx context.Context, id event.TenantID, of *limit.Policy
 	return limit.NewPurse(of, &a.book, a.revision, open, sums, at.Offset), nil
 }
 
-// Journal is the double entry of everything that was invoiced, paid and granted. Error: tenant.ErrUnknown.
-func (b *Billing) Journal(ctx context.Context, id event.TenantID) ([]billing.Transfer, error) {
-	a, err := b.account(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	return billing.Journal(id, a.entries), nil
-}
-
 // Grant gives a tenant credit. A grant without a currency is in the one that the tenant pays in. Granting the same again is
 // no error: created is false then. Errors: tenant.ErrUnknown; *invalid.Error; ErrConflict, where the id was used for another
 // grant.
