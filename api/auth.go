@@ -156,18 +156,18 @@ func (s *Server) call(ctx context.Context, c echo.Context) (caller, error) {
 }
 
 // switching is the caller where the headers say that an administrator acts.
-func (who caller) switching(h http.Header) (caller, error) {
+func (c caller) switching(h http.Header) (caller, error) {
 	to, reason := h[headerSwitch], h[headerSwitchReason]
 	switch {
-	case who.key.Kind != tenant.Admin && (to != nil || reason != nil):
+	case c.key.Kind != tenant.Admin && (to != nil || reason != nil):
 		return caller{}, refuse(codeForbidden, "Only an admin key can switch tenants; leave out X-Tenant-Switch and X-Switch-Reason.")
-	case who.key.Kind != tenant.Admin:
-		return who, nil
+	case c.key.Kind != tenant.Admin:
+		return c, nil
 	case len(to) != 1 || len(reason) != 1 || to[0] == "" || strings.TrimSpace(reason[0]) == "":
 		return caller{}, refuse(codeForbidden, "An admin key acts inside a tenant with X-Tenant-Switch: <tenantId> and X-Switch-Reason: <why>, both once.")
 	}
-	who.signals.Switch, who.reason = event.TenantID(to[0]), reason[0]
-	return who, nil
+	c.signals.Switch, c.reason = event.TenantID(to[0]), reason[0]
+	return c, nil
 }
 
 // caller is call with its own time.

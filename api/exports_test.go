@@ -114,7 +114,10 @@ func (h *house) listen(change ...func(*http.Server)) string {
 	return s.URL
 }
 
-func (h *house) export(ctx context.Context, url, path, key string, headers ...string) *http.Response {
+// download is an answer that is closed with the test.
+type download struct{ *http.Response }
+
+func (h *house) export(ctx context.Context, url, path, key string, headers ...string) download {
 	h.t.Helper()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/v1/exports/"+path, nil)
 	require.NoError(h.t, err)
@@ -125,7 +128,7 @@ func (h *house) export(ctx context.Context, url, path, key string, headers ...st
 	a, err := http.DefaultClient.Do(r)
 	require.NoError(h.t, err)
 	h.t.Cleanup(func() { _ = a.Body.Close() })
-	return a
+	return download{a}
 }
 
 type manifest struct {
@@ -136,7 +139,7 @@ type manifest struct {
 }
 
 // wholeExport reads an answer to its end and checks its trailers against it.
-func wholeExport(t *testing.T, a *http.Response) (body []byte, m manifest) {
+func wholeExport(t *testing.T, a download) (body []byte, m manifest) {
 	t.Helper()
 	body, err := io.ReadAll(a.Body)
 	require.NoError(t, err)

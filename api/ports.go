@@ -54,8 +54,7 @@ type Billing interface {
 	Refund(ctx context.Context, r event.CreditRefunded, currency string, held money.Decimal) (billing.Grant, error)
 }
 
-// Exports opens exports; *app.Exports does. Errors: *invalid.Error; tenant.ErrUnknown; app.ErrNotFound for a data set that is not
-// kept.
+// Exports opens exports; *app.Exports does. Errors: *invalid.Error; tenant.ErrUnknown.
 type Exports interface {
 	Open(ctx context.Context, q export.Query) (*app.Export, error)
 }

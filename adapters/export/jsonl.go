@@ -49,8 +49,9 @@ func (e *jsonEncoder) Write(row export.Row) error {
 			b = append(append(append(b, '"'), v.String()...), '"')
 		}
 	}
-	e.line = append(b, '}', '\n')
-	_, err := e.w.Write(e.line)
+	b = append(b, '}', '\n')
+	e.line = b
+	_, err := e.w.Write(b)
 	return err
 }
 

@@ -20,7 +20,7 @@ const (
 // parquetEncoder writes Parquet: decimals as DECIMAL(38,18), times as timestamps of microseconds in UTC, objects as JSON.
 type parquetEncoder struct {
 	dataset *export.Dataset
-	w       *parquet.Writer
+	w       *parquet.GenericWriter[any]
 
 	batch []parquet.Row
 	rows  int // of the row group
@@ -32,7 +32,7 @@ func newParquet(d *export.Dataset, w io.Writer) *parquetEncoder {
 	for i := range d.Columns {
 		root.fields = append(root.fields, &column{Node: nodeOf(&d.Columns[i]), name: d.Columns[i].Name})
 	}
-	return &parquetEncoder{dataset: d, w: parquet.NewWriter(w, parquet.NewSchema(string(d.Name), &root), parquet.Compression(&parquet.Snappy),
+	return &parquetEncoder{dataset: d, w: parquet.NewGenericWriter[any](w, parquet.NewSchema(string(d.Name), &root), parquet.Compression(&parquet.Snappy),
 		parquet.CreatedBy("tollgate", "1", "0"), parquet.WriteBufferSize(64<<10), parquet.PageBufferSize(64<<10))}
 }
 

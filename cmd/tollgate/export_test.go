@@ -110,6 +110,7 @@ func TestExports(t *testing.T) {
 	for i, id := range []string{"acme", "other"} {
 		require.NoError(t, call(t.Context(), http.MethodPut, p.url+"/v1/admin/tenants/"+id, adminKey, map[string]any{"name": "Name of " + id, "timeZone": "Europe/Berlin", "currency": "EUR"}, nil))
 		require.NoError(t, call(t.Context(), http.MethodPut, p.url+"/v1/admin/tenants/"+id+"/plan", adminKey, map[string]any{"plan": "pro", "effectiveAt": "2026-01-30T23:00:00Z"}, nil))
+		require.NoError(t, call(t.Context(), http.MethodPost, p.url+"/v1/admin/tenants/"+id+"/credits", adminKey, map[string]any{"grantId": "welcome", "amount": "93.00", "kind": "promotional"}, nil))
 		for n := range 10 * (i + 1) {
 			require.NoError(t, callAs(t.Context(), http.MethodPost, p.url+"/v1/events", key, id, map[string]any{"eventType": "interview", "sourceId": fmt.Sprint("=call", n), "quantity": "0.7",
 				"occurredAt": "2026-02-01T08:00:00Z", "data": map[string]any{"model": "small, \"new\"", "outputTokens": n}}, nil))
@@ -161,7 +162,7 @@ func TestExports(t *testing.T) {
 	require.NotContains(t, file.String(), "acme")
 
 	file.Reset()
-	m = p.export(adminKey, "focus", &file)
+	p.export(adminKey, "focus", &file)
 	require.Contains(t, file.String(), "Acme GmbH")
 	sums, _ := column(t, file.Bytes(), "InvoiceId", "BilledCost")
 	require.Len(t, sums, len(totals))
@@ -171,6 +172,7 @@ func TestExports(t *testing.T) {
 
 	file.Reset()
 	p.export(adminKey, "invoices", &file)
+	require.Contains(t, file.String(), ",Credit: welcome,")
 	sums, _ = column(t, file.Bytes(), "number", "amount")
 	for number := range sums {
 		require.True(t, money.MustParse(totals[number]).Equal(sums[number]), "%s: %s", number, sums[number])

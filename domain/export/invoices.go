@@ -95,7 +95,8 @@ func InvoiceRows(inv *Invoice) (rows []Row) {
 	}
 	items := itemsOf(inv)
 	if len(items) == 0 {
-		row := append(head, make(Row, len(invoiceColumns)-len(head))...)
+		row := make(Row, len(invoiceColumns))
+		copy(row, head)
 		row[len(row)-1] = amount(money.Decimal{}, inv.Decimals)
 		return []Row{row}
 	}

@@ -166,3 +166,15 @@ func TestParseRateRefuses(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "0.15", d.String())
 }
+
+func TestFixedPoint(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		v := money.Scaled(rapid.Int64().Draw(t, "coefficient"), rapid.IntRange(0, 18).Draw(t, "scale"))
+		b := v.FixedPoint(18)
+		n := new(big.Int).SetBytes(b[:])
+		if b[0] >= 0x80 {
+			n.Sub(n, new(big.Int).Lsh(big.NewInt(1), 128))
+		}
+		require.True(t, v.Equal(money.MustParse(n.String()+"e-18")), "%s is %s", v, n)
+	})
+}
