@@ -51,7 +51,7 @@ type fleet struct {
 	members [3]*process
 }
 
-func newFleet(t *testing.T) *fleet {
+func newFleet(t *testing.T, env ...string) *fleet {
 	dir := dataFolder(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
@@ -62,7 +62,7 @@ func newFleet(t *testing.T) *fleet {
 		defer cancel()
 		require.NoError(t, server.Stop(ctx))
 	})
-	f := &fleet{t: t, dir: dir, catalog: filepath.Join(t.TempDir(), "catalog.yaml"), env: []string{"TOLLGATE_DATABASE_URL=" + server.URL()},
+	f := &fleet{t: t, dir: dir, catalog: filepath.Join(t.TempDir(), "catalog.yaml"), env: append(env, "TOLLGATE_DATABASE_URL="+server.URL()),
 		client: &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
 	require.NoError(t, os.WriteFile(f.catalog, []byte(tortureCatalog), 0o600))
 	for i := range f.members {
@@ -129,12 +129,16 @@ func (f *fleet) check(random *rand.Rand, body []byte) (allowed bool, err error) 
 
 // post sends the same until somebody accepts it.
 func (f *fleet) post(random *rand.Rand, path string, body []byte) ([]byte, error) {
+	return f.postAs(random, f.key, path, body)
+}
+
+func (f *fleet) postAs(random *rand.Rand, key tenant.Secret, path string, body []byte) ([]byte, error) {
 	for until := time.Now().Add(90 * time.Second); time.Now().Before(until); {
 		request, err := http.NewRequestWithContext(f.t.Context(), http.MethodPost, f.member(random.IntN(3)).url+path, bytes.NewReader(body))
 		if err != nil {
 			return nil, err
 		}
-		request.Header.Set("Authorization", "Bearer "+string(f.key))
+		request.Header.Set("Authorization", "Bearer "+string(key))
 		request.Header.Set("Content-Type", "application/json")
 		response, err := f.client.Do(request)
 		if err == nil {
