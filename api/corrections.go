@@ -132,10 +132,15 @@ func (s *Server) GetEvent(c echo.Context, eventType EventType, sourceID SourceId
 	if err != nil {
 		return fmt.Errorf("read the decisions: %w", err)
 	}
+	lines, err := s.Billing.LinesOf(ctx, id)
+	if err != nil {
+		return fmt.Errorf("read the invoices: %w", err)
+	}
 	showPosition(c, at)
-	return writeJSON(c, http.StatusOK, appendHistory(nil, h, h.Story(decided)))
+	return writeJSON(c, http.StatusOK, append(appendInvoiceLines(append(appendHistory(nil, h, h.Story(decided)), `,"invoiceLines":`...), lines), '}'))
 }
 
+// appendHistory appends a fact without its end.
 func appendHistory(b []byte, h app.History, s app.Story) []byte {
 	status := "recorded"
 	if h.Voided {
@@ -161,8 +166,7 @@ func appendHistory(b []byte, h app.History, s app.Story) []byte {
 		}
 		b = appendCorrection(b, correction)
 	}
-	b = appendStory(append(b, ']'), s, h.Original.Quantity)
-	return append(b, `,"invoiceLines":[]}`...)
+	return appendStory(append(b, ']'), s, h.Original.Quantity)
 }
 
 func appendStory(b []byte, s app.Story, used money.Decimal) []byte {

@@ -433,6 +433,24 @@ func (e InvoiceState) Valid() bool {
 	}
 }
 
+// Defines values for InvoiceEventPageItemsKind.
+const (
+	InvoiceEventPageItemsKindCorrection InvoiceEventPageItemsKind = "correction"
+	InvoiceEventPageItemsKindUsage      InvoiceEventPageItemsKind = "usage"
+)
+
+// Valid indicates whether the value is a known member of the InvoiceEventPageItemsKind enum.
+func (e InvoiceEventPageItemsKind) Valid() bool {
+	switch e {
+	case InvoiceEventPageItemsKindCorrection:
+		return true
+	case InvoiceEventPageItemsKindUsage:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for InvoiceLineKind.
 const (
 	InvoiceLineKindAdjustment InvoiceLineKind = "adjustment"
@@ -1112,8 +1130,18 @@ type EventHistory struct {
 	EventType string  `json:"eventType"`
 
 	// Hold What an earlier check kept aside for it; null where none did. It may lag like every read model.
-	Hold         *EventHold               `json:"hold"`
-	InvoiceLines []map[string]interface{} `json:"invoiceLines"`
+	Hold *EventHold `json:"hold"`
+
+	// InvoiceLines The lines of finalised invoices that count the event or one of its corrections.
+	InvoiceLines []struct {
+		InvoiceId string `json:"invoiceId"`
+
+		// Line Index in the invoice's `lines`.
+		Line   int    `json:"line"`
+		Number string `json:"number"`
+		Price  string `json:"price"`
+		State  string `json:"state"`
+	} `json:"invoiceLines"`
 
 	// OccurredAt UTC with milliseconds.
 	OccurredAt Time `json:"occurredAt"`
@@ -1277,6 +1305,27 @@ type InvoiceSettlementAs string
 
 // InvoiceState defines model for Invoice.State.
 type InvoiceState string
+
+// InvoiceEventPage defines model for InvoiceEventPage.
+type InvoiceEventPage struct {
+	Items []struct {
+		// Data As it stands after the event.
+		Data       map[string]interface{}    `json:"data"`
+		EventType  string                    `json:"eventType"`
+		Kind       InvoiceEventPageItemsKind `json:"kind"`
+		OccurredAt time.Time                 `json:"occurredAt"`
+		Position   string                    `json:"position"`
+
+		// Quantity What it adds to the line's meter; a correction may take away.
+		Quantity   float32   `json:"quantity"`
+		RecordedAt time.Time `json:"recordedAt"`
+		SourceId   string    `json:"sourceId"`
+	} `json:"items"`
+	NextCursor *string `json:"nextCursor"`
+}
+
+// InvoiceEventPageItemsKind defines model for InvoiceEventPage.Items.Kind.
+type InvoiceEventPageItemsKind string
 
 // InvoiceLine defines model for InvoiceLine.
 type InvoiceLine struct {
@@ -2234,6 +2283,25 @@ type PreviewInvoiceParams struct {
 
 // GetInvoiceParams defines parameters for GetInvoice.
 type GetInvoiceParams struct {
+	// XTenantId Names the tenant, as a host name, the path or the body may do too; all must agree.
+	XTenantId *TenantId `json:"X-Tenant-Id,omitempty"`
+
+	// XTenantSwitch The tenant inside which an admin key acts. Needs `X-Switch-Reason`.
+	XTenantSwitch *TenantSwitch `json:"X-Tenant-Switch,omitempty"`
+
+	// XSwitchReason Why; the tenant's timeline shows it.
+	XSwitchReason *SwitchReason `json:"X-Switch-Reason,omitempty"`
+}
+
+// ListInvoiceEventsParams defines parameters for ListInvoiceEvents.
+type ListInvoiceEventsParams struct {
+	// Line Index of the line in the invoice's `lines`, from 0.
+	Line  int    `form:"line" json:"line"`
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `nextCursor` of the page before; opaque.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
 	// XTenantId Names the tenant, as a host name, the path or the body may do too; all must agree.
 	XTenantId *TenantId `json:"X-Tenant-Id,omitempty"`
 
@@ -3211,6 +3279,9 @@ type ServerInterface interface {
 	// GetInvoice One invoice
 	// (GET /v1/invoices/{id})
 	GetInvoice(ctx echo.Context, id string, params GetInvoiceParams) error
+	// ListInvoiceEvents The events that a line of an invoice counts
+	// (GET /v1/invoices/{id}/events)
+	ListInvoiceEvents(ctx echo.Context, id string, params ListInvoiceEventsParams) error
 	// ListLimits How every limit of the tenant stands now
 	// (GET /v1/limits)
 	ListLimits(ctx echo.Context, params ListLimitsParams) error
@@ -4621,6 +4692,92 @@ func (w *ServerInterfaceWrapper) GetInvoice(ctx echo.Context) error {
 	return err
 }
 
+// ListInvoiceEvents converts echo context to params.
+func (w *ServerInterfaceWrapper) ListInvoiceEvents(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListInvoiceEventsParams
+	// ------------- Required query parameter "line" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "line", ctx.QueryParams(), &params.Line, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter line: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "X-Tenant-Id" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Tenant-Id")]; found {
+		var XTenantId TenantId
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Tenant-Id, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Tenant-Id", valueList[0], &XTenantId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Tenant-Id: %s", err))
+		}
+
+		params.XTenantId = &XTenantId
+	}
+	// ------------- Optional header parameter "X-Tenant-Switch" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Tenant-Switch")]; found {
+		var XTenantSwitch TenantSwitch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Tenant-Switch, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Tenant-Switch", valueList[0], &XTenantSwitch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Tenant-Switch: %s", err))
+		}
+
+		params.XTenantSwitch = &XTenantSwitch
+	}
+	// ------------- Optional header parameter "X-Switch-Reason" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Switch-Reason")]; found {
+		var XSwitchReason SwitchReason
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Switch-Reason, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Switch-Reason", valueList[0], &XSwitchReason, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Switch-Reason: %s", err))
+		}
+
+		params.XSwitchReason = &XSwitchReason
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListInvoiceEvents(ctx, id, params)
+	return err
+}
+
 // ListLimits converts echo context to params.
 func (w *ServerInterfaceWrapper) ListLimits(ctx echo.Context) error {
 	var err error
@@ -5094,6 +5251,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/invoices/preview", wrapper.PreviewInvoice, options.OperationMiddlewares["previewInvoice"]...)
 	router.GET(options.BaseURL+"/v1/credits", wrapper.GetCredits, options.OperationMiddlewares["getCredits"]...)
 	router.GET(options.BaseURL+"/v1/invoices/:id", wrapper.GetInvoice, options.OperationMiddlewares["getInvoice"]...)
+	router.GET(options.BaseURL+"/v1/invoices/:id/events", wrapper.ListInvoiceEvents, options.OperationMiddlewares["listInvoiceEvents"]...)
 	router.GET(options.BaseURL+"/v1/limits", wrapper.ListLimits, options.OperationMiddlewares["listLimits"]...)
 	router.GET(options.BaseURL+"/v1/holds", wrapper.ListHolds, options.OperationMiddlewares["listHolds"]...)
 	router.DELETE(options.BaseURL+"/v1/holds/:eventType/:sourceId", wrapper.ReleaseHold, options.OperationMiddlewares["releaseHold"]...)

@@ -47,6 +47,8 @@ type Billing interface {
 	Invoices(ctx context.Context, t event.TenantID) ([]app.Invoice, error)
 	Invoice(ctx context.Context, t event.TenantID, id event.InvoiceID) (app.Invoice, error)
 	Void(ctx context.Context, id event.InvoiceID, rebill bool, reason string, by event.Actor) (app.Invoice, error)
+	LineEvents(ctx context.Context, t event.TenantID, id event.InvoiceID, line, most int, cursor string) (app.LineEvents, error)
+	LinesOf(ctx context.Context, id event.Identity) ([]app.InvoiceLine, error)
 	Settle(ctx context.Context, e event.InvoiceSettled) (app.Invoice, error)
 	Credits(ctx context.Context, t event.TenantID) (app.Credits, error)
 	Grant(ctx context.Context, g event.CreditGranted) (grant billing.Grant, created bool, err error)

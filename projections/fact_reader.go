@@ -6,22 +6,19 @@ import (
 	"slices"
 	"time"
 
+	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/timeline"
 )
 
-// FactMark is a place in the list of a tenant's facts and corrections.
-type FactMark struct {
-	ListedAt time.Time
-	Position eventstore.Position
-}
-
 // FactIndex tells where the facts and corrections of a tenant are in the log.
 type FactIndex interface {
-	// FactsAfter lists those after a mark that are listed before an instant and stand at a position or before it, in order. Zero
-	// instants are no bounds.
-	FactsAfter(ctx context.Context, t event.TenantID, after FactMark, before time.Time, at eventstore.Position, limit int) ([]FactMark, error)
+	// FactsAfter lists a page, in order. A zero instant is no bound.
+	FactsAfter(ctx context.Context, t event.TenantID, p app.FactPage) ([]timeline.Mark, error)
+	// CorrectionsOf lists where corrections of sources are, up to a position, in the order of the log. It may list more: sources
+	// are compared by a hash.
+	CorrectionsOf(ctx context.Context, t event.TenantID, sources []event.SourceID, at eventstore.Position) ([]eventstore.Position, error)
 	// Checkpoint tells how far a read model is.
 	Checkpoint(ctx context.Context, readModel string, partition int) (generation int, offset int64, err error)
 }
@@ -48,9 +45,9 @@ func (r FactReader) FactsShown(ctx context.Context, partition int) (eventstore.P
 // were recorded, in [from, to), in this order. Nothing of it can change meanwhile: the index is only added to, and what is
 // added stands after the position.
 func (r FactReader) Facts(ctx context.Context, t event.TenantID, from, to time.Time, at eventstore.Position, visit func(timeline.Event) error) error {
-	after := FactMark{ListedAt: from}
+	after := timeline.Mark{ListedAt: from}
 	for {
-		page, err := r.Index.FactsAfter(ctx, t, after, to, at, factsPage)
+		page, err := r.Index.FactsAfter(ctx, t, app.FactPage{After: after, Before: to, At: at, Limit: factsPage})
 		if err != nil {
 			return err
 		}
@@ -59,12 +56,12 @@ func (r FactReader) Facts(ctx context.Context, t event.TenantID, from, to time.T
 			for i := range chunk {
 				positions[i] = chunk[i].Position
 			}
-			events, err := ReadOf(ctx, r.Log, t, positions)
+			events, err := r.read(ctx, t, positions)
 			if err != nil {
-				return fmt.Errorf("read facts: %w", err)
+				return err
 			}
 			for _, e := range events {
-				if err := visit(timeline.Event{Position: e.Position, RecordedAt: e.RecordedAt, Payload: e.Payload}); err != nil {
+				if err := visit(e); err != nil {
 					return err
 				}
 			}
@@ -74,4 +71,50 @@ func (r FactReader) Facts(ctx context.Context, t event.TenantID, from, to time.T
 		}
 		after = page[len(page)-1]
 	}
+}
+
+// FactPage implements app.FactList.
+func (r FactReader) FactPage(ctx context.Context, t event.TenantID, p app.FactPage) ([]app.ListedFact, error) {
+	marks, err := r.Index.FactsAfter(ctx, t, p)
+	if err != nil || len(marks) == 0 {
+		return nil, err
+	}
+	at := make([]eventstore.Position, len(marks))
+	for i := range marks {
+		at[i] = marks[i].Position
+	}
+	events, err := r.read(ctx, t, at)
+	facts := make([]app.ListedFact, len(events))
+	for i := range events {
+		facts[i] = app.ListedFact{Mark: marks[i], Event: events[i]}
+	}
+	return facts, err
+}
+
+// CorrectionsOf implements app.FactList.
+func (r FactReader) CorrectionsOf(ctx context.Context, t event.TenantID, facts []event.Identity, at eventstore.Position) ([]timeline.Event, error) {
+	if len(facts) == 0 {
+		return nil, nil
+	}
+	sources := make([]event.SourceID, len(facts))
+	for i := range facts {
+		sources[i] = facts[i].Source
+	}
+	positions, err := r.Index.CorrectionsOf(ctx, t, sources, at)
+	if err != nil || len(positions) == 0 {
+		return nil, err
+	}
+	return r.read(ctx, t, positions)
+}
+
+func (r FactReader) read(ctx context.Context, t event.TenantID, at []eventstore.Position) ([]timeline.Event, error) {
+	events, err := ReadOf(ctx, r.Log, t, at)
+	if err != nil {
+		return nil, fmt.Errorf("read facts: %w", err)
+	}
+	all := make([]timeline.Event, len(events))
+	for i, e := range events {
+		all[i] = timeline.Event{Position: e.Position, RecordedAt: e.RecordedAt, Payload: e.Payload}
+	}
+	return all, nil
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/timeline"
 	"github.com/tollgate-io/tollgate/projections"
 )
 
@@ -16,29 +17,34 @@ var (
 	_ projections.FactIndex = (*ReadModels)(nil)
 	_ app.TenantLister      = (*ReadModels)(nil)
 	_ app.Facts             = projections.FactReader{}
+	_ app.FactList          = projections.FactReader{}
 )
 
 // The primary key is walked forwards, from one page to the next.
 const selectFacts = `select occurred_at, position from %s.timeline
 	where tenant_id = $1 and (occurred_at, position) > ($2, $3) and occurred_at < $4 and position <= $5 and kind = any($6)
+		and position > $8
 	order by occurred_at, position limit $7`
 
 // FactsAfter implements projections.FactIndex.
-func (r *ReadModels) FactsAfter(ctx context.Context, t event.TenantID, after projections.FactMark, before time.Time, at eventstore.Position, limit int) (marks []projections.FactMark, err error) {
-	from, packed := after.ListedAt, int64(0) // no position is 0
+func (r *ReadModels) FactsAfter(ctx context.Context, t event.TenantID, p app.FactPage) (marks []timeline.Mark, err error) {
+	from, before, packed, since := p.After.ListedAt, p.Before, int64(0), int64(0) // no position is 0
 	if from.IsZero() {
 		from = time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC)
 	}
-	if after.Position.Offset > 0 {
-		packed = pack(after.Position)
+	if p.After.Position.Offset > 0 {
+		packed = pack(p.After.Position)
+	}
+	if p.Since.Offset > 0 {
+		since = pack(p.Since)
 	}
 	if before.IsZero() {
 		before = time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC)
 	}
 	_, err = r.read(ctx, projections.TimelineModel, t, func(b *pgx.Batch, schema string) {
-		marks = make([]projections.FactMark, 0, limit)
-		b.Queue(inSchema(selectFacts, schema), string(t), from, packed, before, pack(at),
-			[]int16{projections.KindUsage.Number(), projections.KindCorrection.Number()}, limit).Query(func(rows pgx.Rows) error {
+		marks = make([]timeline.Mark, 0, p.Limit)
+		b.Queue(inSchema(selectFacts, schema), string(t), from, packed, before, pack(p.At),
+			[]int16{projections.KindUsage.Number(), projections.KindCorrection.Number()}, p.Limit, since).Query(func(rows pgx.Rows) error {
 			for rows.Next() {
 				var (
 					listed   time.Time
@@ -47,12 +53,32 @@ func (r *ReadModels) FactsAfter(ctx context.Context, t event.TenantID, after pro
 				if err := rows.Scan(&listed, &position); err != nil {
 					return err
 				}
-				marks = append(marks, projections.FactMark{ListedAt: listed, Position: positionOf(position)})
+				marks = append(marks, timeline.Mark{ListedAt: listed, Position: positionOf(position)})
 			}
 			return rows.Err()
 		})
 	})
 	return marks, err
+}
+
+// CorrectionsOf implements projections.FactIndex.
+func (r *ReadModels) CorrectionsOf(ctx context.Context, t event.TenantID, sources []event.SourceID, at eventstore.Position) (positions []eventstore.Position, err error) {
+	hashes := make([]int64, len(sources))
+	for i, s := range sources {
+		hashes[i] = projections.SourceHash(t, s)
+	}
+	_, err = r.read(ctx, projections.TimelineModel, t, func(b *pgx.Batch, schema string) {
+		positions = nil
+		b.Queue(inSchema(selectCorrections, schema)+` and position <= $4 order by position`, string(t), hashes, projections.KindCorrection.Number(), pack(at)).
+			Query(func(rows pgx.Rows) error {
+				packed, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+				for _, p := range packed {
+					positions = append(positions, positionOf(p))
+				}
+				return err
+			})
+	})
+	return positions, err
 }
 
 // Tenants implements app.TenantLister. It is about all tenants, so the projections ask.

@@ -97,7 +97,7 @@ func (d database) open(ctx context.Context, log *slog.Logger) (_ *house, err err
 	h.directory = postgres.NewDirectory(h.readModels)
 	h.ledger = app.New(h.log, h.directory, time.Now).Below(h.domains)
 	h.billing = app.NewBilling(app.BillingConfig{Store: h.log, Directory: h.directory, Catalogs: h.catalogs, Now: time.Now,
-		Metering: postgres.NewMetering(postgres.NewAccounts(h.readModels, h.log))})
+		Metering: postgres.NewMetering(postgres.NewAccounts(h.readModels, h.log)), Facts: projections.FactReader{Index: h.readModels, Log: h.log}})
 	h.exports = app.NewExports(app.ExportsConfig{Log: h.log, Directory: h.directory, Tenants: h.readModels, Books: h.billing, Now: time.Now,
 		Facts: projections.FactReader{Index: h.readModels, Log: h.log}, NewEncoder: export.NewEncoder, Issuer: d.issuer()})
 	h.costs = app.NewCosts(h.log, h.directory, time.Now)

@@ -91,6 +91,7 @@ var visits = map[string]visit{
 	"GET /v1/invoices":                                 {area: ofTenant, path: fixed("/v1/invoices")},
 	"GET /v1/invoices/preview":                         {area: ofTenant, path: fixed("/v1/invoices/preview")},
 	"GET /v1/invoices/{id}":                            {area: ofTenant, path: func(w walked, _ string) string { return "/v1/invoices/" + w.invoice }},
+	"GET /v1/invoices/{id}/events":                     {area: ofTenant, path: func(w walked, _ string) string { return "/v1/invoices/" + w.invoice + "/events?line=0" }},
 	"POST /v1/admin/invoices/{id}/void":                {area: ofAdmins, path: func(w walked, _ string) string { return "/v1/admin/invoices/" + w.invoice + "/void" }, body: reason},
 	"POST /v1/admin/tenants/{tenantId}/invoices/close": {area: ofAdmins, path: aboutTenant("/invoices/close"), body: func(walked, string) any { return map[string]any{} }},
 
@@ -296,7 +297,7 @@ func (w *walk) visit(route string, v visit, credentials []credential) {
 							require.Equal(w, code, got.code, what)
 						} else {
 							require.Less(w, got.status, 500, "%s: %s", what, got.text)
-							if strings.HasSuffix(route, "/invoices/{id}") && of != things.id {
+							if strings.HasPrefix(route, "GET /v1/invoices/{id}") && of != things.id {
 								require.Equal(w, http.StatusNotFound, got.status, what)
 							}
 							require.NotContains(w, []int{http.StatusUnauthorized, http.StatusForbidden}, got.status, "%s: %s", what, got.text)

@@ -37,6 +37,7 @@ type BillingConfig struct {
 	Directory Directory
 	Metering  Metering
 	Catalogs  Catalogs
+	Facts     FactList
 	Now       func() time.Time
 }
 
@@ -72,13 +73,16 @@ const defaultCurrency = "USD"
 
 // account is what is known of a tenant's billing.
 type account struct {
-	book         billing.Book
-	at           []eventstore.Position // of the issued invoices
-	entries      []billing.Entry       // all that is on the billing stream
-	revision     eventstore.Revision   // of the billing stream
-	assigned     time.Time             // when the last plan was assigned
-	subscription eventstore.Revision
-	catalog      eventstore.Revision
+	book     billing.Book
+	at       []eventstore.Position // of the issued invoices
+	entries  []billing.Entry       // all that is on the billing stream
+	revision eventstore.Revision   // of the billing stream
+	// What was known at each revision of the subscription and of the catalog.
+	subscriptions []tenant.Subscription
+	catalogs      []billing.Applied
+	assigned      time.Time // when the last plan was assigned
+	subscription  eventstore.Revision
+	catalog       eventstore.Revision
 }
 
 // account reads what the log says, not what read models say: an invoice must know every plan change that came before it.
@@ -102,6 +106,7 @@ func (b *Billing) account(ctx context.Context, id event.TenantID) (account, erro
 			a.assigned = r.RecordedAt
 		}
 		s, ok = s.Apply(e)
+		a.subscriptions = append(a.subscriptions, s)
 		return ok
 	})
 	if err != nil {
@@ -111,7 +116,7 @@ func (b *Billing) account(ctx context.Context, id event.TenantID) (account, erro
 	if err != nil {
 		return a, err
 	}
-	a.catalog = revision
+	a.catalog, a.catalogs = revision, catalogs
 	a.book.Terms = billing.TermsOf(s, catalogs)
 	a.revision, err = b.fold(ctx, event.BillingStream(id), a.apply)
 	return a, err

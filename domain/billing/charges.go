@@ -64,6 +64,27 @@ func (s *Segment) measures(visit func(*catalog.Price, Measure)) {
 	}
 }
 
+// Counts are the measures that a line of an invoice is about: none for what is not counted.
+func (a *Agreement) Counts(l *event.InvoiceLine) (measures []Measure) {
+	for _, s := range a.Segments(Period{Start: l.PeriodStart, End: l.PeriodEnd}) {
+		switch l.Kind {
+		case event.UsageLine, event.AdjustmentLine:
+			s.measures(func(p *catalog.Price, m Measure) {
+				if string(p.Key) == l.Price {
+					measures = append(measures, m)
+				}
+			})
+		case event.HeldLine:
+			for _, m := range s.unpriced() {
+				if string(m.Meter) == l.Meter {
+					measures = append(measures, m)
+				}
+			}
+		}
+	}
+	return measures
+}
+
 // unpriced lists the usage that no price is for, although there are prices for other parts of its meter.
 func (s *Segment) unpriced() (measures []Measure) {
 	if s.Plan == nil {

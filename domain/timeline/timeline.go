@@ -42,6 +42,12 @@ type Event struct {
 	Payload    any
 }
 
+// Mark is a place in the list of a tenant's facts and corrections, in the order in which they are listed.
+type Mark struct {
+	ListedAt time.Time
+	Position eventstore.Position
+}
+
 // Page is a part of the timeline, newest first. NextCursor is "" at the end.
 type Page struct {
 	Items      []Item
