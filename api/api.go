@@ -44,6 +44,7 @@ type Config struct {
 	Billing   Billing
 	Exports   Exports
 	Costs     Costs
+	Insights  Insights
 	Keys      KeyLister
 	Positions Positions
 	Readiness ReadinessProbe
@@ -117,7 +118,7 @@ var _ ServerInterface = (*Server)(nil)
 
 // New builds the surface. It panics where the configuration is incomplete.
 func New(c Config) *Server {
-	if c.Ledger == nil || c.Directory == nil || c.Usage == nil || c.Timeline == nil || c.Limits == nil || c.Billing == nil || c.Exports == nil || c.Costs == nil || c.Keys == nil || c.Positions == nil ||
+	if c.Ledger == nil || c.Directory == nil || c.Usage == nil || c.Timeline == nil || c.Limits == nil || c.Billing == nil || c.Exports == nil || c.Costs == nil || c.Insights == nil || c.Keys == nil || c.Positions == nil ||
 		c.Readiness == nil || c.Registry == nil || c.Log == nil || c.Now == nil || c.Random == nil {
 		panic(fmt.Sprintf("api: incomplete configuration: %+v", c))
 	}
@@ -197,8 +198,8 @@ func (s *Server) policy(path string) echo.MiddlewareFunc {
 		return s.forBackends
 	case path == "/v1/events" || path == "/v1/limits/check": // each event or check may name its tenant
 		return func(h echo.HandlerFunc) echo.HandlerFunc { return h }
-	case strings.HasPrefix(path, "/v1/exports/"):
-		return s.forExports
+	case strings.HasPrefix(path, "/v1/exports/") || strings.HasPrefix(path, "/v1/insights/"):
+		return s.forOperators
 	case strings.HasPrefix(path, "/v1/"):
 		return s.insideTenant
 	default:

@@ -283,18 +283,19 @@ func (c catalogs) At(ctx context.Context, revision eventstore.Revision) (*catalo
 
 // house is the surface on a log in memory, with two tenants and a key of each kind.
 type house struct {
-	t       testing.TB
-	store   *memory.Store
-	faults  *faultyStore
-	ledger  *app.Ledger
-	limits  *app.Limits
-	reads   *reads
-	source  *exportSource
-	server  *api.Server
-	admin   string
-	service string
-	acme    string // a key of the tenant acme
-	spec    routers.Router
+	t          testing.TB
+	store      *memory.Store
+	faults     *faultyStore
+	ledger     *app.Ledger
+	limits     *app.Limits
+	reads      *reads
+	source     *exportSource
+	operations *insightSource
+	server     *api.Server
+	admin      string
+	service    string
+	acme       string // a key of the tenant acme
+	spec       routers.Router
 
 	registry *prometheus.Registry
 }
@@ -387,7 +388,7 @@ func newHouse(t testing.TB, change ...func(*api.Config)) *house {
 		Now: func() time.Time { return clock }, SweepEvery: -1})
 	t.Cleanup(h.limits.Close)
 	config := api.Config{
-		Ledger: h.ledger, Limits: h.limits, Billing: noBilling{}, Exports: h.source.exports(dir), Costs: app.NewCosts(faults, dir, func() time.Time { return clock }), Directory: dir, Usage: h.reads, Timeline: h.reads, Keys: h.reads, Positions: h.reads, Readiness: h.reads,
+		Ledger: h.ledger, Limits: h.limits, Billing: noBilling{}, Exports: h.source.exports(dir), Costs: app.NewCosts(faults, dir, func() time.Time { return clock }), Insights: h.newInsights(faults, dir), Directory: dir, Usage: h.reads, Timeline: h.reads, Keys: h.reads, Positions: h.reads, Readiness: h.reads,
 		Registry: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler), Now: time.Now, Random: rand.Reader, SpoolDir: t.TempDir(),
 	}
 	for _, f := range change {

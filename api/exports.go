@@ -66,11 +66,11 @@ var exportTypes = map[export.Format]string{
 	export.Parquet: "application/vnd.apache.parquet",
 }
 
-// forExports guards the exports: an admin key may read all tenants, or the one that the request names; any other key, and an
-// administrator who switches, is inside a tenant as on any other route.
-func (s *Server) forExports(next echo.HandlerFunc) echo.HandlerFunc {
+// forOperators guards exports and insights: an admin key may read all tenants, or the one that the request names; any other key,
+// and an administrator who switches, is inside a tenant as on any other route.
+func (s *Server) forOperators(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		in, err := s.enterExport(c)
+		in, err := s.enterAsOperator(c)
 		if err != nil {
 			return err
 		}
@@ -82,7 +82,7 @@ func (s *Server) forExports(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-func (s *Server) enterExport(c echo.Context) (insider, error) {
+func (s *Server) enterAsOperator(c echo.Context) (insider, error) {
 	ctx, cancel := work(c)
 	defer cancel()
 	who, err := s.identify(ctx, c)

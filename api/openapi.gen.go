@@ -748,6 +748,33 @@ func (e ExportDatasetParamsDataset) Valid() bool {
 	}
 }
 
+// Defines values for GetInsightsParamsKind.
+const (
+	GetInsightsParamsKindCost      GetInsightsParamsKind = "cost"
+	GetInsightsParamsKindDenials   GetInsightsParamsKind = "denials"
+	GetInsightsParamsKindLatency   GetInsightsParamsKind = "latency"
+	GetInsightsParamsKindProviders GetInsightsParamsKind = "providers"
+	GetInsightsParamsKindRetries   GetInsightsParamsKind = "retries"
+)
+
+// Valid indicates whether the value is a known member of the GetInsightsParamsKind enum.
+func (e GetInsightsParamsKind) Valid() bool {
+	switch e {
+	case GetInsightsParamsKindCost:
+		return true
+	case GetInsightsParamsKindDenials:
+		return true
+	case GetInsightsParamsKindLatency:
+		return true
+	case GetInsightsParamsKindProviders:
+		return true
+	case GetInsightsParamsKindRetries:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for GetUsageParamsGranularity.
 const (
 	Day   GetUsageParamsGranularity = "day"
@@ -1250,6 +1277,65 @@ type HostPage struct {
 
 // Id Printable characters, Unicode normalisation form C.
 type Id = string
+
+// InsightReport defines model for InsightReport.
+type InsightReport struct {
+	// From UTC with milliseconds.
+	From    Time     `json:"from"`
+	GroupBy []string `json:"groupBy"`
+
+	// Groups How many there are, listed or not.
+	Groups int          `json:"groups"`
+	Items  []InsightRow `json:"items"`
+	Kind   string       `json:"kind"`
+
+	// RelativeError Of `latency`, by how much of itself a percentile may be off.
+	RelativeError *float32 `json:"relativeError,omitempty"`
+
+	// To UTC with milliseconds.
+	To Time `json:"to"`
+
+	// Total One group. Which members it has depends on the kind of the question.
+	Total InsightRow `json:"total"`
+
+	// Unpriced Of `cost`, the models that have no cost on days on which they were used; the most used ones first, at most `limit`.
+	Unpriced *[]UnpricedUsage `json:"unpriced,omitempty"`
+}
+
+// InsightRow One group. Which members it has depends on the kind of the question.
+type InsightRow struct {
+	// CachedInputTokens Exact to the digit.
+	CachedInputTokens *ExactNumber `json:"cachedInputTokens,omitempty"`
+
+	// Cost Of what is priced; null where nothing is.
+	Cost      *Money `json:"cost,omitempty"`
+	Decisions *int   `json:"decisions,omitempty"`
+	Denials   *int   `json:"denials,omitempty"`
+
+	// Dimensions Null for events that do not have the dimension. The total has none.
+	Dimensions *map[string]*string `json:"dimensions,omitempty"`
+
+	// Events That the question is about: of `cost`, those that say how many tokens they used; of `latency`, those that have one.
+	Events   *int `json:"events,omitempty"`
+	Failures *int `json:"failures,omitempty"`
+
+	// InputTokens Exact to the digit.
+	InputTokens *ExactNumber `json:"inputTokens,omitempty"`
+
+	// OutputTokens Exact to the digit.
+	OutputTokens *ExactNumber `json:"outputTokens,omitempty"`
+	P50Ms        *float32     `json:"p50Ms,omitempty"`
+	P90Ms        *float32     `json:"p90Ms,omitempty"`
+	P95Ms        *float32     `json:"p95Ms,omitempty"`
+	P99Ms        *float32     `json:"p99Ms,omitempty"`
+	Retries      *int         `json:"retries,omitempty"`
+
+	// Share Of retries or failures among events, or of denials among decisions; null where there are none.
+	Share *float32 `json:"share,omitempty"`
+
+	// Unpriced Null where everything is priced.
+	Unpriced *UnpricedUsage `json:"unpriced,omitempty"`
+}
 
 // Invoice defines model for Invoice.
 type Invoice struct {
@@ -1886,6 +1972,19 @@ type UndecidedCheck struct {
 // UndecidedCheckStatus `failed`: there is no decision; ask again.
 type UndecidedCheckStatus string
 
+// UnpricedUsage defines model for UnpricedUsage.
+type UnpricedUsage struct {
+	Events int `json:"events"`
+
+	// InputTokens Exact to the digit.
+	InputTokens ExactNumber `json:"inputTokens"`
+	Model       *string     `json:"model,omitempty"`
+
+	// OutputTokens Exact to the digit.
+	OutputTokens ExactNumber `json:"outputTokens"`
+	Provider     *string     `json:"provider,omitempty"`
+}
+
 // UsageEvent defines model for UsageEvent.
 type UsageEvent struct {
 	// Data See Data.
@@ -2251,6 +2350,40 @@ type ReleaseHoldParams struct {
 	// XSwitchReason Why; the tenant's timeline shows it.
 	XSwitchReason *SwitchReason `json:"X-Switch-Reason,omitempty"`
 }
+
+// GetInsightsParams defines parameters for GetInsights.
+type GetInsightsParams struct {
+	// From From the day of this instant on; without it, 30 days before `to`.
+	From *string `form:"from,omitempty" json:"from,omitempty"`
+
+	// To Before this instant, and up to the end of its day; without it, now.
+	To *string `form:"to,omitempty" json:"to,omitempty"`
+
+	// GroupBy One or more, separated by commas.
+	GroupBy *string `form:"groupBy,omitempty" json:"groupBy,omitempty"`
+
+	// TenantId Names the tenant, as `X-Tenant-Id` does.
+	TenantId *string `form:"tenantId,omitempty" json:"tenantId,omitempty"`
+	Limit    *Limit  `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// MinPosition Wait until the answer reflects this position.
+	MinPosition *MinPosition `form:"minPosition,omitempty" json:"minPosition,omitempty"`
+
+	// WaitMs How long to wait for `minPosition`, in milliseconds; then 504.
+	WaitMs *WaitMs `form:"waitMs,omitempty" json:"waitMs,omitempty"`
+
+	// XTenantId Names the tenant, as a host name, the path or the body may do too; all must agree.
+	XTenantId *TenantId `json:"X-Tenant-Id,omitempty"`
+
+	// XTenantSwitch The tenant inside which an admin key acts. Needs `X-Switch-Reason`.
+	XTenantSwitch *TenantSwitch `json:"X-Tenant-Switch,omitempty"`
+
+	// XSwitchReason Why; the tenant's timeline shows it.
+	XSwitchReason *SwitchReason `json:"X-Switch-Reason,omitempty"`
+}
+
+// GetInsightsParamsKind defines parameters for GetInsights.
+type GetInsightsParamsKind string
 
 // ListInvoicesParams defines parameters for ListInvoices.
 type ListInvoicesParams struct {
@@ -3270,6 +3403,9 @@ type ServerInterface interface {
 	// ReleaseHold Give back what a check holds
 	// (DELETE /v1/holds/{eventType}/{sourceId})
 	ReleaseHold(ctx echo.Context, eventType EventType, sourceId SourceId, params ReleaseHoldParams) error
+	// GetInsights What drives cost, and what is slow, tried again, denied or failing
+	// (GET /v1/insights/{kind})
+	GetInsights(ctx echo.Context, kind GetInsightsParamsKind, params GetInsightsParams) error
 	// ListInvoices The invoices of the tenant, newest first
 	// (GET /v1/invoices)
 	ListInvoices(ctx echo.Context, params ListInvoicesParams) error
@@ -4495,6 +4631,120 @@ func (w *ServerInterfaceWrapper) ReleaseHold(ctx echo.Context) error {
 	return err
 }
 
+// GetInsights converts echo context to params.
+func (w *ServerInterfaceWrapper) GetInsights(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "kind" -------------
+	var kind GetInsightsParamsKind
+
+	err = runtime.BindStyledParameterWithOptions("simple", "kind", ctx.Param("kind"), &kind, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter kind: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetInsightsParams
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", ctx.QueryParams(), &params.From, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter from: %s", err))
+	}
+
+	// ------------- Optional query parameter "to" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "to", ctx.QueryParams(), &params.To, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter to: %s", err))
+	}
+
+	// ------------- Optional query parameter "groupBy" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "groupBy", ctx.QueryParams(), &params.GroupBy, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter groupBy: %s", err))
+	}
+
+	// ------------- Optional query parameter "tenantId" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "tenantId", ctx.QueryParams(), &params.TenantId, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter tenantId: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "minPosition" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "minPosition", ctx.QueryParams(), &params.MinPosition, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter minPosition: %s", err))
+	}
+
+	// ------------- Optional query parameter "waitMs" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "waitMs", ctx.QueryParams(), &params.WaitMs, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter waitMs: %s", err))
+	}
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "X-Tenant-Id" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Tenant-Id")]; found {
+		var XTenantId TenantId
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Tenant-Id, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Tenant-Id", valueList[0], &XTenantId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Tenant-Id: %s", err))
+		}
+
+		params.XTenantId = &XTenantId
+	}
+	// ------------- Optional header parameter "X-Tenant-Switch" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Tenant-Switch")]; found {
+		var XTenantSwitch TenantSwitch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Tenant-Switch, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Tenant-Switch", valueList[0], &XTenantSwitch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Tenant-Switch: %s", err))
+		}
+
+		params.XTenantSwitch = &XTenantSwitch
+	}
+	// ------------- Optional header parameter "X-Switch-Reason" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Switch-Reason")]; found {
+		var XSwitchReason SwitchReason
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Switch-Reason, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Switch-Reason", valueList[0], &XSwitchReason, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Switch-Reason: %s", err))
+		}
+
+		params.XSwitchReason = &XSwitchReason
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetInsights(ctx, kind, params)
+	return err
+}
+
 // ListInvoices converts echo context to params.
 func (w *ServerInterfaceWrapper) ListInvoices(ctx echo.Context) error {
 	var err error
@@ -5255,6 +5505,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/limits", wrapper.ListLimits, options.OperationMiddlewares["listLimits"]...)
 	router.GET(options.BaseURL+"/v1/holds", wrapper.ListHolds, options.OperationMiddlewares["listHolds"]...)
 	router.DELETE(options.BaseURL+"/v1/holds/:eventType/:sourceId", wrapper.ReleaseHold, options.OperationMiddlewares["releaseHold"]...)
+	router.GET(options.BaseURL+"/v1/insights/:kind", wrapper.GetInsights, options.OperationMiddlewares["getInsights"]...)
 	router.GET(options.BaseURL+"/v1/usage", wrapper.GetUsage, options.OperationMiddlewares["getUsage"]...)
 	router.GET(options.BaseURL+"/v1/timeline", wrapper.GetTimeline, options.OperationMiddlewares["getTimeline"]...)
 	router.GET(options.BaseURL+"/v1/resolve", wrapper.ResolveTenant, options.OperationMiddlewares["resolveTenant"]...)

@@ -10,6 +10,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/export"
+	"github.com/tollgate-io/tollgate/domain/insight"
 	"github.com/tollgate-io/tollgate/domain/limit"
 	"github.com/tollgate-io/tollgate/domain/money"
 	"github.com/tollgate-io/tollgate/domain/tenant"
@@ -65,6 +66,11 @@ type Exports interface {
 type Costs interface {
 	Current(ctx context.Context) (costs.Book, error)
 	ImportCosts(ctx context.Context, i app.CostImport, by event.Actor) (app.CostChange, error)
+}
+
+// Insights answers what operators ask over many events; *app.Insights does.
+type Insights interface {
+	Ask(ctx context.Context, q insight.Question) (insight.Answer, []eventstore.Position, error)
 }
 
 // Keys is one page of API keys, newest first, with the revoked ones. NextCursor is "" at the end.

@@ -69,7 +69,7 @@ func TestEveryRouteNeedsAKey(t *testing.T) {
 		isOpen := slices.Contains(open, path)
 		assert.Equal(t, isOpen, o.Security != nil && len(*o.Security) == 0, route)
 		path = strings.NewReplacer("{eventType}", "tokens_spent", "{sourceId}", "x", "{tenantId}", "acme", "{id}", "x", "{limit}", "x",
-			"{host}", "acme.example", "{kind}", "slug", "{name}", "acme", "{dataset}", "usage").Replace(path)
+			"/insights/{kind}", "/insights/cost", "{host}", "acme.example", "{kind}", "slug", "{name}", "acme", "{dataset}", "usage").Replace(path)
 		for _, key := range []string{"", "tg_admin_wrong"} {
 			a := h.do(request{method: method, path: path, key: key})
 			if isOpen {
@@ -90,7 +90,7 @@ func TestEveryRouteNeedsAKey(t *testing.T) {
 			for _, key := range []string{h.service, h.admin} {
 				assert.Equal(t, "tenant_required", h.do(request{method: method, path: path, key: key}).code())
 			}
-		case path == "/v1/exports/usage": // an administrator's are over tenants, without a switch
+		case path == "/v1/exports/usage" || path == "/v1/insights/cost": // an administrator's are over tenants, without a switch
 			assert.Equal(t, "tenant_mismatch", h.do(request{method: method, path: path + "?tenantId=other", key: h.acme}).code())
 			assert.Equal(t, http.StatusOK, h.do(request{method: method, path: path, key: h.admin}).Code)
 		default:

@@ -17,10 +17,13 @@ const (
 	TimelineModel  = "timeline"  // where in the log each tenant's events are, by when they happened
 	DirectoryModel = "directory" // tenants, API keys and the catalog in force
 	QuotaModel     = "quota"     // what limits have to know about each tenant
+	InsightsModel  = "insights"  // what operators ask over many events, per day
 )
 
 // Names lists the read models, in the order in which reports name them.
-func Names() []string { return []string{DirectoryModel, QuotaModel, TimelineModel, UsageModel} }
+func Names() []string {
+	return []string{DirectoryModel, InsightsModel, QuotaModel, TimelineModel, UsageModel}
+}
 
 // Event is one event of the log with its decoded payload (one of the structs of package event).
 type Event struct {

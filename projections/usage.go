@@ -79,9 +79,14 @@ type dimension struct {
 	label []byte // `"name":`
 }
 
-// cell is one row in the making. Whole numbers, nearly all there are, are summed up without allocation.
+// cell is one row in the making.
 type cell struct {
 	delta UsageDelta
+	sum   sum
+}
+
+// sum adds up whole numbers, nearly all there are, without allocation.
+type sum struct {
 	whole int64
 	exact money.Decimal // what did not fit
 }
@@ -127,7 +132,7 @@ func (f *UsageFold) Len() int { return len(f.cells) }
 func (f *UsageFold) Take() []UsageDelta {
 	deltas := make([]UsageDelta, 0, len(f.cells))
 	for _, c := range f.cells {
-		c.delta.Quantity = c.exact.Add(money.Int(c.whole))
+		c.delta.Quantity = c.sum.value()
 		deltas = append(deltas, c.delta)
 	}
 	clear(f.cells)
@@ -153,7 +158,9 @@ func (f *UsageFold) count(ctx context.Context, revision eventstore.Revision, u e
 		if !counts {
 			continue
 		}
-		f.cell(u.Tenant, m, bucket).add(quantity, sign)
+		c := f.cell(u.Tenant, m, bucket)
+		c.delta.Events += sign
+		c.sum.add(quantity, sign)
 	}
 	return nil
 }
@@ -213,27 +220,28 @@ func (f *UsageFold) cell(tenant event.TenantID, m *meterPlan, bucket int64) *cel
 	if c := f.cells[string(k)]; c != nil {
 		return c
 	}
-	sum := sha256.Sum256(k[dimensions:])
-	c := &cell{delta: UsageDelta{Tenant: tenant, Meter: m.key, Bucket: bucket, Dimensions: string(k[dimensions:]), Hash: [16]byte(sum[:16])}}
+	hash := sha256.Sum256(k[dimensions:])
+	c := &cell{delta: UsageDelta{Tenant: tenant, Meter: m.key, Bucket: bucket, Dimensions: string(k[dimensions:]), Hash: [16]byte(hash[:16])}}
 	// The id is a part of a larger string of the log's page, which a row in the making must not keep alive.
 	c.delta.Tenant = event.TenantID(strings.Clone(string(tenant)))
 	f.cells[string(k)] = c
 	return c
 }
 
-func (c *cell) add(q money.Decimal, sign int64) {
-	c.delta.Events += sign
+func (s *sum) value() money.Decimal { return s.exact.Add(money.Int(s.whole)) }
+
+func (s *sum) add(q money.Decimal, sign int64) {
 	if n, scale, ok := q.Coefficient(); ok && scale == 0 && n > -1<<61 && n < 1<<61 {
-		sum := c.whole + sign*n
-		if sum > -1<<61 && sum < 1<<61 {
-			c.whole = sum
+		whole := s.whole + sign*n
+		if whole > -1<<61 && whole < 1<<61 {
+			s.whole = whole
 			return
 		}
 	}
 	if sign < 0 {
-		c.exact = c.exact.Sub(q)
+		s.exact = s.exact.Sub(q)
 	} else {
-		c.exact = c.exact.Add(q)
+		s.exact = s.exact.Add(q)
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/tollgate-io/tollgate/adapters/postgres"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/insight"
 	"github.com/tollgate-io/tollgate/domain/limit"
 	"github.com/tollgate-io/tollgate/domain/tenant"
 	"github.com/tollgate-io/tollgate/domain/timeline"
@@ -104,6 +105,14 @@ var (
 			u, _, err := r.Usage(ctx, usage.Query{Tenant: of, From: noon, To: noon.Add(time.Hour), Granularity: usage.Hour, Meter: "tokens", GroupBy: []string{"model"}})
 			want := fmt.Sprint((settledFacts - 1) * (n + 1))
 			return check(err != nil || len(u.Items) == 1 && u.Items[0].Dimensions["model"] == string(of) && u.Items[0].Quantity.String() == want && u.Total.String() == want, "usage: %+v", u), err
+		},
+		func(ctx context.Context, _ *storm, r *postgres.ReadModels, _ int, of event.TenantID) (string, error) {
+			a, _, err := ask(ctx, r, insight.Question{Kind: insight.Retries, Tenant: of, From: noon, To: noon.Add(1), GroupBy: []insight.Dimension{insight.Tenant, insight.Model}}, nil)
+			return check(err != nil || len(a.Rows) == 1 && slices.Equal(a.Rows[0].Labels, []string{string(of), string(of)}) && a.Rows[0].Events == settledFacts-1, "insights: %+v", a), err
+		},
+		func(ctx context.Context, _ *storm, r *postgres.ReadModels, _ int, of event.TenantID) (string, error) {
+			p, err := r.Plans(ctx, of)
+			return check(err != nil || len(p) == 1 && string(p[of].Assignments[0].Plan) == "plan_of_"+string(of), "plans: %+v", p), err
 		},
 		func(ctx context.Context, _ *storm, r *postgres.ReadModels, n int, of event.TenantID) (string, error) {
 			s, err := postgres.NewAccounts(r, nil).Series(ctx, of, []limit.Need{{Series: limit.Series{Meter: "tokens"}}}, noon, noon)

@@ -182,7 +182,7 @@ func TestAccountsAreFoldsOfTheLog(t *testing.T) {
 		require.NoError(t, err)
 		read[of] = head.Offset
 		if random.IntN(4) == 0 { // each read model goes its own way
-			_, err := l.step(ctx, projections.Names()[random.IntN(4)], random.IntN(testPartitions), 1+random.IntN(40))
+			_, err := l.step(ctx, projections.Names()[random.IntN(models)], random.IntN(testPartitions), 1+random.IntN(40))
 			require.NoError(t, err)
 		}
 		if step%25 == 0 || step == 399 {

@@ -30,7 +30,7 @@ type ReadModels struct {
 	progress *progress
 
 	partitions  atomic.Int32
-	generations [4]atomic.Int32 // that serve, as far as is known; indexed like projections.Names
+	generations [5]atomic.Int32 // that serve, as far as is known; indexed like projections.Names
 }
 
 var _ projections.Target = (*ReadModels)(nil)
@@ -66,6 +66,11 @@ var tables = map[string][]table{
 	projections.QuotaModel: {
 		{"quota_accounts", []string{"tenant_id"}, []string{"revision", "state"}},
 		{"quota_holds", []string{"tenant_id", "hold_id"}, []string{"position", "keep_until", "event_type", "decision"}},
+	},
+	projections.InsightsModel: {
+		{"insight_calls", []string{"tenant_id", "day", "event_type", "labels_hash"}, []string{"provider", "model", "feature", "prompt_version", "events", "counted",
+			"retries", "failures", "input_tokens", "cached_tokens", "output_tokens", "latency_buckets", "latency_counts"}},
+		{"insight_denials", []string{"tenant_id", "day", "event_type", "limit_key", "reason"}, []string{"decisions"}},
 	},
 	projections.TimelineModel: {
 		{"timeline", []string{"tenant_id", "occurred_at", "position"}, []string{"source_hash", "type_hash", "kind"}},
@@ -295,6 +300,8 @@ func (r *ReadModels) Apply(ctx context.Context, g projections.Range, events []pr
 		switch g.ReadModel {
 		case projections.UsageModel:
 			err = r.applyUsage(ctx, g, events)
+		case projections.InsightsModel:
+			err = r.applyInsights(ctx, g, events)
 		case projections.TimelineModel:
 			err = r.applyTimeline(ctx, g, events)
 		case projections.DirectoryModel:
@@ -329,12 +336,15 @@ const (
 	undefinedSchema = "3F000"
 )
 
-// applyRows moves the checkpoint and inserts rows in one statement: insert is an insert statement that takes its rows
-// from arrays $7 and up and contains the condition that the checkpoint was moved.
-func (r *ReadModels) applyRows(ctx context.Context, g projections.Range, events []projections.Event, insert string, arrays []any) error {
+// applyRows moves the checkpoint and inserts rows in one statement: inserts are insert statements that take their rows
+// from arrays $7 and up and contain the condition that the checkpoint was moved.
+func (r *ReadModels) applyRows(ctx context.Context, g projections.Range, events []projections.Event, arrays []any, inserts ...string) error {
+	statement := `with moved as (` + moveCheckpoint + ` returning 1)`
+	for i, insert := range inserts {
+		statement += fmt.Sprintf(`, written%d as (%s)`, i, insert)
+	}
 	var moved int
-	err := r.pool.QueryRow(ctx, `with moved as (`+moveCheckpoint+` returning 1), written as (`+insert+`) select count(*) from moved`,
-		append(moveArguments(g, events), arrays...)...).Scan(&moved)
+	err := r.pool.QueryRow(ctx, statement+` select count(*) from moved`, append(moveArguments(g, events), arrays...)...).Scan(&moved)
 	if err == nil && moved == 0 {
 		return projections.ErrStale
 	}

@@ -251,8 +251,13 @@ func (b *build) lock(ctx context.Context) (unlock func(), err error) {
 	return unlock, nil
 }
 
-// begin removes what an interrupted rebuild left behind and creates the new generations. The directory and the quotas have
-// their indexes from the start: their rows are few, and replace each other.
+// isIndexedFirst reports whether a read model has its indexes from the start of a build: its rows are few, and what is written
+// later replaces them or is added to them.
+func isIndexedFirst(name string) bool {
+	return name == projections.DirectoryModel || name == projections.QuotaModel || name == projections.InsightsModel
+}
+
+// begin removes what an interrupted rebuild left behind and creates the new generations.
 func (b *build) begin(ctx context.Context) error {
 	if err := b.removeUnserved(ctx); err != nil {
 		return err
@@ -264,10 +269,10 @@ func (b *build) begin(ctx context.Context) error {
 				return fmt.Errorf("read model %s: %w", name, err)
 			}
 			b.generations[name] = generation
-			switch name {
-			case projections.DirectoryModel, projections.QuotaModel:
+			switch {
+			case isIndexedFirst(name):
 				err = index(ctx, tx, name, generation)
-			case projections.UsageModel:
+			case name == projections.UsageModel:
 				_, err = tx.Exec(ctx, inSchema(createStage, schemaOf(name, generation)))
 			}
 			if err != nil {
@@ -368,7 +373,7 @@ func (b *build) finish(ctx context.Context, parts []*part, targets map[shard]int
 						return err
 					}
 				}
-				if name != projections.DirectoryModel && name != projections.QuotaModel {
+				if !isIndexedFirst(name) {
 					if err := index(ctx, tx, name, b.generations[name]); err != nil {
 						return err
 					}
@@ -411,6 +416,7 @@ type part struct {
 	targets   map[string]int64
 	fold      *projections.UsageFold
 	staged    bool
+	insights  *projections.InsightsFold
 	recorded  map[string]*time.Time // of the last event of each read model
 	timeline  []projections.TimelineRow
 	buffer    []byte
@@ -418,7 +424,7 @@ type part struct {
 
 func (b *build) newPart(partition int, targets map[shard]int64) *part {
 	p := &part{build: b, partition: partition, to: b.farthest(targets, partition), targets: map[string]int64{},
-		fold: projections.NewUsageFold(b.catalogs), recorded: map[string]*time.Time{}}
+		fold: projections.NewUsageFold(b.catalogs), insights: projections.NewInsightsFold(), recorded: map[string]*time.Time{}}
 	for _, name := range b.names {
 		p.targets[name] = targets[shard{name, partition}]
 	}
@@ -450,7 +456,10 @@ func (p *part) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		return p.flush(ctx, false)
+		if err := p.flush(ctx, false); err != nil {
+			return err
+		}
+		return p.flushInsights(ctx)
 	})
 	return group.Wait()
 }
@@ -523,6 +532,10 @@ func (p *part) add(ctx context.Context, events []projections.Event) error {
 			if err = p.fold.Add(ctx, part); err == nil && p.fold.Len() > p.rows {
 				err = p.flush(ctx, true)
 			}
+		case projections.InsightsModel:
+			if p.insights.Add(part); p.insights.Len() > p.rows {
+				err = p.flushInsights(ctx)
+			}
 		case projections.TimelineModel:
 			p.timeline = projections.AppendTimeline(p.timeline[:0], part)
 			p.buffer, err = copyTimeline(ctx, p.pool, schema, p.timeline, p.buffer)
@@ -557,6 +570,17 @@ func (p *part) flush(ctx context.Context, more bool) error {
 		if _, err := p.pool.Exec(ctx, inSchema(statement, schemaOf(projections.UsageModel, generation)), newUsageRows(chunk).arrays()...); err != nil {
 			return fmt.Errorf("write usage: %w", err)
 		}
+	}
+	return nil
+}
+
+// flushInsights writes out what was folded since the last time.
+func (p *part) flushInsights(ctx context.Context) error {
+	if p.insights.Len() == 0 {
+		return nil
+	}
+	if err := rebuildInsights(ctx, p.pool, schemaOf(projections.InsightsModel, p.generations[projections.InsightsModel]), p.insights.Take()); err != nil {
+		return fmt.Errorf("write insights: %w", err)
 	}
 	return nil
 }

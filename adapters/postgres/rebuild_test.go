@@ -54,6 +54,8 @@ func (l *ledger) everyKind() {
 		check := event.Identity{Tenant: acme, Type: "tokens_spent", Source: "check_1"}
 		l.append(event.AppendDecisions(uuid.Nil, acme, eventstore.NoStream, []event.QuotaEvent{
 			event.LimitDecided{Identity: check, Quantity: money.Int(5), DecidedAt: noon, Allowed: true, Keeps: true, KeepUntil: noon.Add(1e9), PlanVersion: "pro@1"},
+			event.LimitDecided{Identity: event.Identity{Tenant: acme, Type: "tokens_spent", Source: "check_2"}, Quantity: money.Int(5), DecidedAt: noon,
+				Parts: []event.LimitPart{{Limit: "tokens_per_day", Kind: event.QuotaLimit, Denied: true}, {Limit: "per_minute", Kind: event.RateLimit, Denied: true}}},
 			event.HoldReleased{Identity: check, ReleasedAt: noon, By: "cli"},
 			event.HoldExpired{Identity: check, ExpiredAt: noon},
 		}, nil))
@@ -117,6 +119,8 @@ func TestATamperedRowIsFound(t *testing.T) {
 		"changed":  {`update rm_usage_1.usage_rollups set quantity = quantity + 0.000000001 where meter = 'tokens' and bucket = (select min(bucket) from rm_usage_1.usage_rollups)`, "usage", "usage_rollups", `"quantity":`, `"quantity":`},
 		"removed":  {`delete from rm_timeline_1.timeline where position = (select max(position) from rm_timeline_1.timeline)`, "timeline", "timeline", "", `"kind":`},
 		"invented": {`insert into rm_directory_1.tenants select 'zz', revision, name, time_zone, currency, hosts, slug, defined_at, defined_by from rm_directory_1.tenants limit 1`, "directory", "tenants", `"tenant_id":"zz"`, ""},
+		"slower":   {`update rm_insights_1.insight_calls set latency_buckets = array[2800::smallint] where day = (select min(day) from rm_insights_1.insight_calls)`, "insights", "insight_calls", `2800]`, `"latency_buckets":[945]`},
+		"admitted": {`update rm_insights_1.insight_denials set decisions = decisions + 1 where limit_key = ''`, "insights", "insight_denials", `"decisions":2`, `"decisions":1`},
 		"revived":  {`update rm_directory_1.api_keys set revoked_at = null`, "directory", "api_keys", `"revoked_at":null`, `"revoked_at":"`},
 		"given":    {`update rm_directory_1.limit_overrides set removed = false`, "directory", "limit_overrides", `"removed":false`, `"removed":true`},
 	} {

@@ -39,8 +39,8 @@ func (r *ReadModels) applyTimeline(ctx context.Context, g projections.Range, eve
 		tenants[i], occurred[i], positions[i] = string(row.Tenant), row.OccurredAt, pack(row.Position)
 		sources[i], types[i], kinds[i] = row.Source, row.Type, row.Kind
 	}
-	return r.applyRows(ctx, g, events, insertTimeline(schemaOf(g.ReadModel, g.Generation)),
-		[]any{tenants, occurred, positions, sources, types, kinds})
+	return r.applyRows(ctx, g, events, []any{tenants, occurred, positions, sources, types, kinds},
+		insertTimeline(schemaOf(g.ReadModel, g.Generation)))
 }
 
 // Bounds of a list.

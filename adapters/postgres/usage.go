@@ -62,7 +62,7 @@ func (r *ReadModels) applyUsage(ctx context.Context, g projections.Range, events
 	if fold.Len() == 0 {
 		return r.applyNothing(ctx, g, events)
 	}
-	return r.applyRows(ctx, g, events, insertUsage(schemaOf(g.ReadModel, g.Generation)), newUsageRows(fold.Take()).arrays())
+	return r.applyRows(ctx, g, events, newUsageRows(fold.Take()).arrays(), insertUsage(schemaOf(g.ReadModel, g.Generation)))
 }
 
 // usageMeters lists the meters that a question is about: the one asked for, or those that the tenant has, found by

@@ -51,6 +51,7 @@ type house struct {
 	billing    *app.Billing
 	exports    *app.Exports
 	costs      *app.Costs
+	insights   *app.Insights
 	limits     *app.Limits          // nil for commands that answer no checks
 	runner     *watermill.Runner    // nil while this process does not fold the log
 	metrics    *prometheus.Registry // nil for commands that end
@@ -101,6 +102,7 @@ func (d database) open(ctx context.Context, log *slog.Logger) (_ *house, err err
 	h.exports = app.NewExports(app.ExportsConfig{Log: h.log, Directory: h.directory, Tenants: h.readModels, Books: h.billing, Now: time.Now,
 		Facts: projections.FactReader{Index: h.readModels, Log: h.log}, NewEncoder: export.NewEncoder, Issuer: d.issuer()})
 	h.costs = app.NewCosts(h.log, h.directory, time.Now)
+	h.insights = app.NewInsights(h.readModels, h.directory, h.costs, time.Now)
 	h.keyUses = postgres.NewKeyUses(pools.Apply)
 	return h, nil
 }

@@ -31,12 +31,12 @@ type walked struct {
 type area int
 
 const (
-	open       area = iota // everybody
-	ofAdmins               // admin keys
-	ofBackends             // service and admin keys
-	ofTenant               // one tenant, named by what is around the body
-	ofEach                 // one tenant, which the body may name too
-	ofExports              // likewise, in the query; of all tenants for an admin who names none
+	open        area = iota // everybody
+	ofAdmins                // admin keys
+	ofBackends              // service and admin keys
+	ofTenant                // one tenant, named by what is around the body
+	ofEach                  // one tenant, which the body may name too
+	ofOperators             // likewise, in the query; of all tenants for an admin who names none
 )
 
 // visit is how the walk calls one route for the things of a tenant; source is one of its ids, or of the other's.
@@ -84,8 +84,12 @@ var visits = map[string]visit{
 	"GET /v1/usage":    {area: ofTenant, path: fixed("/v1/usage?from=2026-04-01T00:00:00Z&to=2026-05-01T00:00:00Z&groupBy=feature")},
 	"GET /v1/timeline": {area: ofTenant, path: fixed("/v1/timeline?limit=500")},
 
-	"GET /v1/exports/{dataset}": {area: ofExports, path: func(w walked, source string) string {
+	"GET /v1/exports/{dataset}": {area: ofOperators, path: func(w walked, source string) string {
 		return "/v1/exports/" + map[string]string{"shared": "usage", "only-a": "invoices", "only-b": map[string]string{"walk_a": "focus", "walk_b": "journal"}[w.id]}[source]
+	}},
+	"GET /v1/insights/{kind}": {area: ofOperators, path: func(w walked, source string) string {
+		kind := map[string]string{"shared": "cost?groupBy=model", "only-a": "retries?groupBy=feature", "only-b": map[string]string{"walk_a": "denials?limit=500", "walk_b": "providers?limit=500"}[w.id]}[source]
+		return "/v1/insights/" + kind + "&from=2026-04-01T00:00:00Z&to=2026-12-31T00:00:00Z"
 	}},
 
 	"GET /v1/invoices":                                 {area: ofTenant, path: fixed("/v1/invoices")},
@@ -218,7 +222,7 @@ func expected(a area, c credential, s signals, body, about string) (status int, 
 	for _, n := range append([]string{c.of, s.host, s.path, c.acts}, s.headers...) {
 		named[n] = n != ""
 	}
-	if a == ofEach || a == ofExports {
+	if a == ofEach || a == ofOperators {
 		named[body] = body != ""
 	}
 	if a == ofAdmins && about != "" {
@@ -234,7 +238,7 @@ func expected(a area, c credential, s signals, body, about string) (status int, 
 		return http.StatusForbidden, "forbidden", ""
 	case a == ofBackends:
 		return 0, "", "" // it answers about any tenant, and shows nothing of it but its name
-	case a != ofAdmins && a != ofExports && c.kind == tenant.Admin && c.acts == "":
+	case a != ofAdmins && a != ofOperators && c.kind == tenant.Admin && c.acts == "":
 		return http.StatusForbidden, "forbidden", ""
 	case len(named) > 1 && c.of != "":
 		return http.StatusForbidden, "tenant_mismatch", ""
@@ -242,7 +246,7 @@ func expected(a area, c credential, s signals, body, about string) (status int, 
 		return http.StatusBadRequest, "tenant_conflict", ""
 	case a == ofAdmins:
 		return 0, "", about
-	case len(named) == 0 && a == ofExports && c.kind == tenant.Admin:
+	case len(named) == 0 && a == ofOperators && c.kind == tenant.Admin:
 		return http.StatusOK, "", everybody
 	case len(named) == 0:
 		return http.StatusBadRequest, "tenant_required", ""
@@ -259,11 +263,11 @@ func (w *walk) visit(route string, v visit, credentials []credential) {
 	around := []signals{{name: "nothing"}, {name: "header a", headers: []string{a.id}}, {name: "header b", headers: []string{b.id}},
 		{name: "host a", host: a.id}, {name: "host b", host: b.id}, {name: "forwarded b", forwardedHost: b.id},
 		{name: "header a, host b", headers: []string{a.id}, host: b.id}, {name: "both headers", headers: []string{a.id, b.id}}}
-	if v.area == ofTenant || v.area == ofEach || v.area == ofExports {
+	if v.area == ofTenant || v.area == ofEach || v.area == ofOperators {
 		around = append(around, signals{name: "path a", path: a.id}, signals{name: "path b", path: b.id}, signals{name: "path a, host b", path: a.id, host: b.id})
 	}
 	bodies := []string{""}
-	if v.area == ofEach || v.area == ofExports {
+	if v.area == ofEach || v.area == ofOperators {
 		bodies = []string{"", a.id, b.id}
 	}
 	for _, c := range credentials {
@@ -279,8 +283,12 @@ func (w *walk) visit(route string, v visit, credentials []credential) {
 						if m, ok := content.(map[string]any); ok && body != "" {
 							m["tenantId"] = body
 						}
-						if v.area == ofExports && body != "" {
-							path += "?tenantId=" + body
+						if v.area == ofOperators && body != "" {
+							separator := "?"
+							if strings.Contains(path, "?") {
+								separator = "&"
+							}
+							path += separator + "tenantId=" + body
 						}
 						about := ""
 						if strings.Contains(route, "{tenantId}") || route == "POST /v1/admin/keys" || strings.HasPrefix(route, "POST /v1/admin/invoices/") {
@@ -332,7 +340,7 @@ func TestWalkOfAllRoutes(t *testing.T) {
 		w.byID[of.id] = of
 		for _, source := range []string{"shared", of.own} {
 			for path, body := range map[string]map[string]any{
-				"/v1/events":       {"eventType": "ai_interview_completed", "sourceId": source, "occurredAt": "2026-04-05T10:30:00Z", "data": map[string]any{"userId": of.canary, "feature": of.canary}},
+				"/v1/events":       {"eventType": "ai_interview_completed", "sourceId": source, "occurredAt": "2026-04-05T10:30:00Z", "data": map[string]any{"userId": of.canary, "feature": of.canary, "provider": of.canary, "model": of.canary, "inputTokens": 1}},
 				"/v1/limits/check": {"eventType": "evaluation_completed", "sourceId": source, "data": map[string]any{"userId": of.canary}, "hold": map[string]any{"ttl": "24h"}},
 			} {
 				require.NoError(t, callAs(t.Context(), http.MethodPost, p.url+path, service, of.id, body, nil))

@@ -17,7 +17,7 @@ import (
 
 type replayCommand struct {
 	database
-	ReadModels []string `arg:"" optional:"" help:"Read models to rebuild (directory, timeline, usage); all where none is named."`
+	ReadModels []string `arg:"" optional:"" help:"Read models to rebuild (directory, insights, quota, timeline, usage); all where none is named."`
 	Accept     bool     `name:"accept-differences" help:"Switch although the rebuilt read model differs from the live one: after a fold was corrected."`
 }
 
@@ -39,7 +39,7 @@ func (c replayCommand) Run(ctx context.Context, log *slog.Logger) error {
 
 type verifyCommand struct {
 	database
-	ReadModels []string `arg:"" optional:"" help:"Read models to verify (directory, timeline, usage); all where none is named."`
+	ReadModels []string `arg:"" optional:"" help:"Read models to verify (directory, insights, quota, timeline, usage); all where none is named."`
 }
 
 func (c verifyCommand) Run(ctx context.Context, log *slog.Logger) error {

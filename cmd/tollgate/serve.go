@@ -71,7 +71,7 @@ func (c serveCommand) Run(ctx context.Context, log *slog.Logger) error {
 	}
 	surface := newSurface(h, c.MaxLag)
 	server := api.NewHTTPServer(c.Addr, api.New(api.Config{
-		Ledger: h.ledger, Directory: h.directory, Usage: h.readModels, Timeline: surface, Limits: h.limits, Billing: h.billing, Exports: h.exports, Costs: h.costs, Keys: surface, Positions: surface,
+		Ledger: h.ledger, Directory: h.directory, Usage: h.readModels, Timeline: surface, Limits: h.limits, Billing: h.billing, Exports: h.exports, Costs: h.costs, Insights: h.insights, Keys: surface, Positions: surface,
 		Readiness: surface, Registry: h.metrics, Log: log, Now: time.Now, Random: rand.Reader,
 		MaxRequestsPerSecond: c.MaxRequests, Domains: h.domains, TrustedProxies: c.TrustedProxies, DNS: c.dns(), Uses: h.keyUses,
 	}))

@@ -195,6 +195,7 @@ func (l *ledger) handler() http.Handler {
 		Billing:  app.NewBilling(app.BillingConfig{}), // no benchmark makes invoices
 		Exports:  app.NewExports(app.ExportsConfig{}), // nor exports
 		Costs:    app.NewCosts(l.log, l.directory, time.Now),
+		Insights: app.NewInsights(l.readModels, l.directory, app.NewCosts(l.log, l.directory, time.Now), time.Now),
 		Registry: registry, Log: slog.New(slog.DiscardHandler), Now: time.Now, Random: rand.Reader,
 	})
 }

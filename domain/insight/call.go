@@ -1,0 +1,67 @@
+package insight
+
+import (
+	"github.com/tollgate-io/tollgate/domain/costs"
+	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/money"
+	"github.com/tollgate-io/tollgate/domain/usage"
+)
+
+// Call is what an event says about the call behind it. A text that the event does not give, or gives as null or empty, is "".
+type Call struct {
+	Provider, Model, Feature, PromptVersion string
+
+	Retried bool // it is another try: attempt is greater than 1, or retryOf names what it repeats
+	Failed  bool // status says something other than ok or success
+
+	Counted      bool // it says how many tokens were used, of whatever kind
+	costs.Tokens      // cached ones at most as many as there are, so that sums over calls cost what the calls do
+
+	Timed   bool // it says how long it took
+	Latency Bucket
+}
+
+// CallOf reads an event. What is no number that the ledger keeps, or below zero, is not there.
+func CallOf(u event.Usage) (c Call) {
+	for name, v := range u.Data.All() {
+		switch name {
+		case "provider":
+			c.Provider = v.String()
+		case "model":
+			c.Model = v.String()
+		case "feature":
+			c.Feature = v.String()
+		case "promptVersion":
+			c.PromptVersion = v.String()
+		case "attempt":
+			if n, ok := v.Decimal(); ok && n.Cmp(money.Int(1)) > 0 {
+				c.Retried = true
+			}
+		case "retryOf":
+			c.Retried = c.Retried || v.String() != ""
+		case "status":
+			s := v.String()
+			c.Failed = s != "" && s != "ok" && s != "success"
+		case "inputTokens":
+			c.tokens(&c.Input, v)
+		case "cachedInputTokens":
+			c.tokens(&c.CachedInput, v)
+		case "outputTokens":
+			c.tokens(&c.Output, v)
+		case "latencyMs":
+			if n, ok := v.Decimal(); ok {
+				c.Latency, c.Timed = BucketOf(n)
+			}
+		}
+	}
+	if c.CachedInput.Cmp(c.Input) > 0 {
+		c.CachedInput = c.Input
+	}
+	return c
+}
+
+func (c *Call) tokens(into *money.Decimal, v event.Value) {
+	if n, ok := usage.Countable(v); ok && n.Sign() >= 0 {
+		*into, c.Counted = n, true
+	}
+}

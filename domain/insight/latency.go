@@ -1,0 +1,89 @@
+package insight
+
+import (
+	"math/bits"
+	"slices"
+
+	"github.com/tollgate-io/tollgate/domain/money"
+)
+
+// Bucket is a range of latencies. Buckets are log-linear: each power of two of microseconds is cut into 64 of equal width, and
+// below 128 microseconds each has its own. That is the layout of HdrHistogram (Gil Tene, hdrhistogram.org) and, with the
+// logarithm interpolated linearly between powers of two, of DDSketch (Masson, Rim and Lee, VLDB 2019). Its libraries choose
+// buckets with binary floating point and keep what they saw in a form that depends on the order; here buckets are computed with
+// whole numbers and counted exactly, so that a fact can be taken back and two folds of the same events are equal byte for byte.
+type Bucket int16
+
+const (
+	subBits = 6 // 64 buckets for each power of two
+
+	// maxLatency is in milliseconds, about 31 years: what is longer is no latency.
+	maxLatency = 1_000_000_000_000
+)
+
+// RelativeError is by how much of itself a percentile may be off: half of a bucket, 1/128. Latencies are taken in whole
+// microseconds.
+var RelativeError = money.MustParse("0.0078125")
+
+var (
+	perMilli = money.Int(1000)
+	longest  = money.Int(maxLatency)
+)
+
+// BucketOf is the bucket of a latency in milliseconds; ok is false for what can be none.
+func BucketOf(latency money.Decimal) (b Bucket, ok bool) {
+	if latency.Sign() < 0 || latency.Cmp(longest) > 0 {
+		return 0, false
+	}
+	micros, _, ok := latency.Mul(perMilli).Floor().Coefficient()
+	return bucketOf(uint64(micros)), ok //nolint:gosec // not negative
+}
+
+// bucketOf: with s = max(0, floor(log2 v) - 6), the bucket of v is 64 s + floor(v / 2^s).
+func bucketOf(micros uint64) Bucket {
+	shift := max(bits.Len64(micros)-subBits-1, 0)
+	return Bucket(shift<<subBits + int(micros>>shift)) //nolint:gosec // at most 2879 within maxLatency
+}
+
+// Micros is what stands for the bucket: its middle, in microseconds.
+func (b Bucket) Micros() int64 {
+	shift := max(int64(b)>>subBits-1, 0)
+	return (int64(b)-shift<<subBits)<<shift + 1<<shift>>1
+}
+
+// Histogram counts latencies by bucket.
+type Histogram map[Bucket]int64
+
+// Count is how many there are.
+func (h Histogram) Count() (n int64) {
+	for _, c := range h {
+		n += c
+	}
+	return n
+}
+
+// Percentiles answers for each of the percents, which rise, the latency in milliseconds that so many of all latencies do not
+// exceed (by nearest rank: the one at place ceil(percent / 100 * count), from below), within RelativeError. It is nil for an
+// empty histogram.
+func (h Histogram) Percentiles(percents ...int64) []money.Decimal {
+	n := h.Count()
+	if n <= 0 {
+		return nil
+	}
+	buckets := make([]Bucket, 0, len(h))
+	for b := range h {
+		buckets = append(buckets, b)
+	}
+	slices.Sort(buckets)
+	found := make([]money.Decimal, 0, len(percents))
+	seen, at := int64(0), -1
+	for _, p := range percents {
+		rank := n/100*p + (n%100*p+99)/100 // without overflow
+		for seen < rank {
+			at++
+			seen += h[buckets[at]]
+		}
+		found = append(found, money.Scaled(buckets[at].Micros(), 3))
+	}
+	return found
+}
