@@ -58,6 +58,7 @@ type InsightsChange struct {
 type InsightsFold struct {
 	calls     map[string]*callsCell
 	decisions map[DecisionsDelta]int64 // by their keys
+	buckets   int                      // of all histograms
 	key       []byte
 }
 
@@ -65,7 +66,7 @@ type InsightsFold struct {
 type callsCell struct {
 	delta                 CallsDelta
 	input, cached, output sum
-	latency               insight.Histogram
+	latency               insight.Histogram // nil without latencies
 }
 
 // NewInsightsFold makes an empty fold.
@@ -90,8 +91,8 @@ func (f *InsightsFold) Add(events []Event) {
 	}
 }
 
-// Len is the number of rows that the events since the last Take touch.
-func (f *InsightsFold) Len() int { return len(f.calls) + len(f.decisions) }
+// Len is how much the events since the last Take touch: rows, and buckets of their histograms.
+func (f *InsightsFold) Len() int { return len(f.calls) + len(f.decisions) + f.buckets }
 
 // call adds (sign 1) or takes back (sign -1) one fact.
 func (f *InsightsFold) call(u event.Usage, sign int64) {
@@ -111,7 +112,12 @@ func (f *InsightsFold) call(u event.Usage, sign int64) {
 		c.output.add(call.Output, sign)
 	}
 	if call.Timed {
+		if c.latency == nil {
+			c.latency = insight.Histogram{}
+		}
+		f.buckets -= len(c.latency)
 		c.latency[call.Latency] += sign
+		f.buckets += len(c.latency)
 	}
 }
 
@@ -131,7 +137,7 @@ func (f *InsightsFold) cell(u *event.Usage, call *insight.Call) *callsCell {
 		return c
 	}
 	hash := sha256.Sum256(k[:labels])
-	c := &callsCell{latency: insight.Histogram{}, delta: CallsDelta{
+	c := &callsCell{delta: CallsDelta{
 		// These are parts of larger strings of the log's page, which a row in the making must not keep alive.
 		Tenant: event.TenantID(strings.Clone(string(u.Tenant))), Day: day, Type: event.Type(strings.Clone(string(u.Type))), Hash: [16]byte(hash[:16]),
 		Provider: strings.Clone(call.Provider), Model: strings.Clone(call.Model), Feature: strings.Clone(call.Feature), PromptVersion: strings.Clone(call.PromptVersion),
@@ -183,6 +189,7 @@ func (f *InsightsFold) Take() InsightsChange {
 	}
 	clear(f.calls)
 	clear(f.decisions)
+	f.buckets = 0
 	slices.SortFunc(change.Calls, func(a, b CallsDelta) int {
 		return cmp.Or(cmp.Compare(a.Tenant, b.Tenant), cmp.Compare(a.Day, b.Day), cmp.Compare(a.Type, b.Type), slices.Compare(a.Hash[:], b.Hash[:]))
 	})

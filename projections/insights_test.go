@@ -143,7 +143,7 @@ func TestInsightsDoNotDependOnRanges(t *testing.T) {
 			if fold.Add(r); rapid.Bool().Draw(t, "take") {
 				n := fold.Len()
 				change := fold.Take()
-				require.Equal(t, n, len(change.Calls)+len(change.Decisions))
+				require.GreaterOrEqual(t, n, len(change.Calls)+len(change.Decisions))
 				require.Zero(t, fold.Len())
 				rows.add(change)
 			}

@@ -16,6 +16,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/insight"
+	"github.com/tollgate-io/tollgate/domain/invalid"
 	"github.com/tollgate-io/tollgate/domain/money"
 	"github.com/tollgate-io/tollgate/projections"
 )
@@ -202,4 +203,26 @@ func TestAVoidTakesEverythingBack(t *testing.T) {
 		and input_tokens = 0 and cached_tokens = 0 and output_tokens = 0 and latency_buckets = '{}' and latency_counts = '{}'`))
 	_, err := l.Verify(t.Context(), l.log, nil, nil)
 	require.NoError(t, err)
+}
+
+// More groups than an answer is chosen from are refused, and the connection goes on answering.
+func TestTooManyGroupsAreRefused(t *testing.T) {
+	l := newLedger(t)
+	l.append(applyTestCatalog(t))
+	of := tenantOf(0)
+	l.append(recordTokens(of, 0, 4)...)
+	l.project()
+	l.exec(`insert into rm_insights_1.insight_calls select events, counted, retries, failures, day, decode(md5(n::text), 'hex'), tenant_id, event_type, provider, 'm' || n, feature, prompt_version,
+		input_tokens, cached_tokens, output_tokens, latency_buckets, latency_counts from (select * from rm_insights_1.insight_calls limit 1) c, generate_series(1, $1::int) n`, insight.MaxGroups)
+	q := insight.Question{Kind: insight.Retries, Tenant: of, From: noon, To: noon.Add(1), GroupBy: []insight.Dimension{insight.Model}}
+	for range 10 {
+		var bad *invalid.Error
+		_, _, err := ask(t.Context(), l.ReadModels, q, nil)
+		require.ErrorAs(t, err, &bad)
+		require.NotErrorIs(t, err, eventstore.ErrUnavailable)
+	}
+	q.GroupBy = []insight.Dimension{insight.Tenant}
+	a, _, err := ask(t.Context(), l.ReadModels, q, nil)
+	require.NoError(t, err)
+	require.Equal(t, 1, a.Groups)
 }

@@ -263,6 +263,9 @@ What to look at (the key is a service key, made for this demo):
   curl -s '%[2]s/v1/timeline?type=correction' -H "Authorization: Bearer $KEY" -H 'X-Tenant-Id: acme'
   curl -s '%[2]s/v1/timeline?type=conflict' -H "Authorization: Bearer $KEY" -H 'X-Tenant-Id: acme'
 
+  # what the providers charge for acme's calls, by model
+  curl -s '%[2]s/v1/insights/cost?groupBy=model' -H "Authorization: Bearer $KEY" -H 'X-Tenant-Id: acme'
+
   # lag of the projections
   curl -s '%[2]s/metrics' | grep tollgate_projection
 `, key, base)

@@ -247,7 +247,7 @@ func (b *Billing) draft(ctx context.Context, a account, p billing.Period, atLeas
 	if err != nil {
 		return event.Invoice{}, fmt.Errorf("what tenant %q used: %w", a.book.Tenant, err)
 	}
-	inv, err := a.book.Draft(p, billing.SumsOf(measures, sums))
+	inv, err := a.book.Draft(p, billing.SumsOf(measures, sums, billing.NeverElsewhere))
 	inv.Position, inv.Subscription, inv.Catalog = at.String(), a.subscription, a.catalog
 	return inv, err
 }
@@ -369,7 +369,8 @@ func (b *Billing) Invoice(ctx context.Context, id event.TenantID, invoice event.
 }
 
 // Void takes an invoice back with a credit note that mirrors its lines; again is no error. With rebill, what it was about is
-// owed again with the next invoice; else it is forgiven. Errors: ErrNotFound; *invalid.Error.
+// owed again with the next invoice; else it is forgiven. Errors: ErrNotFound; *invalid.Error; ErrConflict, where a later invoice has
+// given back credit for it, which cannot be forgiven once more.
 func (b *Billing) Void(ctx context.Context, invoice event.InvoiceID, rebill bool, reason string, by event.Actor) (Invoice, error) {
 	if err := checkReason(reason); err != nil {
 		return Invoice{}, err
@@ -378,6 +379,9 @@ func (b *Billing) Void(ctx context.Context, invoice event.InvoiceID, rebill bool
 		inv := a.book.Issued[i]
 		if inv.Voided != nil {
 			return eventstore.Append{}, errDone
+		}
+		if later := a.book.GivenBackBy(i); later != nil && !rebill {
+			return eventstore.Append{}, fmt.Errorf("%w: credit that paid for it was given back with invoice %s: void that one first, or bill again with rebill", ErrConflict, later.Number)
 		}
 		e := event.InvoiceVoided{Tenant: a.book.Tenant, ID: invoice, CreditNote: billing.CreditNoteOf(inv.Invoice), Rebill: rebill, Reason: reason, By: by}
 		return e.Append(a.revision), nil

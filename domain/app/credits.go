@@ -36,8 +36,7 @@ func (b *Billing) Credits(ctx context.Context, id event.TenantID) (Credits, erro
 	if err != nil {
 		return Credits{}, err
 	}
-	c, err := b.credits(ctx, &a)
-	return c, err
+	return b.credits(ctx, &a)
 }
 
 func (b *Billing) credits(ctx context.Context, a *account) (Credits, error) {
@@ -49,7 +48,7 @@ func (b *Billing) credits(ctx context.Context, a *account) (Credits, error) {
 		return c, fmt.Errorf("what tenant %q used: %w", a.book.Tenant, err)
 	}
 	c.At = at
-	c.Standing, err = a.book.Standing(open, c.Now, billing.SumsOf(measures, sums))
+	c.Standing, err = a.book.Standing(open, c.Now, billing.SumsOf(measures, sums, billing.NeverElsewhere))
 	return c, err
 }
 
@@ -59,7 +58,11 @@ func (b *Billing) purse(ctx context.Context, id event.TenantID, of *limit.Policy
 	if err != nil {
 		return nil, err
 	}
-	open := a.book.Open(b.c.Now())
+	now := b.c.Now()
+	open := a.book.Open(now)
+	if n := len(open); n > 0 && !a.book.Ended(open[n-1].End) && !open[n-1].End.After(now) {
+		return nil, fmt.Errorf("%w: more than %d periods of tenant %q are open; close some", ErrNotDue, n, id)
+	}
 	sums, at, err := b.c.Metering.Sums(ctx, id, a.book.OpenMeasures(open), eventstore.Position{})
 	if err != nil {
 		return nil, fmt.Errorf("what tenant %q used: %w", id, err)
@@ -178,9 +181,9 @@ func (b *Billing) Refund(ctx context.Context, r event.CreditRefunded, currency s
 		if err != nil {
 			return billing.Grant{}, err
 		}
-		left := c.Left[g.ID]
-		if free := c.Available.Sub(held); g.Currency == c.Currency && !g.Expired(c.Now) && free.Cmp(left) < 0 {
-			left = free
+		left := c.Left[g.ID].Min(a.book.Refundable(g))
+		if g.Currency == c.Currency && g.Pays(c.Now) { // checks count on it
+			left = left.Min(c.Available.Sub(held))
 		}
 		if r.Amount.Sign() <= 0 || r.Amount.Cmp(left) > 0 {
 			return billing.Grant{}, invalid.New("/amount", "invalid_event", fmt.Sprintf("amount must be above 0 and at most the %s %s that is neither used nor held", left.Max(money.Decimal{}), g.Currency))

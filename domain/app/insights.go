@@ -25,8 +25,13 @@ type CostBook interface {
 	Book(ctx context.Context) (costs.Book, error)
 }
 
+// maxOverall is how many questions about all tenants are answered at once: they are read beside the projections, which must not
+// wait for them.
+const maxOverall = 2
+
 // Insights answers what operators ask over many events.
 type Insights struct {
+	overall   chan struct{} // one slot for each question about all tenants
 	reader    InsightReader
 	directory Directory
 	costs     CostBook
@@ -35,7 +40,7 @@ type Insights struct {
 
 // NewInsights makes it.
 func NewInsights(reader InsightReader, directory Directory, costs CostBook, now func() time.Time) *Insights {
-	return &Insights{reader: reader, directory: directory, costs: costs, now: now}
+	return &Insights{overall: make(chan struct{}, maxOverall), reader: reader, directory: directory, costs: costs, now: now}
 }
 
 // Ask answers a question, and tells the positions that the answer reflects. Plans and what providers charge are joined as they
@@ -45,10 +50,15 @@ func (i *Insights) Ask(ctx context.Context, q insight.Question) (insight.Answer,
 	if err != nil {
 		return insight.Answer{}, nil, err
 	}
-	if q.Tenant != "" {
-		if _, err := i.directory.Tenant(ctx, q.Tenant); err != nil {
-			return insight.Answer{}, nil, fmt.Errorf("tenant %q: %w", shorten(string(q.Tenant)), err)
+	if q.Tenant == "" {
+		select {
+		case i.overall <- struct{}{}:
+			defer func() { <-i.overall }()
+		case <-ctx.Done():
+			return insight.Answer{}, nil, fmt.Errorf("wait for other questions about all tenants: %w", ctx.Err())
 		}
+	} else if _, err := i.directory.Tenant(ctx, q.Tenant); err != nil {
+		return insight.Answer{}, nil, fmt.Errorf("tenant %q: %w", shorten(string(q.Tenant)), err)
 	}
 	var (
 		plans insight.Plans

@@ -37,8 +37,17 @@ type Sum struct {
 // Sums answers measures.
 type Sums func(Measure) Sum
 
-// SumsOf answers the measures that were asked for, and panics at any other.
-func SumsOf(measures []Measure, sums []Sum) Sums {
+// Elsewhere is what SumsOf does about a measure that was not asked for.
+type Elsewhere bool
+
+// What to do.
+const (
+	ZeroElsewhere  Elsewhere = true  // nothing is used there
+	NeverElsewhere Elsewhere = false // panic
+)
+
+// SumsOf answers the measures that were asked for.
+func SumsOf(measures []Measure, sums []Sum, other Elsewhere) Sums {
 	next := 0
 	return func(m Measure) Sum {
 		// They are needed in about the order in which they are listed.
@@ -47,6 +56,9 @@ func SumsOf(measures []Measure, sums []Sum) Sums {
 				next = at + 1
 				return sums[at]
 			}
+		}
+		if other == ZeroElsewhere {
+			return Sum{}
 		}
 		panic(fmt.Sprintf("billing: %+v was not among the measures", m))
 	}

@@ -18,6 +18,25 @@ type Grant struct {
 	Refunded  []event.CreditRefunded
 }
 
+// Refundable is what was not taken back of a grant and no invoice has drawn, whatever came back to it since: a void of an invoice
+// that was corrected before can leave more in it than that.
+func (b *Book) Refundable(g *Grant) money.Decimal {
+	rest := g.Amount
+	for _, r := range g.Refunded {
+		rest = rest.Sub(r.Amount)
+	}
+	for i := range b.Issued {
+		if inv := &b.Issued[i]; inv.Voided == nil {
+			for _, u := range inv.Drawn {
+				if u.Grant == g.ID {
+					rest = rest.Sub(u.Amount).Add(returned(b.Issued, inv.ID, g.ID))
+				}
+			}
+		}
+	}
+	return rest
+}
+
 // Grant finds a grant; nil for one that was not given.
 func (b *Book) Grant(id event.GrantID) *Grant {
 	if i := slices.IndexFunc(b.Grants, func(g Grant) bool { return g.ID == id }); i >= 0 {
@@ -41,6 +60,9 @@ func (g *Grant) pays(from, to time.Time) bool {
 	}
 	return g.ExpiresAt.IsZero() || g.ExpiresAt.After(from) && !g.ExpiresAt.Before(to)
 }
+
+// Pays reports whether the grant pays for what is charged at an instant.
+func (g *Grant) Pays(at time.Time) bool { return g.pays(at, at) }
 
 // Expired reports whether the grant pays for nothing that is charged from an instant on.
 func (g *Grant) Expired(at time.Time) bool { return !g.ExpiresAt.IsZero() && !g.ExpiresAt.After(at) }
@@ -119,7 +141,7 @@ func (p purse) draw(grants []*Grant, slices []slice) (uses []event.CreditUse, un
 	for _, s := range slices {
 		owed := s.amount
 		for _, g := range grants {
-			if part := least(owed, p[g.ID]); part.Sign() > 0 && g.pays(s.start, s.end) {
+			if part := owed.Min(p[g.ID]); part.Sign() > 0 && g.pays(s.start, s.end) {
 				p.take(g.ID, part)
 				drawn.take(g.ID, part.Neg())
 				owed = owed.Sub(part)
@@ -133,13 +155,6 @@ func (p purse) draw(grants []*Grant, slices []slice) (uses []event.CreditUse, un
 		}
 	}
 	return uses, unpaid
-}
-
-func least(a, b money.Decimal) money.Decimal {
-	if a.Cmp(b) < 0 {
-		return a
-	}
-	return b
 }
 
 // cuts are the instants within a period at which a grant begins or ceases to pay.
@@ -183,7 +198,7 @@ func (b *Book) accrued(p Period, until, now time.Time, sums Sums, round rounding
 			owed = owed.Add(total(s.fees(p, func(f *catalog.Price) bool { return f.Arrears })))
 		}
 		if s.Plan.SpendCap.Sign() > 0 {
-			owed = least(owed, s.share(p, s.Plan.SpendCap).Sub(ahead).Max(money.Decimal{}))
+			owed = owed.Min(s.share(p, s.Plan.SpendCap).Sub(ahead).Max(money.Decimal{}))
 		}
 		sum = sum.Add(owed)
 	}
@@ -211,7 +226,7 @@ func (b *Book) slices(p Period, all money.Decimal, sums Sums) []slice {
 // difference makes sums of what is charged until the end of each slice what is charged within it.
 func difference(slices []slice) []slice {
 	for i := len(slices) - 2; i >= 0; i-- {
-		slices[i].amount = least(slices[i].amount, slices[i+1].amount)
+		slices[i].amount = slices[i].amount.Min(slices[i+1].amount)
 	}
 	for i := len(slices) - 1; i > 0; i-- {
 		slices[i].amount = slices[i].amount.Sub(slices[i-1].amount)
@@ -227,10 +242,18 @@ func (b *Book) settleCredits(inv *event.Invoice, p Period, sums Sums) {
 	}
 	left := b.purse()
 	owed := inv.Subtotal
-	for _, l := range inv.Lines {
-		if l.Kind == event.AdjustmentLine && l.Amount.Sign() < 0 {
-			inv.Returned = append(inv.Returned, b.unwind(&l, inv.Returned)...)
+	// The lines of one period stand beside each other: what is missing to its minimum may be less because of late usage.
+	for i := 0; i < len(inv.Lines); i++ {
+		l := &inv.Lines[i]
+		if l.Kind != event.AdjustmentLine {
+			continue
 		}
+		sum := l.Amount
+		for i+1 < len(inv.Lines) && inv.Lines[i+1].Kind == event.AdjustmentLine && inv.Lines[i+1].PeriodStart.Equal(l.PeriodStart) && inv.Lines[i+1].PeriodEnd.Equal(l.PeriodEnd) {
+			i++
+			sum = sum.Add(inv.Lines[i].Amount)
+		}
+		inv.Returned = append(inv.Returned, b.unwind(l.PeriodStart, l.PeriodEnd, sum.Neg(), inv.Returned)...)
 	}
 	for _, u := range inv.Returned {
 		left.take(u.Grant, u.Amount.Neg())
@@ -245,27 +268,35 @@ func (b *Book) settleCredits(inv *event.Invoice, p Period, sums Sums) {
 	}
 }
 
-// unwind gives back what grants had paid of the invoices that an adjustment is about, the newest invoice and the last grant
-// first, as far as it was not given back before.
-func (b *Book) unwind(l *event.InvoiceLine, sofar []event.CreditUse) (back []event.CreditUse) {
-	amount := l.Amount.Neg()
+// unwind gives back, up to an amount, what grants had paid of the invoices that a period is on, the newest invoice and the last
+// grant first, as far as it was not given back before.
+func (b *Book) unwind(start, end time.Time, amount money.Decimal, sofar []event.CreditUse) (back []event.CreditUse) {
 	for i := range slices.Backward(b.Issued) {
 		inv := &b.Issued[i]
-		about := slices.ContainsFunc(inv.Lines, func(other event.InvoiceLine) bool {
-			return other.Price == l.Price && !other.PeriodStart.Before(l.PeriodStart) && other.PeriodStart.Before(l.PeriodEnd)
-		})
+		about := slices.ContainsFunc(inv.Lines, func(l event.InvoiceLine) bool { return !l.PeriodStart.Before(start) && l.PeriodStart.Before(end) })
 		if inv.Voided != nil || !about {
 			continue
 		}
 		for _, drawn := range slices.Backward(inv.Drawn) {
 			rest := drawn.Amount.Sub(returned(b.Issued[i:], inv.ID, drawn.Grant)).Sub(sumOf(sofar, inv.ID, drawn.Grant))
-			if part := least(rest, amount); part.Sign() > 0 {
+			if part := rest.Min(amount); part.Sign() > 0 {
 				back = append(back, event.CreditUse{Grant: drawn.Grant, Amount: part, Invoice: inv.ID})
 				amount = amount.Sub(part)
 			}
 		}
 	}
 	return back
+}
+
+// GivenBackBy is a later invoice that gave back credit which this one had drawn; nil where there is none.
+func (b *Book) GivenBackBy(i int) *Issued {
+	for j := i + 1; j < len(b.Issued); j++ {
+		later := &b.Issued[j]
+		if later.Voided == nil && slices.ContainsFunc(later.Returned, func(u event.CreditUse) bool { return u.Invoice == b.Issued[i].ID }) {
+			return later
+		}
+	}
+	return nil
 }
 
 // returned is what invoices gave back of what one of them had drawn.

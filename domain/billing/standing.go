@@ -72,6 +72,9 @@ func (b *Book) Standing(open []Period, now time.Time, sums Sums) (Standing, erro
 		s.Drawn = s.Drawn.Add(ahead.Issued[len(b.Issued)+i].Credits())
 	}
 	if last != nil {
+		if err := b.known(&event.Invoice{}, *last); err != nil {
+			return s, err
+		}
 		uses, unpaid := left.draw(b.burning(s.Currency), b.slicesUntil(*last, now, sums))
 		for _, u := range uses {
 			s.Drawn = s.Drawn.Add(u.Amount)
@@ -80,7 +83,7 @@ func (b *Book) Standing(open []Period, now time.Time, sums Sums) (Standing, erro
 	}
 	s.Left = left
 	for _, g := range b.burning(s.Currency) {
-		if g.pays(now, now) {
+		if g.Pays(now) {
 			s.Available = s.Available.Add(left[g.ID].Max(money.Decimal{}))
 		}
 	}

@@ -9,13 +9,15 @@ import (
 
 // Bucket is a range of latencies. Buckets are log-linear: each power of two of microseconds is cut into 64 of equal width, and
 // below 128 microseconds each has its own. That is the layout of HdrHistogram (Gil Tene, hdrhistogram.org) and, with the
-// logarithm interpolated linearly between powers of two, of DDSketch (Masson, Rim and Lee, VLDB 2019). Its libraries choose
-// buckets with binary floating point and keep what they saw in a form that depends on the order; here buckets are computed with
-// whole numbers and counted exactly, so that a fact can be taken back and two folds of the same events are equal byte for byte.
+// logarithm interpolated linearly between powers of two, of DDSketch (Masson, Rim and Lee, VLDB 2019). DDSketch's library chooses
+// buckets and counts in binary floating point, and takes nothing back. Here buckets are computed with whole numbers and counted
+// exactly, so that a correction leaves no trace and two folds of the same events are equal, however they were cut.
 type Bucket int16
 
 const (
 	subBits = 6 // 64 buckets for each power of two
+
+	microScale = 3 // decimals of a microsecond in milliseconds
 
 	// maxLatency is in milliseconds, about 31 years: what is longer is no latency.
 	maxLatency = 1_000_000_000_000
@@ -35,7 +37,14 @@ func BucketOf(latency money.Decimal) (b Bucket, ok bool) {
 	if latency.Sign() < 0 || latency.Cmp(longest) > 0 {
 		return 0, false
 	}
-	micros, _, ok := latency.Mul(perMilli).Floor().Coefficient()
+	micros, scale, ok := latency.Coefficient()
+	if !ok || scale > microScale {
+		micros, _, ok = latency.Mul(perMilli).Floor().Coefficient()
+		scale = microScale
+	}
+	for ; scale < microScale; scale++ {
+		micros *= 10
+	}
 	return bucketOf(uint64(micros)), ok //nolint:gosec // not negative
 }
 
@@ -83,7 +92,7 @@ func (h Histogram) Percentiles(percents ...int64) []money.Decimal {
 			at++
 			seen += h[buckets[at]]
 		}
-		found = append(found, money.Scaled(buckets[at].Micros(), 3))
+		found = append(found, money.Scaled(buckets[at].Micros(), microScale))
 	}
 	return found
 }

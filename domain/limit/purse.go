@@ -1,6 +1,7 @@
 package limit
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -24,8 +25,9 @@ type Purse struct {
 	at       int64 // offset of the last event in the sums
 	changed  bool
 
-	// The last answer, and what it is about.
+	// The last answer, and from when until when it is right.
 	asked    Tick
+	until    Tick // exclusive
 	standing billing.Standing
 	known    bool
 }
@@ -69,31 +71,38 @@ func Measured(m *billing.Measure, f Fact) (q money.Decimal, counts bool) {
 	return Need{Series: Series{Meter: m.Meter}, Where: m.Where}.Quantity(f)
 }
 
-// sumAt answers a measure; of a period that is to come nothing is used.
-func (p *Purse) sumAt(m billing.Measure) billing.Sum {
-	for i := range p.measures {
-		if p.measures[i].Equal(m) {
-			return p.sums[i]
-		}
-	}
-	return billing.Sum{}
-}
-
 // stands is how the credit stands at an instant if nothing else happens until then. Where nobody knows what is owed, there is no
 // credit.
 func (p *Purse) stands(at Tick) billing.Standing {
-	if p.known && p.asked == at {
+	if p.known && p.asked <= at && at < p.until {
 		return p.standing
 	}
 	now, open := at.Time(), p.open
 	if len(open) > 0 && !now.Before(p.ends()) {
 		open = p.book.Open(now)
 	}
-	standing, err := p.book.Standing(open, now, p.sumAt)
+	standing, err := p.book.Standing(open, now, billing.SumsOf(p.measures, p.sums, billing.ZeroElsewhere))
 	if err != nil {
 		standing = billing.Standing{}
 	}
 	p.asked, p.standing, p.known = at, standing, true
+	// Until the next of these, nothing changes by itself.
+	p.until = never
+	change := func(t time.Time) {
+		if t.After(now) {
+			p.until = min(p.until, TickOf(t))
+		}
+	}
+	for i := range p.book.Grants {
+		change(p.book.Grants[i].EffectiveAt)
+		change(p.book.Grants[i].ExpiresAt)
+	}
+	for i := range p.book.Terms {
+		change(p.book.Terms[i].From)
+	}
+	if len(open) > 0 {
+		change(open[len(open)-1].End)
+	}
 	return standing
 }
 
@@ -102,14 +111,15 @@ func (p *Purse) used(price *catalog.Price, at Tick) (q money.Decimal) {
 	now, end := at.Time(), time.Time{}
 	for i := range p.measures {
 		m := &p.measures[i]
-		if m.Meter == price.Meter && len(m.Except) == 0 && whereKey(m.Where) == whereKey(price.Where) && !now.Before(m.From) && now.Before(m.To) && m.To.After(end) {
+		if m.Meter == price.Meter && len(m.Except) == 0 && maps.Equal(m.Where, price.Where) && !now.Before(m.From) && now.Before(m.To) && m.To.After(end) {
 			q, end = p.sums[i].Quantity, m.To // the longest one: others end where a grant does
 		}
 	}
 	return q
 }
 
-// cost is what a check will draw on at an instant: what it adds where it is the only one, and else the most that it can add.
+// cost is what a check will draw on at an instant: what it adds where it is the only one, and else the most that it can add. The
+// spend cap of the plan is left out: beyond it usage costs nothing, and a check is still asked for its price.
 func (d *decision) cost(at Tick, alone bool) (cost money.Decimal, known bool) {
 	for i := range d.policy.prices {
 		p := &d.policy.prices[i]
@@ -145,6 +155,8 @@ func (d *decision) credits(part *event.LimitPart) {
 	q, known := d.cost(d.at, d.alone(limit))
 	part.Requested = q
 	if d.covers(limit, part.Held, q, known, d.at) {
+		// Others may come before its usage and take what is free or cheap: then it costs more, and that is held.
+		part.Requested, _ = d.cost(d.at, false)
 		return
 	}
 	part.Denied, part.ResetAt = true, d.whenCovered(limit, part.Held).Time()

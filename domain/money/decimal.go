@@ -305,6 +305,14 @@ func (v Decimal) Max(w Decimal) Decimal {
 	return v
 }
 
+// Min is the smaller one.
+func (v Decimal) Min(w Decimal) Decimal {
+	if w.Cmp(v) < 0 {
+		return w
+	}
+	return v
+}
+
 // Neg is -v.
 func (v Decimal) Neg() Decimal { return Decimal{}.Sub(v) }
 

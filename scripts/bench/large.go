@@ -178,8 +178,8 @@ const selectCosts = `select * from (select case when c.relname like 'log\_events
 		sum((coalesce(s.n_tup_ins, 0) + coalesce(s.n_tup_upd, 0) - coalesce(s.n_tup_hot_upd, 0)) * (select count(*) from pg_index i where i.indrelid = c.oid))::float8,
 		sum(pg_table_size(c.oid))::float8, sum(pg_indexes_size(c.oid))::float8
 	from pg_class c left join pg_stat_user_tables s on s.relid = c.oid
-	where c.relkind = 'r' and (c.relname like 'log\_events%' or c.relname in ('log_streams', 'log_commits', 'timeline', 'usage_rollups', 'quota_accounts', 'quota_holds', 'checkpoints'))
-	group by 1) costs order by array_position(array['log_events', 'log_streams', 'log_commits', 'timeline', 'usage_rollups', 'quota_accounts', 'quota_holds', 'checkpoints'], name::text)`
+	where c.relkind = 'r' and (c.relname like 'log\_events%' or c.relname in ('log_streams', 'log_commits', 'timeline', 'usage_rollups', 'insight_calls', 'insight_denials', 'quota_accounts', 'quota_holds', 'checkpoints'))
+	group by 1) costs order by array_position(array['log_events', 'log_streams', 'log_commits', 'timeline', 'usage_rollups', 'insight_calls', 'insight_denials', 'quota_accounts', 'quota_holds', 'checkpoints'], name::text)`
 
 // costs reads what the server counted for the tables since they exist.
 func costs(ctx context.Context, pool *pgxpool.Pool) ([]amplification, error) {
