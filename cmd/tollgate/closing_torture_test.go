@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -11,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 )
 
@@ -19,6 +22,11 @@ import (
 func TestTortureOfClosing(t *testing.T) {
 	const tenants, months = 4, 5
 	f := newFleet(t, "TOLLGATE_BILLING_EVERY=50ms", "TOLLGATE_BILLING_DELAY=1s")
+	database, err := pgserverURL(t, f.dir)
+	require.NoError(t, err)
+	log, err := pgx.Connect(t.Context(), database)
+	require.NoError(t, err)
+	defer func() { _ = log.Close(context.Background()) }()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	start := time.Date(2025, 10, 31, 0, 0, 0, 0, time.UTC)
@@ -77,7 +85,8 @@ func TestTortureOfClosing(t *testing.T) {
 			for i := range f.members {
 				text := f.member(i).text(f.key, id, "/v1/invoices?limit=500")
 				// The loop goes on closing later boundaries; those of this test are the oldest.
-				_, oldest, _ := strings.Cut(text, `"periodEnd":"`+ends[months-1]+`"`)
+				_, oldest, found := strings.Cut(text, `"periodEnd":"`+ends[months-1]+`"`)
+				require.True(t, found, "server %d lacks invoices of %s, seed %d", i, id, seed)
 				answers = append(answers, oldest)
 			}
 			require.Equal(t, answers[0], answers[1])
@@ -90,6 +99,17 @@ func TestTortureOfClosing(t *testing.T) {
 			}
 			require.NoError(t, callAs(t.Context(), http.MethodGet, f.member(0).url+"/v1/invoices?limit=500", f.key, id, nil, &page))
 			slices.Reverse(page.Items)
+			require.GreaterOrEqual(t, len(page.Items), months, "%s, seed %d", id, seed)
+			for _, end := range ends {
+				var again []string
+				for i := range f.members {
+					var raw json.RawMessage
+					require.NoError(t, call(t.Context(), http.MethodPost, f.member(i).url+"/v1/admin/tenants/"+id+"/invoices/close", adminKey, map[string]any{"periodEnd": end}, &raw))
+					again = append(again, string(raw))
+				}
+				require.Equal(t, again[0], again[1], "%s, %s, seed %d", id, end, seed)
+				require.Equal(t, again[0], again[2], "%s, %s, seed %d", id, end, seed)
+			}
 			left := 30 // units of 0.25 that the grant pays for
 			from := start.Format("2006-01-02T15:04:05.000Z")
 			for n, inv := range page.Items {
@@ -100,6 +120,10 @@ func TestTortureOfClosing(t *testing.T) {
 					continue
 				}
 				require.Equal(t, ends[n], inv.PeriodEnd)
+				var inLog int
+				require.NoError(t, log.QueryRow(t.Context(), `select count(*) from log_events join log_types using (type_id)
+					where name = 'invoice_finalised.v1' and tenant_id = $1 and position(convert_to($2, 'UTF8') in data) > 0`, id, inv.ID).Scan(&inLog))
+				require.Equal(t, 1, inLog, "%s, invoice %d in the billing stream, seed %d", id, n+1, seed)
 				units := used[id][n]
 				paid := min(units, left)
 				left -= paid

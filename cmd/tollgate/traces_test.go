@@ -21,7 +21,7 @@ import (
 
 // tracePlans are what the two tenants of the story pay. The script reads the same.
 const tracePlans = `{
- "team":  {"key": "team", "currency": "EUR", "minimum": "120.00", "prices": [
+ "team":  {"key": "team", "currency": "EUR", "minimum": "900.00", "prices": [
    {"key": "base", "model": "flat", "amount": "40.00"},
    {"key": "input", "model": "graduated", "meter": "input_tokens", "included": "1000000", "tiers": [{"upTo": "5000000", "unit": "0.0000127"}, {"unit": "0.0000093"}]},
    {"key": "output", "model": "package", "meter": "output_tokens", "size": "1000", "unit": "0.031"}]},
@@ -187,6 +187,23 @@ func TestTracesToInvoices(t *testing.T) {
 	require.Contains(t, lines(conv, 2), "adjustment support scale@1 2023-11-10T06:07:08.900Z", "billed again")
 	require.Equal(t, "drawn", conv.Invoices[0]["grants"].([]any)[0].(map[string]any)["use"])
 
+	var kinds []string
+	for _, l := range append(lines(code, 1), lines(conv, 0)...) {
+		kind, _, _ := strings.Cut(l, " ")
+		kinds = append(kinds, kind)
+	}
+	require.Subset(t, kinds, []string{"usage", "fee", "minimum", "spend_cap", "adjustment"})
+	for of, want := range map[*traceTenant]map[string]int{code: {"plan": 2, "invoice": closed[code]}, conv: {"plan": 1, "grant": 1, "invoice": closed[conv] + 1}} {
+		for kind, n := range want {
+			var page struct{ Items []struct{ Kind string } }
+			require.NoError(t, callAs(t.Context(), http.MethodGet, p.url+"/v1/timeline?limit=100&type="+kind, key, of.ID, nil, &page))
+			require.Len(t, page.Items, n, "%s of %s: each plan, grant and invoice once, and the void", kind, of.ID)
+			for _, i := range page.Items {
+				require.Equal(t, kind, i.Kind)
+			}
+		}
+	}
+
 	written := func() []byte {
 		story, err := json.Marshal(map[string]any{"plans": json.RawMessage(tracePlans), "tenants": []*traceTenant{code, conv}})
 		require.NoError(t, err)
@@ -198,7 +215,7 @@ func TestTracesToInvoices(t *testing.T) {
 
 	// The script is not one that agrees with everything.
 	line := conv.Invoices[1]["lines"].([]any)[1].(map[string]any)
-	for what, in := range map[string]map[string]any{"quantity": line, "events": line, "amount": line["amount"].(map[string]any), "subtotal": conv.Invoices[1], "total": conv.Invoices[1], "periodEnd": code.Invoices[1]} {
+	for what, in := range map[string]map[string]any{"quantity": line, "included": line, "events": line, "amount": line["amount"].(map[string]any), "subtotal": conv.Invoices[1], "total": conv.Invoices[1], "periodEnd": code.Invoices[1]} {
 		before := in[what]
 		switch v := before.(type) {
 		case float64:

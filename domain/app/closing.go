@@ -90,7 +90,7 @@ func (c *Closing) close(ctx context.Context, t event.TenantID, now time.Time) ti
 	defer cancel()
 	again := now.Add(lookAgain)
 	for {
-		due, ok, err := c.Billing.due(ctx, t, c.Backfill)
+		boundary, due, ok, err := c.Billing.due(ctx, t, c.Backfill)
 		if err != nil || !ok {
 			if err != nil {
 				c.Report(t, Invoice{}, err)
@@ -103,7 +103,7 @@ func (c *Closing) close(ctx context.Context, t event.TenantID, now time.Time) ti
 			}
 			return again
 		}
-		inv, created, err := c.Billing.Close(ctx, t, time.Time{}, "system")
+		inv, created, err := c.Billing.Close(ctx, t, boundary, "system") // another server may have been faster
 		if err != nil {
 			c.Report(t, Invoice{}, err)
 			return now // with the next pass
@@ -114,22 +114,22 @@ func (c *Closing) close(ctx context.Context, t event.TenantID, now time.Time) ti
 	}
 }
 
-// due is when the next period of a tenant is to be closed by itself; ok is false where there is none.
-func (b *Billing) due(ctx context.Context, id event.TenantID, backfill time.Duration) (due time.Time, ok bool, err error) {
+// due is the next boundary of a tenant, and when it is to be closed by itself; ok is false where there is none.
+func (b *Billing) due(ctx context.Context, id event.TenantID, backfill time.Duration) (boundary, due time.Time, ok bool, err error) {
 	a, err := b.account(ctx, id)
 	if errors.Is(err, tenant.ErrUnknown) || err == nil && len(a.book.Terms) == 0 {
-		return due, false, nil
+		return boundary, due, false, nil
 	}
 	if err != nil {
-		return due, false, err
+		return boundary, due, false, err
 	}
 	p, boundary, ok := a.book.Due()
 	if !ok {
-		return due, false, nil
+		return boundary, due, false, nil
 	}
 	due = boundary.Add(a.book.Grace(p))
 	if filled := a.assigned.Add(backfill); filled.After(due) {
 		due = filled
 	}
-	return due, true, nil
+	return boundary, due, true, nil
 }

@@ -114,6 +114,7 @@ for (const tenant of story.tenants) {
         let quantity = zero, events = 0
         for (const r of rows) if (r.after <= known && r.at >= s.start && r.at < s.end) { quantity = add(quantity, value[p.meter](r)); events++ }
         line('usage', p.key, quantity, events, cents(price(p, quantity)))
+        Object.assign(owed.at(-1), {exact: price(p, quantity), included: least(parse(p.included ?? '0'), quantity)})
       }
       for (const p of s.plan.prices.filter((x) => x.model === 'flat')) line('fee', p.key, rat(1n), 0, share(p.amount), !p.arrears)
       const sum = owed.slice(first).reduce((a, l) => add(a, l.amount), zero)
@@ -184,11 +185,13 @@ for (const tenant of story.tenants) {
       if (!w) { fail(`a line that is not owed: ${k}`); continue }
       wanted.delete(k)
       if (cmp(parse(l.quantity), w.quantity) !== 0) fail(`${k}: quantity ${l.quantity} instead of ${show(w.quantity)}`)
+      if (cmp(parse(l.included), w.included ?? zero) !== 0) fail(`${k}: included ${l.included} instead of ${show(w.included ?? zero)}`)
       if (l.events !== w.events) fail(`${k}: ${l.events} events instead of ${w.events}`)
       if (cmp(parse(l.amount.amount), w.amount) !== 0) fail(`${k}: amount ${l.amount.amount} instead of ${show(w.amount)}`)
       if (l.tiers.length) {
         const tiers = l.tiers.reduce((a, t) => add(a, mul(parse(t.quantity), parse(t.unit))), zero)
-        if (cmp(cents(tiers), w.amount) !== 0) fail(`${k}: its tiers sum to ${show(tiers)}`)
+        if (!w.exact || cmp(tiers, w.exact) !== 0) fail(`${k}: its tiers sum to ${show(tiers)} instead of ${show(w.exact ?? zero)}`)
+        for (const t of l.tiers) if (cmp(parse(t.amount), mul(parse(t.quantity), parse(t.unit))) !== 0) fail(`${k}: tier ${t.amount} instead of ${t.quantity} times ${t.unit}`)
       }
     }
     for (const k of wanted.keys()) fail(`a line is missing: ${k}`)
@@ -199,7 +202,7 @@ for (const tenant of story.tenants) {
     if (cmp(parse(inv.credits.amount), drawn) !== 0) fail(`credits ${inv.credits.amount} instead of ${show(drawn)}`)
     if (cmp(parse(inv.total.amount), sub(subtotal, drawn)) !== 0) fail(`total ${inv.total.amount} instead of ${show(sub(subtotal, drawn))}`)
   }
-  console.log(`${tenant.id}: ${rows.length} events, ${tenant.invoices.length} invoices`)
+  console.log(`${tenant.id}: ${rows.length} events, ${tenant.invoices.length} invoices: ${tenant.invoices.map((i) => `${i.total.amount} ${i.total.currency}`).join(', ')}`)
 }
 console.log(`${lines} lines`)
 if (problems.length) {
