@@ -24,8 +24,15 @@ func (s *Server) ListInvoices(c echo.Context, params ListInvoicesParams) error {
 	if err != nil {
 		return err
 	}
+	if err := s.await(c, params.MinPosition, params.WaitMs); err != nil {
+		return err
+	}
 	ctx, cancel := work(c)
 	defer cancel()
+	at, err := s.Positions.Shown(ctx, inside(c).tenant.ID)
+	if err != nil {
+		return fmt.Errorf("read the position: %w", err)
+	}
 	all, err := s.Billing.Invoices(ctx, inside(c).tenant.ID)
 	if err != nil {
 		return err
@@ -42,6 +49,7 @@ func (s *Server) ListInvoices(c echo.Context, params ListInvoicesParams) error {
 		all = all[:limit]
 		next = string(all[limit-1].ID)
 	}
+	showPosition(c, at)
 	b := []byte(`{"items":[`)
 	for i := range all {
 		if i > 0 {
@@ -53,7 +61,10 @@ func (s *Server) ListInvoices(c echo.Context, params ListInvoicesParams) error {
 }
 
 // PreviewInvoice is GET /v1/invoices/preview.
-func (s *Server) PreviewInvoice(c echo.Context, _ PreviewInvoiceParams) error {
+func (s *Server) PreviewInvoice(c echo.Context, params PreviewInvoiceParams) error {
+	if err := s.await(c, params.MinPosition, params.WaitMs); err != nil {
+		return err
+	}
 	ctx, cancel := work(c)
 	defer cancel()
 	inv, err := s.Billing.Preview(ctx, inside(c).tenant.ID)
@@ -64,7 +75,10 @@ func (s *Server) PreviewInvoice(c echo.Context, _ PreviewInvoiceParams) error {
 }
 
 // GetInvoice is GET /v1/invoices/{id}.
-func (s *Server) GetInvoice(c echo.Context, id string, _ GetInvoiceParams) error {
+func (s *Server) GetInvoice(c echo.Context, id string, params GetInvoiceParams) error {
+	if err := s.await(c, params.MinPosition, params.WaitMs); err != nil {
+		return err
+	}
 	ctx, cancel := work(c)
 	defer cancel()
 	inv, err := s.Billing.Invoice(ctx, inside(c).tenant.ID, event.InvoiceID(id))
@@ -131,9 +145,11 @@ func (s *Server) VoidInvoice(c echo.Context, id string) error {
 }
 
 func writeInvoice(c echo.Context, status int, inv *app.Invoice) error {
-	if inv.At != (eventstore.Position{}) {
-		showPosition(c, inv.At)
+	at := inv.At
+	if used, err := eventstore.ParsePosition(inv.Position); err == nil && at == (eventstore.Position{}) {
+		at = used // of a draft
 	}
+	showPosition(c, at)
 	return writeJSON(c, status, appendInvoice(nil, inv))
 }
 

@@ -2392,6 +2392,12 @@ type ListInvoicesParams struct {
 	// Cursor The `nextCursor` of the page before; opaque.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 
+	// MinPosition Wait until the answer reflects this position.
+	MinPosition *MinPosition `form:"minPosition,omitempty" json:"minPosition,omitempty"`
+
+	// WaitMs How long to wait for `minPosition`, in milliseconds; then 504.
+	WaitMs *WaitMs `form:"waitMs,omitempty" json:"waitMs,omitempty"`
+
 	// XTenantId Names the tenant, as a host name, the path or the body may do too; all must agree.
 	XTenantId *TenantId `json:"X-Tenant-Id,omitempty"`
 
@@ -2404,6 +2410,12 @@ type ListInvoicesParams struct {
 
 // PreviewInvoiceParams defines parameters for PreviewInvoice.
 type PreviewInvoiceParams struct {
+	// MinPosition Wait until the answer reflects this position.
+	MinPosition *MinPosition `form:"minPosition,omitempty" json:"minPosition,omitempty"`
+
+	// WaitMs How long to wait for `minPosition`, in milliseconds; then 504.
+	WaitMs *WaitMs `form:"waitMs,omitempty" json:"waitMs,omitempty"`
+
 	// XTenantId Names the tenant, as a host name, the path or the body may do too; all must agree.
 	XTenantId *TenantId `json:"X-Tenant-Id,omitempty"`
 
@@ -2416,6 +2428,12 @@ type PreviewInvoiceParams struct {
 
 // GetInvoiceParams defines parameters for GetInvoice.
 type GetInvoiceParams struct {
+	// MinPosition Wait until the answer reflects this position.
+	MinPosition *MinPosition `form:"minPosition,omitempty" json:"minPosition,omitempty"`
+
+	// WaitMs How long to wait for `minPosition`, in milliseconds; then 504.
+	WaitMs *WaitMs `form:"waitMs,omitempty" json:"waitMs,omitempty"`
+
 	// XTenantId Names the tenant, as a host name, the path or the body may do too; all must agree.
 	XTenantId *TenantId `json:"X-Tenant-Id,omitempty"`
 
@@ -4765,6 +4783,20 @@ func (w *ServerInterfaceWrapper) ListInvoices(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
 	}
 
+	// ------------- Optional query parameter "minPosition" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "minPosition", ctx.QueryParams(), &params.MinPosition, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter minPosition: %s", err))
+	}
+
+	// ------------- Optional query parameter "waitMs" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "waitMs", ctx.QueryParams(), &params.WaitMs, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter waitMs: %s", err))
+	}
+
 	headers := ctx.Request().Header
 	// ------------- Optional header parameter "X-Tenant-Id" -------------
 	if valueList, found := headers[http.CanonicalHeaderKey("X-Tenant-Id")]; found {
@@ -4823,6 +4855,19 @@ func (w *ServerInterfaceWrapper) PreviewInvoice(ctx echo.Context) error {
 
 	// Parameter object where we will unmarshal all parameters from the context
 	var params PreviewInvoiceParams
+	// ------------- Optional query parameter "minPosition" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "minPosition", ctx.QueryParams(), &params.MinPosition, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter minPosition: %s", err))
+	}
+
+	// ------------- Optional query parameter "waitMs" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "waitMs", ctx.QueryParams(), &params.WaitMs, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter waitMs: %s", err))
+	}
 
 	headers := ctx.Request().Header
 	// ------------- Optional header parameter "X-Tenant-Id" -------------
@@ -4889,6 +4934,19 @@ func (w *ServerInterfaceWrapper) GetInvoice(ctx echo.Context) error {
 
 	// Parameter object where we will unmarshal all parameters from the context
 	var params GetInvoiceParams
+	// ------------- Optional query parameter "minPosition" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "minPosition", ctx.QueryParams(), &params.MinPosition, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter minPosition: %s", err))
+	}
+
+	// ------------- Optional query parameter "waitMs" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "waitMs", ctx.QueryParams(), &params.WaitMs, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter waitMs: %s", err))
+	}
 
 	headers := ctx.Request().Header
 	// ------------- Optional header parameter "X-Tenant-Id" -------------

@@ -130,7 +130,7 @@ func problemOf(err error) *problem {
 		return refuse(codeUnauthorized, "The API key is unknown, revoked or expired.")
 	case errors.Is(err, app.ErrNotDue):
 		return refuse(codeNotDue, err.Error())
-	case errors.Is(err, billing.ErrUnpriced), errors.Is(err, billing.ErrCurrencies):
+	case errors.Is(err, billing.ErrUnpriced), errors.Is(err, billing.ErrCurrencies), errors.Is(err, app.ErrTooMuch):
 		return refuse(codeUnpriced, err.Error())
 	case errors.Is(err, app.ErrNothingToBill):
 		return refuse(codeNotFound, err.Error())

@@ -87,14 +87,15 @@ func midnight(date time.Time, t tenant.Tenant) (time.Time, error) {
 	return calendar.Calendar{Zone: zone}.Window(catalog.Day, noon).Start, nil
 }
 
-// optionalInstant reads an RFC 3339 time; absent and null are the zero time, which nobody can name.
+// optionalInstant reads an RFC 3339 time; absent and null are the zero time, which nobody can name. What is agreed with
+// tenants happens since there are computers, and in years that every calendar can write.
 func (d *decoder) optionalInstant(v jsontext.Value, pointer, name string) time.Time {
 	if absentOrNull(v) {
 		return time.Time{}
 	}
 	noted := d.count
 	t := d.instant(v, pointer, name)
-	if t.IsZero() && d.count == noted {
+	if y := t.UTC().Year(); d.count == noted && (y < 1970 || y > 9999) {
 		d.note(pointer, codeInvalidEvent, name+outOfYears)
 	}
 	return t

@@ -20,8 +20,10 @@ import (
 var (
 	// ErrNotDue: the period has not ended, or late usage is still waited for. Close it later.
 	ErrNotDue = errors.New("the period cannot be closed yet")
-	// ErrNothingToBill: the tenant has no plan.
-	ErrNothingToBill = errors.New("the tenant has no plan")
+	// ErrNothingToBill: the tenant has no plan, or everything is invoiced.
+	ErrNothingToBill = errors.New("there is nothing to bill")
+	// ErrTooMuch: a sum is beyond the bounds of the ledger. Void the usage that is too large.
+	ErrTooMuch = errors.New("an invoice has numbers beyond the bounds of the ledger")
 )
 
 // Metering answers what a tenant used.
@@ -220,24 +222,33 @@ func (b *Billing) Preview(ctx context.Context, id event.TenantID) (Invoice, erro
 		return Invoice{}, err
 	}
 	if len(a.book.Terms) == 0 {
-		return Invoice{}, fmt.Errorf("%w: assign one first", ErrNothingToBill)
+		return Invoice{}, fmt.Errorf("%w: the tenant has no plan", ErrNothingToBill)
 	}
 	now := b.c.Now()
-	open := a.book.Open(now)
+	open, err := a.open(now)
+	if err != nil {
+		return Invoice{}, err
+	}
+	if len(open) == 0 {
+		return Invoice{}, fmt.Errorf("%w: everything is invoiced", ErrNothingToBill)
+	}
 	for _, p := range open {
 		inv, err := b.draft(ctx, a, p, eventstore.Position{})
 		if err != nil {
 			return Invoice{}, err
 		}
-		if inv.PeriodEnd.After(now) {
-			return Invoice{Issued: billing.Issued{Invoice: inv}, Tenant: id, State: InvoiceDraft}, nil
-		}
 		a.book.Issued = append(a.book.Issued, billing.Issued{Invoice: inv})
 	}
-	if len(open) > 0 && !a.book.Ended(open[len(open)-1].End) {
-		return Invoice{}, fmt.Errorf("%w: more than %d periods are open; close some", ErrNotDue, len(open))
+	return Invoice{Issued: a.book.Issued[len(a.book.Issued)-1], Tenant: id, State: InvoiceDraft}, nil
+}
+
+// open lists the periods that are not invoiced. Error: ErrNotDue, where there are too many to say how they stand.
+func (a *account) open(now time.Time) ([]billing.Period, error) {
+	open := a.book.Open(now)
+	if n := len(open); n > 0 && !a.book.Ended(open[n-1].End) && !open[n-1].End.After(now) {
+		return nil, fmt.Errorf("%w: more than %d periods of tenant %q are open; close some", ErrNotDue, n, a.book.Tenant)
 	}
-	return Invoice{}, fmt.Errorf("%w: no period is open", ErrNothingToBill)
+	return open, nil
 }
 
 // draft computes an invoice as of a position that is not before the given one.
@@ -266,7 +277,7 @@ func (b *Billing) Close(ctx context.Context, id event.TenantID, boundary time.Ti
 			return a.invoice(i), created, nil
 		}
 		if len(a.book.Terms) == 0 {
-			return Invoice{}, false, fmt.Errorf("%w: assign one first", ErrNothingToBill)
+			return Invoice{}, false, fmt.Errorf("%w: the tenant has no plan", ErrNothingToBill)
 		}
 		p, due, ok := a.book.Due()
 		switch {
@@ -320,7 +331,7 @@ func readable(e event.InvoiceFinalised) error {
 	}
 	var again event.InvoiceFinalised
 	if err := json.Unmarshal(text, &again); err != nil {
-		return fmt.Errorf("%w: invoice %s has numbers beyond the bounds of the ledger: %w", event.ErrMalformed, e.Invoice.ID, err)
+		return fmt.Errorf("%w: %s", ErrTooMuch, e.Invoice.ID)
 	}
 	if e.Invoice.Sum().Cmp(again.Invoice.Subtotal) != 0 {
 		return fmt.Errorf("%w: the lines of invoice %s do not sum to its subtotal", event.ErrMalformed, e.Invoice.ID)
@@ -369,8 +380,8 @@ func (b *Billing) Invoice(ctx context.Context, id event.TenantID, invoice event.
 }
 
 // Void takes an invoice back with a credit note that mirrors its lines; again is no error. With rebill, what it was about is
-// owed again with the next invoice; else it is forgiven. Errors: ErrNotFound; *invalid.Error; ErrConflict, where a later invoice has
-// given back credit for it, which cannot be forgiven once more.
+// owed again with the next invoice; else it is forgiven. Errors: ErrNotFound; *invalid.Error; ErrConflict, where something
+// would count twice, see billing.Book.CanVoid.
 func (b *Billing) Void(ctx context.Context, invoice event.InvoiceID, rebill bool, reason string, by event.Actor) (Invoice, error) {
 	if err := checkReason(reason); err != nil {
 		return Invoice{}, err
@@ -380,8 +391,8 @@ func (b *Billing) Void(ctx context.Context, invoice event.InvoiceID, rebill bool
 		if inv.Voided != nil {
 			return eventstore.Append{}, errDone
 		}
-		if later := a.book.GivenBackBy(i); later != nil && !rebill {
-			return eventstore.Append{}, fmt.Errorf("%w: credit that paid for it was given back with invoice %s: void that one first, or bill again with rebill", ErrConflict, later.Number)
+		if why := a.book.CanVoid(i, rebill); why != "" {
+			return eventstore.Append{}, fmt.Errorf("%w: %s", ErrConflict, why)
 		}
 		e := event.InvoiceVoided{Tenant: a.book.Tenant, ID: invoice, CreditNote: billing.CreditNoteOf(inv.Invoice), Rebill: rebill, Reason: reason, By: by}
 		return e.Append(a.revision), nil

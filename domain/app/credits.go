@@ -36,14 +36,18 @@ func (b *Billing) Credits(ctx context.Context, id event.TenantID) (Credits, erro
 	if err != nil {
 		return Credits{}, err
 	}
-	return b.credits(ctx, &a)
+	return b.credits(ctx, &a, eventstore.Position{})
 }
 
-func (b *Billing) credits(ctx context.Context, a *account) (Credits, error) {
+// credits tells how the credit stands, with all usage up to a position.
+func (b *Billing) credits(ctx context.Context, a *account, atLeast eventstore.Position) (Credits, error) {
 	c := Credits{Grants: a.book.Grants, Now: b.c.Now()}
-	open := a.book.Open(c.Now)
+	open, err := a.open(c.Now)
+	if err != nil {
+		return c, err
+	}
 	measures := a.book.OpenMeasures(open)
-	sums, at, err := b.c.Metering.Sums(ctx, a.book.Tenant, measures, eventstore.Position{})
+	sums, at, err := b.c.Metering.Sums(ctx, a.book.Tenant, measures, atLeast)
 	if err != nil {
 		return c, fmt.Errorf("what tenant %q used: %w", a.book.Tenant, err)
 	}
@@ -58,10 +62,9 @@ func (b *Billing) purse(ctx context.Context, id event.TenantID, of *limit.Policy
 	if err != nil {
 		return nil, err
 	}
-	now := b.c.Now()
-	open := a.book.Open(now)
-	if n := len(open); n > 0 && !a.book.Ended(open[n-1].End) && !open[n-1].End.After(now) {
-		return nil, fmt.Errorf("%w: more than %d periods of tenant %q are open; close some", ErrNotDue, n, id)
+	open, err := a.open(b.c.Now())
+	if err != nil {
+		return nil, err
 	}
 	sums, at, err := b.c.Metering.Sums(ctx, id, a.book.OpenMeasures(open), eventstore.Position{})
 	if err != nil {
@@ -177,7 +180,12 @@ func (b *Billing) Refund(ctx context.Context, r event.CreditRefunded, currency s
 			}
 			return *g, nil
 		}
-		c, err := b.credits(ctx, &a)
+		// Everything that was acknowledged counts as used.
+		head, err := b.c.Store.Head(ctx, eventstore.PartitionOf(string(r.Tenant), b.c.Store.Partitions()))
+		if err != nil {
+			return billing.Grant{}, err
+		}
+		c, err := b.credits(ctx, &a, head)
 		if err != nil {
 			return billing.Grant{}, err
 		}

@@ -87,8 +87,7 @@ func compareGrants(a, b *Grant) int {
 // purse is what is left of each grant.
 type purse map[event.GrantID]money.Decimal
 
-// purse is what the invoices and refunds so far leave of each grant. A void invoice counts for nothing; where what it had
-// returned was drawn again in the meantime, less than nothing is left until something else returns.
+// purse is what the invoices and refunds so far leave of each grant. A void invoice counts for nothing.
 func (b *Book) purse() purse {
 	left := make(purse, len(b.Grants))
 	for i := range b.Grants {
@@ -288,15 +287,32 @@ func (b *Book) unwind(start, end time.Time, amount money.Decimal, sofar []event.
 	return back
 }
 
-// GivenBackBy is a later invoice that gave back credit which this one had drawn; nil where there is none.
-func (b *Book) GivenBackBy(i int) *Issued {
-	for j := i + 1; j < len(b.Issued); j++ {
+// CanVoid says why an invoice cannot be taken back as things are; "" where it can.
+func (b *Book) CanVoid(i int, rebill bool) (why string) {
+	inv := &b.Issued[i]
+	if rebill && b.Ended(b.Issued[len(b.Issued)-1].PeriodEnd) {
+		return "the tenant is closed and has its last invoice, so nothing would bill it again"
+	}
+	for j := i + 1; j < len(b.Issued) && !rebill; j++ {
 		later := &b.Issued[j]
-		if later.Voided == nil && slices.ContainsFunc(later.Returned, func(u event.CreditUse) bool { return u.Invoice == b.Issued[i].ID }) {
-			return later
+		corrects := slices.ContainsFunc(later.Lines, func(l event.InvoiceLine) bool {
+			return l.Kind == event.AdjustmentLine && slices.ContainsFunc(inv.Lines, func(mine event.InvoiceLine) bool {
+				return !mine.PeriodStart.Before(l.PeriodStart) && mine.PeriodStart.Before(l.PeriodEnd)
+			})
+		})
+		if later.Voided == nil && corrects {
+			return "invoice " + later.Number + " corrects it, and would count once more: void that one first, or bill again with rebill"
 		}
 	}
-	return nil
+	without := *b
+	without.Issued = slices.Clone(b.Issued)
+	without.Issued[i].Voided = &event.InvoiceVoided{Rebill: rebill}
+	for _, left := range without.purse() {
+		if left.Sign() < 0 {
+			return "credit that it gave back has been drawn since: void the invoices that drew it first"
+		}
+	}
+	return ""
 }
 
 // returned is what invoices gave back of what one of them had drawn.

@@ -180,6 +180,21 @@ func (b *Book) invoiced(p Period, of item) (amount, quantity money.Decimal) {
 	return amount, quantity
 }
 
+// forgiven is what of that was taken back by credit notes and is not billed again.
+func (b *Book) forgiven(p Period, of item) (amount money.Decimal) {
+	for i := range b.Issued {
+		if v := b.Issued[i].Voided; v == nil || v.Rebill {
+			continue
+		}
+		for n := range b.Issued[i].Lines {
+			if l := &b.Issued[i].Lines[n]; itemOf(l) == of && b.covers(p, l) {
+				amount = amount.Add(l.Amount)
+			}
+		}
+	}
+	return amount
+}
+
 // Draft computes the invoice of a period: at its end the one to be finalised, before that how it stands. Errors: ErrUnpriced;
 // ErrCurrencies.
 //
@@ -286,6 +301,10 @@ func (b *Book) adjustments(p Period, owed []event.InvoiceLine) (lines []event.In
 			Quantity: s.quantity.Sub(quantity), PeriodStart: p.Start, PeriodEnd: p.End, Amount: s.amount.Sub(before)}
 		if of.held {
 			line.Kind = event.HeldLine
+		}
+		// What was forgiven was never paid, and is not given back.
+		if forgiven := b.forgiven(p, of); forgiven.Sign() > 0 {
+			line.Amount = line.Amount.Max(forgiven.Sub(before).Min(money.Decimal{}))
 		}
 		line.Description = describe(line.Kind, of.price)
 		if line.Amount.Sign() != 0 || of.held && line.Quantity.Sign() != 0 {

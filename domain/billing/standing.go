@@ -43,6 +43,12 @@ const maxOpen = 120
 
 // OpenMeasures lists what has to be known to say how the credit stands while the open periods are these.
 func (b *Book) OpenMeasures(open []Period) (all []Measure) {
+	if len(open) == 0 {
+		return nil
+	}
+	for _, p := range b.past() {
+		all = append(all, b.measures(p, p.End)...)
+	}
 	for _, p := range open {
 		all = append(all, b.openMeasures(p)...)
 	}
@@ -50,21 +56,23 @@ func (b *Book) OpenMeasures(open []Period) (all []Measure) {
 }
 
 // Standing computes how the credit stands; open is what Open says about the same instant or an earlier one of the same period.
-// Amounts of what is used are exact: an invoice rounds each line. What became known late about periods that are invoiced
-// counts from the next invoice on. Errors: ErrUnpriced; ErrCurrencies.
+// Amounts of what is used are exact: an invoice rounds each line. What became known late about periods that are invoiced is
+// charged now; what is owed less for them comes back with the next invoice. Errors: ErrUnpriced; ErrCurrencies.
 func (b *Book) Standing(open []Period, now time.Time, sums Sums) (Standing, error) {
 	ahead := *b
 	s := Standing{Currency: string(b.CurrencyAt(now))}
 	var last *Period
+	past := b.past() // is adjusted by the first invoice to come
 	for i := range open {
 		if open[i].End.After(now) {
 			last = &open[i]
 			break
 		}
-		inv, err := ahead.draft(open[i], nil, sums)
+		inv, err := ahead.draft(open[i], past, sums)
 		if err != nil {
 			return s, err
 		}
+		past = nil
 		ahead.Issued = append(ahead.Issued[:len(ahead.Issued):len(ahead.Issued)], Issued{Invoice: inv})
 	}
 	left := ahead.purse()
@@ -75,7 +83,16 @@ func (b *Book) Standing(open []Period, now time.Time, sums Sums) (Standing, erro
 		if err := b.known(&event.Invoice{}, *last); err != nil {
 			return s, err
 		}
-		uses, unpaid := left.draw(b.burning(s.Currency), b.slicesUntil(*last, now, sums))
+		slices := b.slicesUntil(*last, now, sums)
+		for _, p := range past {
+			if err := b.known(&event.Invoice{}, p); err != nil {
+				return s, err
+			}
+			if late := total(b.adjustments(p, b.charges(p, sums))); late.Sign() > 0 {
+				slices = append(slices, slice{start: now, end: now, amount: late})
+			}
+		}
+		uses, unpaid := left.draw(b.burning(s.Currency), slices)
 		for _, u := range uses {
 			s.Drawn = s.Drawn.Add(u.Amount)
 		}

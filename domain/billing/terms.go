@@ -32,7 +32,7 @@ type Applied struct {
 }
 
 // TermsOf follows what a tenant pays through its assignments and through the catalogs, which come in the order of their
-// instants. What holds before the first catalog is what the first one says.
+// instants. What holds of a plan before the first catalog that has it is what that one says.
 func TermsOf(s tenant.Subscription, catalogs []Applied) []Terms {
 	var instants []time.Time
 	for _, a := range s.Assignments {
@@ -50,7 +50,7 @@ func TermsOf(s tenant.Subscription, catalogs []Applied) []Terms {
 		if !ok || len(catalogs) == 0 {
 			continue
 		}
-		next := termsAt(assigned, inForce(catalogs, at), at)
+		next := termsAt(assigned, inForce(catalogs, assigned.Plan, at), at)
 		if n := len(all); n == 0 || !same(all[n-1], next) {
 			all = append(all, next)
 		} else {
@@ -60,20 +60,29 @@ func TermsOf(s tenant.Subscription, catalogs []Applied) []Terms {
 	return all
 }
 
-func inForce(catalogs []Applied, at time.Time) *Applied {
+// inForce is the catalog at an instant, or the first one after it where that does not have the plan.
+func inForce(catalogs []Applied, plan catalog.PlanKey, at time.Time) *Applied {
 	c := &catalogs[0]
 	for i := range catalogs {
 		if !catalogs[i].At.After(at) {
+			c = &catalogs[i]
+		} else if c.plan(plan) == nil {
 			c = &catalogs[i]
 		}
 	}
 	return c
 }
 
+func (a *Applied) plan(key catalog.PlanKey) *catalog.Plan {
+	if i := slices.IndexFunc(a.Catalog.Plans, func(p catalog.Plan) bool { return p.Key == key }); i >= 0 {
+		return &a.Catalog.Plans[i]
+	}
+	return nil
+}
+
 func termsAt(a tenant.Assignment, c *Applied, at time.Time) Terms {
 	t := Terms{From: at, Key: a.Plan, Anchor: a.BillingAnchor}
-	if i := slices.IndexFunc(c.Catalog.Plans, func(p catalog.Plan) bool { return p.Key == a.Plan }); i >= 0 {
-		t.Plan = &c.Catalog.Plans[i]
+	if t.Plan = c.plan(a.Plan); t.Plan != nil {
 		t.Version = fmt.Sprintf("%s@%d", a.Plan, max(c.Versions[a.Plan], 1))
 	}
 	return t
