@@ -37,7 +37,8 @@ bench: ## print the speed and size figures as ratios against baselines of the sa
 fuzz: ## fuzz every parser, FUZZTIME (60s) each
 	@./scripts/fuzz.sh $(FUZZTIME)
 
-torture: ## the long runs: kill -9 of server and Postgres in the middle of imports
+torture: ## the long runs: kill -9 of servers and Postgres, and 100,000 random accounts against the reference of billing
+	@go test -count=1 -timeout 60m ./domain/billing -rapid.checks=100000
 	@go test -count=1 -timeout 60m -run Torture ./cmd/tollgate -args -torture=10
 
 clean: ## remove what was built; the data folder stays

@@ -67,8 +67,8 @@ func TestInsights(t *testing.T) {
 			"outputTokens": output, "latencyMs": latency, "attempt": attempt, "status": status}
 	}
 	require.NoError(t, call(t.Context(), http.MethodPost, p.url+"/v1/events", service, []any{
-		event("acme", "1", "2026-04-05T23:59:59.999Z", spent("gpt-4.1", "v7", 1000, 400, 100, 930, 1, "ok")), // 0.0022: 600 * 2 + 400 * 0.5 + 100 * 8
-		event("acme", "2", "2026-04-06T00:00:00Z", spent("gpt-4.1", "v8", 1000, 400, 100, 930, 2, "ok")),     // 0.0014: 1000 * 1 + 100 * 4
+		event("acme", "1", "2026-04-05T23:59:59.999Z", spent("gpt-4.1", "v7", 1000, 400, 100, 930, 1, "ok")), // 0.003: 1000 * 2 + 400 * 0.5 + 100 * 8
+		event("acme", "2", "2026-04-06T00:00:00Z", spent("gpt-4.1", "v8", 1000, 400, 100, 930, 2, "ok")),     // 0.0018: 1000 * 1 + 400 * 1 + 100 * 4
 		event("acme", "3", "2026-04-06T00:00:00Z", spent("gpt-4.1", "v8", 9999, 0, 9999, 9000, 1, "timeout")),
 		event("acme", "4", "2026-04-06T12:00:00Z", spent("gpt-4.1", "v8", 9999, 0, 9999, 9000, 3, "timeout")),
 		event("beta", "1", "2026-04-06T12:00:00Z", spent("gpt-4.1", "v7", 0, 0, 1, 100, 1, "timeout")), // 0.000004
@@ -96,11 +96,11 @@ func TestInsights(t *testing.T) {
 		days  = "?from=2026-04-05T08:00:00Z&to=2026-04-06T08:00:00Z"
 		begin = `"from":"2026-04-05T00:00:00.000Z","to":"2026-04-07T00:00:00.000Z",`
 	)
-	acmeCost := `{"dimensions":{"tenant":"acme"},"events":3,"inputTokens":2001,"cachedInputTokens":800,"outputTokens":200,"cost":{"amount":"0.003601","currency":"USD"},"unpriced":null}`
+	acmeCost := `{"dimensions":{"tenant":"acme"},"events":3,"inputTokens":2001,"cachedInputTokens":800,"outputTokens":200,"cost":{"amount":"0.004801","currency":"USD"},"unpriced":null}`
 	betaCost := `{"dimensions":{"tenant":"beta"},"events":2,"inputTokens":5,"cachedInputTokens":0,"outputTokens":7,"cost":{"amount":"0.000004","currency":"USD"},"unpriced":{"events":1,"inputTokens":5,"outputTokens":6}}`
 	for query, want := range map[string]string{
 		"cost" + days: `{"kind":"cost",` + begin + `"groupBy":["tenant"],"items":[` + acmeCost + `,` + betaCost + `],"groups":2,` +
-			`"total":{"events":5,"inputTokens":2006,"cachedInputTokens":800,"outputTokens":207,"cost":{"amount":"0.003605","currency":"USD"},"unpriced":{"events":1,"inputTokens":5,"outputTokens":6}},` +
+			`"total":{"events":5,"inputTokens":2006,"cachedInputTokens":800,"outputTokens":207,"cost":{"amount":"0.004805","currency":"USD"},"unpriced":{"events":1,"inputTokens":5,"outputTokens":6}},` +
 			`"unpriced":[{"provider":"openai","model":"o9","events":1,"inputTokens":5,"outputTokens":6}]}`,
 		"latency" + days: `{"kind":"latency",` + begin + `"groupBy":["plan"],"items":[` +
 			`{"dimensions":{"plan":"pro"},"events":3,"p50Ms":929.792,"p90Ms":929.792,"p95Ms":929.792,"p99Ms":929.792},` +

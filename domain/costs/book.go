@@ -77,7 +77,7 @@ func byName(a, b event.ModelName) int {
 
 // Tokens is what a model was used for.
 type Tokens struct {
-	Input       money.Decimal // with the cached ones
+	Input       money.Decimal // without the cached ones
 	CachedInput money.Decimal
 	Output      money.Decimal
 }
@@ -86,15 +86,10 @@ var perToken = money.Scaled(1, 6)
 
 // Amount is what the provider charges for so many tokens, in US dollars, exact and not rounded:
 //
-//	((input - cached) * inputPerMillion + cached * cachedInputPerMillion + output * outputPerMillion) / 1,000,000
+//	(input * inputPerMillion + cached * cachedInputPerMillion + output * outputPerMillion) / 1,000,000
 //
-// Cached tokens are clamped to [0, input]: a product that reports more cached tokens than input has miscounted, and no token
-// is charged below the cached price or twice.
+// Cached tokens are not among the input tokens, as usage events have them.
 func Amount(c catalog.Cost, t Tokens) money.Decimal {
-	cached := money.Decimal{}.Max(t.CachedInput)
-	if cached.Cmp(t.Input) > 0 {
-		cached = money.Decimal{}.Max(t.Input)
-	}
-	sum := t.Input.Sub(cached).Mul(c.InputPerMillion).Add(cached.Mul(c.CachedInputPerMillion)).Add(t.Output.Mul(c.OutputPerMillion))
+	sum := t.Input.Mul(c.InputPerMillion).Add(t.CachedInput.Mul(c.CachedInputPerMillion)).Add(t.Output.Mul(c.OutputPerMillion))
 	return sum.Mul(perToken)
 }

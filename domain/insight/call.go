@@ -14,8 +14,8 @@ type Call struct {
 	Retried bool // it is another try: attempt is greater than 1, or retryOf names what it repeats
 	Failed  bool // status says something other than ok or success
 
-	Counted      bool // it says how many tokens were used, of whatever kind
-	costs.Tokens      // cached ones at most as many as there are, so that sums over calls cost what the calls do
+	Counted bool // it says how many tokens were used, of whatever kind
+	costs.Tokens
 
 	Timed   bool // it says how long it took
 	Latency Bucket
@@ -53,9 +53,6 @@ func CallOf(u event.Usage) (c Call) {
 				c.Latency, c.Timed = BucketOf(n)
 			}
 		}
-	}
-	if c.CachedInput.Cmp(c.Input) > 0 {
-		c.CachedInput = c.Input
 	}
 	return c
 }
