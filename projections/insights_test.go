@@ -210,7 +210,7 @@ func TestInsightsByHand(t *testing.T) {
 		n := []int64{1, 2, 1}[i]
 		require.Equal(t, []int64{n, n, n, n}, []int64{d.Events, d.Counted, d.Retries, d.Failures})
 		require.Equal(t, []insight.LatencyCount{{Bucket: 945, Count: n}}, d.Latency)
-		require.Equal(t, fmt.Sprint(10*n, 10*n, 3*n), fmt.Sprint(d.Input, d.CachedInput, d.Output))
+		require.Equal(t, fmt.Sprint(10*n, 12*n, 3*n), fmt.Sprint(d.Input, d.CachedInput, d.Output))
 		require.Equal(t, []string{"openai", "o3", "chat", "v7"}, []string{d.Provider, d.Model, d.Feature, d.PromptVersion})
 	}
 	require.Equal(t, []int64{-1, 20548, 20549}, days)
