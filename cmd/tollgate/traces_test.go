@@ -196,7 +196,10 @@ func TestTracesToInvoices(t *testing.T) {
 	for of, want := range map[*traceTenant]map[string]int{code: {"plan": 2, "invoice": closed[code]}, conv: {"plan": 1, "grant": 1, "invoice": closed[conv] + 1}} {
 		for kind, n := range want {
 			var page struct{ Items []struct{ Kind string } }
-			require.NoError(t, callAs(t.Context(), http.MethodGet, p.url+"/v1/timeline?limit=100&type="+kind, key, of.ID, nil, &page))
+			require.Eventually(t, func() bool { // the timeline may be a moment behind
+				require.NoError(t, callAs(t.Context(), http.MethodGet, p.url+"/v1/timeline?limit=100&type="+kind, key, of.ID, nil, &page))
+				return len(page.Items) >= n
+			}, 30*time.Second, 20*time.Millisecond, "%s of %s", kind, of.ID)
 			require.Len(t, page.Items, n, "%s of %s: each plan, grant and invoice once, and the void", kind, of.ID)
 			for _, i := range page.Items {
 				require.Equal(t, kind, i.Kind)
