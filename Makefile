@@ -5,10 +5,10 @@ FUZZTIME  ?= 60s
 BENCH     ?= .
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test race lint generate bench fuzz torture clean
+.PHONY: help build run demo test race lint generate bench fuzz torture eventstore-test-binary clean
 
 help: ## print the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/tollgate
 	@go build -o bin/tollgate ./cmd/tollgate
@@ -37,9 +37,13 @@ bench: ## print the speed and size figures as ratios against baselines of the sa
 fuzz: ## fuzz every parser, FUZZTIME (60s) each
 	@./scripts/fuzz.sh $(FUZZTIME)
 
-torture: ## the long runs: kill -9 of servers and Postgres, and 100,000 random accounts against the reference of billing
+torture: ## the long runs: kill -9 of servers and Postgres, an EventStoreDB with every fault, 100,000 random accounts against the reference of billing
 	@go test -count=1 -timeout 60m ./domain/billing -rapid.checks=100000
 	@go test -count=1 -timeout 60m -run Torture ./cmd/tollgate -args -torture=10
+	@go test -count=1 -timeout 60m -run Torture ./adapters/eventstoredb -args -torture=1
+
+eventstore-test-binary: ## build bin/eventstore.test, which checks the EventStoreDB at TOLLGATE_TEST_EVENTSTORE_URL
+	@CGO_ENABLED=0 go test -c -trimpath -ldflags '-s -w' -o bin/eventstore.test ./adapters/eventstoredb
 
 clean: ## remove what was built; the data folder stays
 	@rm -rf bin

@@ -27,7 +27,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
-	"github.com/tollgate-io/tollgate/adapters/memory"
 	"github.com/tollgate-io/tollgate/api"
 	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/catalog"
@@ -50,7 +49,7 @@ meters:
 var clock = time.Date(2026, 4, 5, 10, 31, 0, 0, time.UTC)
 
 // directory is an app.Directory that reads the log at every question.
-type directory struct{ store *memory.Store }
+type directory struct{ store eventstore.Store }
 
 func (d directory) last(ctx context.Context, name eventstore.StreamName) (any, eventstore.Revision, error) {
 	recorded, err := d.store.ReadStream(ctx, name, 0, 1000)
@@ -192,7 +191,7 @@ func (d *cached) Catalog(ctx context.Context) (app.Catalog, error) {
 
 // reads answers what a test puts there, and remembers what it was asked.
 type reads struct {
-	store    *memory.Store
+	store    eventstore.Store
 	report   usage.Report
 	page     timeline.Page
 	keys     api.Keys
@@ -274,7 +273,7 @@ func (noAccounts) Series(_ context.Context, _ event.TenantID, needs []limit.Need
 func (noAccounts) Overdue(context.Context, time.Time, int) ([]event.TenantID, error) { return nil, nil }
 
 // catalogs reads the log at every question.
-type catalogs struct{ store *memory.Store }
+type catalogs struct{ store eventstore.Store }
 
 func (c catalogs) At(ctx context.Context, revision eventstore.Revision) (*catalog.Catalog, error) {
 	read, err := app.ReadCatalog(ctx, c.store, revision)
@@ -284,7 +283,7 @@ func (c catalogs) At(ctx context.Context, revision eventstore.Revision) (*catalo
 // house is the surface on a log in memory, with two tenants and a key of each kind.
 type house struct {
 	t          testing.TB
-	store      *memory.Store
+	store      eventstore.Store
 	faults     *faultyStore
 	ledger     *app.Ledger
 	limits     *app.Limits
@@ -302,7 +301,7 @@ type house struct {
 
 // faultyStore fails appends where a test says so.
 type faultyStore struct {
-	*memory.Store
+	eventstore.Store
 	mu       sync.Mutex
 	fail     func(eventstore.Append) error
 	after    func() // each call
@@ -362,7 +361,7 @@ func (f *faultyStore) forget() {
 func newHouse(t testing.TB, change ...func(*api.Config)) *house {
 	t.Helper()
 	ctx := context.Background()
-	store := memory.NewStore(4, func() time.Time { return clock })
+	store := newStore(t)
 	faults := &faultyStore{Store: store}
 	dir := directory{store}
 	h := &house{t: t, store: store, faults: faults, reads: &reads{store: store}, source: &exportSource{store: store}}

@@ -22,7 +22,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	encoders "github.com/tollgate-io/tollgate/adapters/export"
-	"github.com/tollgate-io/tollgate/adapters/memory"
 	"github.com/tollgate-io/tollgate/api"
 	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/billing"
@@ -35,7 +34,7 @@ import (
 
 // exportSource reads the log in memory, and after each fact does what a test wants.
 type exportSource struct {
-	store *memory.Store
+	store eventstore.Store
 	// more makes facts of its own for a tenant, until visit fails or it has enough. nil: none.
 	more func(ctx context.Context, visit func(timeline.Event) error) error
 }

@@ -61,7 +61,7 @@ func all(t require.TestingT, store *memory.Store) []projections.Event {
 	for p := range store.Partitions() {
 		recorded, err := store.ReadLog(context.Background(), eventstore.Position{Partition: p}, eventstore.MaxReadLimit)
 		require.NoError(t, err)
-		require.NoError(t, projections.CheckDense(eventstore.Position{Partition: p}, recorded))
+		require.NoError(t, projections.CheckFollows(eventstore.Position{Partition: p}, recorded, true))
 		decoded, err := projections.Decode(recorded)
 		require.NoError(t, err)
 		events = append(events, decoded...)
@@ -153,7 +153,7 @@ func TestDecodeReturnsWhatStandsBeforeAMalformedEvent(t *testing.T) {
 	require.Len(t, events, 1)
 }
 
-func TestCheckDense(t *testing.T) {
+func TestCheckFollows(t *testing.T) {
 	page := func(offsets ...int64) (p []eventstore.Recorded) {
 		for _, o := range offsets {
 			p = append(p, eventstore.Recorded{Position: eventstore.Position{Partition: 1, Offset: o}})
@@ -161,12 +161,12 @@ func TestCheckDense(t *testing.T) {
 		return p
 	}
 	at := eventstore.Position{Partition: 1, Offset: 3}
-	require.NoError(t, projections.CheckDense(at, nil))
-	require.NoError(t, projections.CheckDense(at, page(4, 5, 6)))
+	require.NoError(t, projections.CheckFollows(at, nil, true))
+	require.NoError(t, projections.CheckFollows(at, page(4, 5, 6), true))
 	for _, offsets := range [][]int64{{3}, {5}, {4, 6}, {4, 4}, {4, 5, 5}} {
-		require.ErrorIs(t, projections.CheckDense(at, page(offsets...)), eventstore.ErrHole, "%v", offsets)
+		require.ErrorIs(t, projections.CheckFollows(at, page(offsets...), true), eventstore.ErrHole, "%v", offsets)
 	}
-	require.ErrorIs(t, projections.CheckDense(eventstore.Position{Offset: 3}, page(4)), eventstore.ErrHole)
+	require.ErrorIs(t, projections.CheckFollows(eventstore.Position{Offset: 3}, page(4), true), eventstore.ErrHole)
 }
 
 func TestRangeCheck(t *testing.T) {
@@ -179,4 +179,30 @@ func TestRangeCheck(t *testing.T) {
 
 func TestNamesAreSorted(t *testing.T) {
 	require.True(t, slices.IsSorted(projections.Names()))
+}
+
+// Where offsets only rise, a range is what lies between two of them.
+func TestSparseRanges(t *testing.T) {
+	var events []projections.Event
+	var page []eventstore.Recorded
+	for _, offset := range []int64{110, 250, 251, 900} {
+		r := eventstore.Recorded{Position: eventstore.Position{Offset: offset}}
+		events, page = append(events, projections.Event{Recorded: r}), append(page, r)
+	}
+	require.NoError(t, projections.CheckFollows(eventstore.Position{Offset: 7}, page, false))
+	require.ErrorIs(t, projections.CheckFollows(eventstore.Position{Offset: 110}, page, false), eventstore.ErrHole, "not after the position")
+	require.ErrorIs(t, projections.CheckFollows(eventstore.Position{Offset: 7, Partition: 1}, page, false), eventstore.ErrHole)
+	page[1], page[2] = page[2], page[1]
+	require.ErrorIs(t, projections.CheckFollows(eventstore.Position{Offset: 7}, page, false), eventstore.ErrHole, "not in order")
+
+	require.NoError(t, projections.Range{After: 7, To: 900, Sparse: true}.Check(events))
+	require.NoError(t, projections.Range{After: 110, To: 251, Sparse: true}.Check(events[1:3]))
+	for _, r := range []projections.Range{{After: 7, To: 899}, {After: 7, To: 901}, {After: 110, To: 900}, {After: 900, To: 900}, {After: 7, To: 900, Partition: 1}} {
+		r.Sparse = true
+		require.Error(t, r.Check(events), "%+v", r)
+	}
+	require.Error(t, projections.Range{After: 7, To: 900, Sparse: true}.Check(nil))
+	for offset, want := range map[int64]int{0: 0, 109: 0, 110: 1, 250: 2, 899: 3, 900: 4, 5000: 4} {
+		require.Len(t, projections.UpTo(events, offset), want, "up to %d", offset)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sort"
 
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
@@ -45,9 +46,13 @@ func Decode(recorded []eventstore.Recorded) ([]Event, error) {
 	return events, nil
 }
 
-// CheckDense refuses a page that does not go on directly after a position, one offset at a time. Error: wraps
-// eventstore.ErrHole. A hole is never skipped: what is missing may be somebody's money.
-func CheckDense(after eventstore.Position, page []eventstore.Recorded) error {
+// CheckFollows refuses a page that does not go on directly after a position: one offset at a time where they are dense, and
+// rising where they are not, which is all that can be seen there. Error: wraps eventstore.ErrHole. A hole is never skipped:
+// what is missing may be somebody's money.
+func CheckFollows(after eventstore.Position, page []eventstore.Recorded, dense bool) error {
+	if !dense {
+		return checkRises(after, len(page), func(i int) eventstore.Position { return page[i].Position })
+	}
 	for i := range page {
 		if want := after.Offset + 1 + int64(i); page[i].Position.Partition != after.Partition || page[i].Position.Offset != want {
 			return fmt.Errorf("%w: %s where %d-%d must be", eventstore.ErrHole, page[i].Position, after.Partition, want)
@@ -56,21 +61,43 @@ func CheckDense(after eventstore.Position, page []eventstore.Recorded) error {
 	return nil
 }
 
+func checkRises(after eventstore.Position, n int, at func(int) eventstore.Position) error {
+	for i := range n {
+		if p := at(i); p.Partition != after.Partition || p.Offset <= after.Offset {
+			return fmt.Errorf("%w: %s where something after %s must be", eventstore.ErrHole, p, after)
+		}
+		after = at(i)
+	}
+	return nil
+}
+
+// UpTo returns those of the events, which are of one partition and in order, whose offset is not above one.
+func UpTo(events []Event, offset int64) []Event {
+	n := sort.Search(len(events), func(i int) bool { return events[i].Position.Offset > offset })
+	return events[:n]
+}
+
 // Range is what one message carries: the events of one partition with offsets in (After, To], for one generation of one
-// read model.
+// read model. To is the offset of an event.
 type Range struct {
 	ReadModel  string `json:"readModel"`
 	Generation int    `json:"generation"`
 	Partition  int    `json:"partition"`
 	After      int64  `json:"after"`
 	To         int64  `json:"to"`
+	// Sparse: offsets only rise; see eventstore.LogReader.
+	Sparse bool `json:"sparse,omitempty"`
 }
 
 // Check refuses a range that is none, and events that are not exactly those of the range: a checkpoint must never say
 // more than was applied.
 func (r Range) Check(events []Event) error {
-	if r.After < 0 || r.To <= r.After || int64(len(events)) != r.To-r.After {
+	n := int64(len(events))
+	if r.After < 0 || r.To <= r.After || n == 0 || !r.Sparse && n != r.To-r.After || events[n-1].Position.Offset != r.To && r.Sparse {
 		return fmt.Errorf("range (%d, %d] of partition %d with %d events", r.After, r.To, r.Partition, len(events))
+	}
+	if r.Sparse {
+		return checkRises(eventstore.Position{Partition: r.Partition, Offset: r.After}, len(events), func(i int) eventstore.Position { return events[i].Position })
 	}
 	for i := range events {
 		if p := events[i].Position; p.Partition != r.Partition || p.Offset != r.After+1+int64(i) {

@@ -178,6 +178,9 @@ func (s *Store) ReadStream(
 // Partitions implements eventstore.LogReader.
 func (s *Store) Partitions() int { return len(s.partitions) }
 
+// DenseOffsets implements eventstore.LogReader.
+func (s *Store) DenseOffsets() bool { return true }
+
 // Head implements eventstore.LogReader; an empty partition has its head at offset 0.
 func (s *Store) Head(ctx context.Context, partition int) (eventstore.Position, error) {
 	if err := ctx.Err(); err != nil {

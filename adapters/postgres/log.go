@@ -136,6 +136,9 @@ func (l *Log) Close() {
 // Partitions implements eventstore.LogReader.
 func (l *Log) Partitions() int { return l.partitions }
 
+// DenseOffsets implements eventstore.LogReader.
+func (l *Log) DenseOffsets() bool { return true }
+
 // Append implements eventstore.Appender: the batch is spread over the partitions' committers.
 func (l *Log) Append(ctx context.Context, batch []eventstore.Append) []eventstore.Result {
 	if len(batch) > eventstore.MaxAppends {

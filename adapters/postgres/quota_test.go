@@ -173,9 +173,9 @@ func TestAccountsAreFoldsOfTheLog(t *testing.T) {
 		if len(proposed) > 0 {
 			r := l.log.Append(ctx, []eventstore.Append{event.AppendDecisions(uuid.Nil, of, account.Revision()-eventstore.Revision(len(proposed)), proposed, nil)})[0]
 			require.Equal(t, eventstore.Appended, r.Outcome, "step %d: %v", step, r.Err)
-			account.Keep(proposed, r.Position)
+			account.Keep(proposed, r)
 		} else {
-			account.Keep(nil, eventstore.Position{})
+			account.Keep(nil, eventstore.Result{})
 		}
 		tell(l, account, of, &c, read[of])
 		head, err := l.log.Head(ctx, eventstore.PartitionOf(string(of), testPartitions))

@@ -413,12 +413,15 @@ type Lag struct {
 	ReadModel string
 	Partition int
 	Offset    int64         // the checkpoint
-	Events    int64         // that are not applied yet
+	Events    int64         // that are not applied yet; where offsets do not count, lagCount at most
 	Age       time.Duration // of the oldest of them
 }
 
+// lagCount bounds the events that are counted one by one.
+const lagCount = 1000
+
 // Lag measures all read models on all partitions. It reads one event of the log for each partition and checkpoint that
-// is behind.
+// is behind, or those that it has to count.
 func (r *ReadModels) Lag(ctx context.Context, log eventstore.LogReader, now time.Time) ([]Lag, error) {
 	rows, err := r.reads.Query(ctx, `select c.read_model, c.partition, c."offset" from read_models m
 		join checkpoints c on c.read_model = m.name and c.generation = m.generation where m.state = $1 order by 1, 2`, serving)
@@ -432,7 +435,11 @@ func (r *ReadModels) Lag(ctx context.Context, log eventstore.LogReader, now time
 		return nil, fmt.Errorf("read checkpoints: %w", err)
 	}
 	heads := map[int]int64{}
-	next := map[eventstore.Position]time.Time{}
+	next := map[eventstore.Position][]eventstore.Recorded{}
+	read := 1
+	if !log.DenseOffsets() {
+		read = lagCount
+	}
 	for i := range lags {
 		l := &lags[i]
 		head, ok := heads[l.Partition]
@@ -449,16 +456,17 @@ func (r *ReadModels) Lag(ctx context.Context, log eventstore.LogReader, now time
 		}
 		at := eventstore.Position{Partition: l.Partition, Offset: l.Offset}
 		if _, ok := next[at]; !ok {
-			oldest, err := log.ReadLog(ctx, at, 1)
+			oldest, err := log.ReadLog(ctx, at, read)
 			if err != nil {
 				return nil, fmt.Errorf("read the event after %s: %w", at, err)
 			}
-			if len(oldest) == 1 {
-				next[at] = oldest[0].RecordedAt
-			}
+			next[at] = oldest
 		}
-		if recorded := next[at]; !recorded.IsZero() {
-			l.Age = max(now.Sub(recorded), 0)
+		if oldest := next[at]; len(oldest) > 0 {
+			l.Age = max(now.Sub(oldest[0].RecordedAt), 0)
+		}
+		if !log.DenseOffsets() {
+			l.Events = int64(len(next[at]))
 		}
 	}
 	return lags, nil

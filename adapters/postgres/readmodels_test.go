@@ -573,3 +573,25 @@ func TestLag(t *testing.T) {
 		require.Zero(t, lag.Age)
 	}
 }
+
+// sparse is a log that does not say how many events lie between two positions.
+type sparse struct{ eventstore.LogReader }
+
+func (sparse) DenseOffsets() bool { return false }
+
+// Where offsets do not count, what is behind is counted by reading it.
+func TestLagOfALogWhoseOffsetsDoNotCount(t *testing.T) {
+	l := newLedger(t)
+	l.append(applyTestCatalog(t))
+	l.append(recordTokens(tenantOf(1), 0, 9)...)
+	_, err := l.step(t.Context(), projections.TimelineModel, 1, 4)
+	require.NoError(t, err)
+	lags, err := l.Lag(t.Context(), sparse{l.log}, time.Now())
+	require.NoError(t, err)
+	for _, lag := range lags {
+		if lag.ReadModel == projections.TimelineModel && lag.Partition == 1 {
+			require.EqualValues(t, 5, lag.Events)
+			require.Positive(t, lag.Age)
+		}
+	}
+}

@@ -57,7 +57,7 @@ func (d *Difference) Error() string {
 
 // RebuildReport tells what a rebuild or a verification did.
 type RebuildReport struct {
-	Events int64         // read from the log
+	Events int64         // of the log, up to the checkpoints
 	Folded time.Duration // until all of them were in tables with indexes
 	Took   time.Duration
 	Tables []TableReport
@@ -86,8 +86,8 @@ func AcceptDifferences(see func(*Difference)) RebuildOption {
 // beside the live ones, which go on serving and following the log. It compares both at the same position, switches to the
 // new ones in one transaction and removes the old ones. When they differ nothing is switched, and the new generation
 // stays for inspection until the next rebuild. A serving generation that was made from another definition has other tables:
-// it is replaced without being compared. progress, which may be nil, is called now and then with the events folded
-// so far and those to fold. Errors: *Difference; ErrRebuilding; those of the log and the database, after which nothing
+// it is replaced without being compared. progress, which may be nil, is called now and then with the offsets folded so far
+// and those to fold, which are numbers of events where offsets are dense. Errors: *Difference; ErrRebuilding; those of the log and the database, after which nothing
 // was switched.
 func (r *ReadModels) Rebuild(ctx context.Context, log eventstore.LogReader, names []string, progress func(done, total int64), options ...RebuildOption) (RebuildReport, error) {
 	return r.build(ctx, log, names, progress, true, options)
@@ -112,7 +112,8 @@ type build struct {
 	offsets     map[shard]int64 // up to which they are built
 
 	mu       sync.Mutex
-	done     int64
+	events   int64
+	done     int64 // offsets, as the total is
 	total    int64
 	progress func(done, total int64)
 }
@@ -157,7 +158,7 @@ func (r *ReadModels) build(ctx context.Context, log eventstore.LogReader, names 
 	if err := b.fold(ctx); err != nil {
 		return report, fmt.Errorf("fold the log: %w", err)
 	}
-	report.Events, report.Folded = b.total, time.Since(started)
+	report.Events, report.Folded = b.events, time.Since(started)
 	different, err := b.compare(ctx, &report)
 	if err != nil {
 		return report, fmt.Errorf("compare with the serving generation: %w", err)
@@ -447,11 +448,14 @@ func (p *part) run(ctx context.Context) error {
 		})
 	})
 	group.Go(func() error {
+		before := int64(0)
 		for events := range pages {
 			if err := p.add(ctx, events); err != nil {
 				return err
 			}
-			p.advance(len(events))
+			last := events[len(events)-1].Position.Offset
+			p.advance(len(events), last-before)
+			before = last
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -467,7 +471,7 @@ func (p *part) run(ctx context.Context) error {
 func (p *part) read(ctx context.Context, yield func([]projections.Event) error) error {
 	page := p.page
 	for after := int64(0); after < p.to; {
-		events, err := p.readPage(ctx, eventstore.Position{Partition: p.partition, Offset: after}, min(p.to, after+int64(page)))
+		events, err := p.readPage(ctx, eventstore.Position{Partition: p.partition, Offset: after}, p.to, page)
 		if err != nil {
 			return err
 		}
@@ -484,31 +488,37 @@ func (p *part) read(ctx context.Context, yield func([]projections.Event) error) 
 		if err := yield(events); err != nil {
 			return err
 		}
-		after += int64(len(events))
+		after = events[len(events)-1].Position.Offset
 	}
 	return nil
 }
 
-// readPage reads and decodes the events after a position, up to and including offset to.
-func (b *build) readPage(ctx context.Context, after eventstore.Position, to int64) ([]projections.Event, error) {
-	recorded, err := b.log.ReadLog(ctx, after, int(min(int64(b.page), to-after.Offset)))
+// readPage reads and decodes up to limit events after a position, and none after offset to, which is that of an event.
+func (b *build) readPage(ctx context.Context, after eventstore.Position, to int64, limit int) ([]projections.Event, error) {
+	recorded, err := b.log.ReadLog(ctx, after, int(min(int64(limit), to-after.Offset)))
 	if err != nil {
 		return nil, fmt.Errorf("read events after %s: %w", after, err)
 	}
 	if len(recorded) == 0 {
 		return nil, fmt.Errorf("%w: nothing after %s, but a checkpoint is at offset %d", eventstore.ErrHole, after, to)
 	}
-	if err := projections.CheckDense(after, recorded); err != nil {
+	if err := projections.CheckFollows(after, recorded, b.log.DenseOffsets()); err != nil {
 		return nil, err
+	}
+	// Where offsets do not count, the page may go on after what was asked for.
+	recorded = slices.DeleteFunc(recorded, func(r eventstore.Recorded) bool { return r.Position.Offset > to })
+	if len(recorded) == 0 {
+		return nil, fmt.Errorf("%w: nothing after %s up to offset %d, where a checkpoint is", eventstore.ErrHole, after, to)
 	}
 	return projections.Decode(recorded)
 }
 
-// advance counts events and tells.
-func (b *build) advance(n int) {
+// advance counts events, and the offsets that they take, and tells.
+func (b *build) advance(n int, offsets int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.done += int64(n)
+	b.events += int64(n)
+	b.done += offsets
 	if b.progress != nil {
 		b.progress(b.done, b.total)
 	}
@@ -517,10 +527,7 @@ func (b *build) advance(n int) {
 // add folds a page into each read model, up to its own target.
 func (p *part) add(ctx context.Context, events []projections.Event) error {
 	for _, name := range p.names {
-		part := events
-		if rest := p.targets[name] - events[0].Position.Offset + 1; rest < int64(len(part)) {
-			part = part[:max(rest, 0)]
-		}
+		part := projections.UpTo(events, p.targets[name])
 		if len(part) == 0 {
 			continue
 		}
@@ -599,13 +606,13 @@ func (b *build) catchUp(ctx context.Context, targets map[shard]int64) error {
 			if from < 0 {
 				break
 			}
-			events, err := b.readPage(ctx, eventstore.Position{Partition: p, Offset: from}, to)
+			events, err := b.readPage(ctx, eventstore.Position{Partition: p, Offset: from}, to, b.page)
 			if err != nil {
 				return err
 			}
 			for _, name := range b.names {
 				at := shard{name, p}
-				if err := b.applyPart(ctx, at, events, from, targets[at]); err != nil {
+				if err := b.applyPart(ctx, at, events, targets[at]); err != nil {
 					return err
 				}
 			}
@@ -614,15 +621,18 @@ func (b *build) catchUp(ctx context.Context, targets map[shard]int64) error {
 	return nil
 }
 
-// applyPart applies those of the events after offset from that the read model still lacks.
-func (b *build) applyPart(ctx context.Context, at shard, events []projections.Event, from, target int64) error {
+// applyPart applies those of the events, which begin where the read model that lacks most does, that this one still lacks.
+func (b *build) applyPart(ctx context.Context, at shard, events []projections.Event, target int64) error {
 	offset := b.offsets[at]
-	end := min(from+int64(len(events)), target)
-	if offset < from || offset >= end {
+	part := projections.UpTo(events, target)
+	part = part[len(projections.UpTo(part, offset)):]
+	if len(part) == 0 {
 		return nil
 	}
-	g := projections.Range{ReadModel: at.readModel, Generation: b.generations[at.readModel], Partition: at.partition, After: offset, To: end}
-	if err := b.Apply(ctx, g, events[offset-from:end-from]); err != nil {
+	end := part[len(part)-1].Position.Offset
+	g := projections.Range{ReadModel: at.readModel, Generation: b.generations[at.readModel], Partition: at.partition,
+		After: offset, To: end, Sparse: !b.log.DenseOffsets()}
+	if err := b.Apply(ctx, g, part); err != nil {
 		return err
 	}
 	b.offsets[at] = end

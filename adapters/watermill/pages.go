@@ -20,9 +20,10 @@ type pages struct {
 	partitions []recent
 }
 
-// recent are the last decoded events of one partition, without holes.
+// recent are the last decoded events of one partition after an offset, without holes.
 type recent struct {
 	turn   chan struct{} // holds one token: a lock that a context can give up waiting for
+	after  int64
 	events []projections.Event
 	bytes  int
 }
@@ -45,13 +46,12 @@ func (p *pages) read(ctx context.Context, after eventstore.Position, limit int) 
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	first := after.Offset + 1
-	if n := len(r.events); n > 0 && first < r.events[0].Position.Offset {
+	if n := len(r.events); n > 0 && after.Offset < r.after {
 		r.turn <- struct{}{}
 		return p.load(ctx, after, limit)
-	} else if n > 0 && first <= r.events[n-1].Position.Offset {
+	} else if n > 0 && after.Offset < r.events[n-1].Position.Offset {
 		defer func() { r.turn <- struct{}{} }()
-		start := int(first - r.events[0].Position.Offset)
+		start := len(projections.UpTo(r.events, after.Offset))
 		return r.events[start:min(n, start+limit):min(n, start+limit)], nil
 	}
 	defer func() { r.turn <- struct{}{} }()
@@ -61,7 +61,7 @@ func (p *pages) read(ctx context.Context, after eventstore.Position, limit int) 
 	}
 	size := sizeOf(events)
 	if n := len(r.events); n == 0 || r.events[n-1].Position.Offset != after.Offset || n+len(events) > maxRecent || r.bytes+size > maxRecentBytes {
-		r.events, r.bytes = events[:len(events):len(events)], size // pages in flight keep their own part
+		r.events, r.bytes, r.after = events[:len(events):len(events)], size, after.Offset // pages in flight keep their own part
 	} else {
 		r.events, r.bytes = append(r.events, events...), r.bytes+size
 	}
@@ -80,7 +80,7 @@ func (p *pages) load(ctx context.Context, after eventstore.Position, limit int) 
 	if err != nil {
 		return nil, err
 	}
-	if err := projections.CheckDense(after, recorded); err != nil {
+	if err := projections.CheckFollows(after, recorded, p.log.DenseOffsets()); err != nil {
 		return nil, err
 	}
 	return projections.Decode(recorded)

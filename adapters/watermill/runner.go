@@ -142,12 +142,13 @@ func (r *Runner) handle(m *message.Message) error {
 
 func (r *Runner) readRange(ctx context.Context, g projections.Range) ([]projections.Event, error) {
 	at := eventstore.Position{Partition: g.Partition, Offset: g.After}
-	if g.To-g.After < 1 || g.To-g.After > eventstore.MaxReadLimit {
+	if g.To-g.After < 1 || g.To-g.After > eventstore.MaxReadLimit && !g.Sparse {
 		return nil, fmt.Errorf("range (%d, %d] is none that was sent", g.After, g.To)
 	}
-	recorded, err := r.config.Log.ReadLog(ctx, at, int(g.To-g.After))
+	recorded, err := r.config.Log.ReadLog(ctx, at, int(min(g.To-g.After, maxEvents)))
 	if err != nil {
 		return nil, fmt.Errorf("read range after %s: %w", at, err)
 	}
+	recorded = slices.DeleteFunc(recorded, func(e eventstore.Recorded) bool { return e.Position.Offset > g.To })
 	return projections.Decode(recorded)
 }

@@ -272,7 +272,7 @@ func (l *loop) follow(ctx context.Context) error {
 			ahead <- fetched{err: next.err}
 		}
 		started := time.Now()
-		err := l.deliver(ctx, projections.Range{ReadModel: l.readModel, Generation: generation, Partition: l.partition, After: offset, To: to}, events)
+		err := l.deliver(ctx, projections.Range{ReadModel: l.readModel, Generation: generation, Partition: l.partition, After: offset, To: to, Sparse: !l.log.DenseOffsets()}, events)
 		took := time.Since(started)
 		next = <-ahead
 		if err != nil {

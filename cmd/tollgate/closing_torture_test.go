@@ -19,14 +19,17 @@ import (
 
 // Three servers close the periods of several tenants, by themselves and because clients ask for it all the time, and are killed
 // with kill -9 at any moment: each tenant has one invoice for each boundary, with what it used, and the same at every server.
-func TestTortureOfClosing(t *testing.T) {
+func TestTortureOfClosing(t *testing.T) { onEveryStore(t, testTortureOfClosing) }
+
+func testTortureOfClosing(t *testing.T, dir string) {
 	const tenants, months = 4, 5
-	f := newFleet(t, "TOLLGATE_BILLING_EVERY=50ms", "TOLLGATE_BILLING_DELAY=1s")
+	f := newFleet(t, dir, "TOLLGATE_BILLING_EVERY=50ms", "TOLLGATE_BILLING_DELAY=1s")
 	database, err := pgserverURL(t, f.dir)
 	require.NoError(t, err)
 	log, err := pgx.Connect(t.Context(), database)
 	require.NoError(t, err)
 	defer func() { _ = log.Close(context.Background()) }()
+	inPostgres := eventStoreOf(dir) == nil
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	start := time.Date(2025, 10, 31, 0, 0, 0, 0, time.UTC)
@@ -120,10 +123,12 @@ func TestTortureOfClosing(t *testing.T) {
 					continue
 				}
 				require.Equal(t, ends[n], inv.PeriodEnd)
-				var inLog int
-				require.NoError(t, log.QueryRow(t.Context(), `select count(*) from log_events join log_types using (type_id)
-					where name = 'invoice_finalised.v1' and tenant_id = $1 and position(convert_to($2, 'UTF8') in data) > 0`, id, inv.ID).Scan(&inLog))
-				require.Equal(t, 1, inLog, "%s, invoice %d in the billing stream, seed %d", id, n+1, seed)
+				if inPostgres {
+					var inLog int
+					require.NoError(t, log.QueryRow(t.Context(), `select count(*) from log_events join log_types using (type_id)
+						where name = 'invoice_finalised.v1' and tenant_id = $1 and position(convert_to($2, 'UTF8') in data) > 0`, id, inv.ID).Scan(&inLog))
+					require.Equal(t, 1, inLog, "%s, invoice %d in the billing stream, seed %d", id, n+1, seed)
+				}
 				units := used[id][n]
 				paid := min(units, left)
 				left -= paid

@@ -33,8 +33,10 @@ type credits struct {
 
 // Two servers, many checks at once, one credit: exactly what it pays for is admitted; what is used, corrected, refunded, expired
 // and granted again is seen at once, and the invoice says who paid.
-func TestCreditIsSpentOnce(t *testing.T) {
-	dir, catalog := dataFolder(t), filepath.Join(t.TempDir(), "catalog.yaml")
+func TestCreditIsSpentOnce(t *testing.T) { onEveryStore(t, testCreditIsSpentOnce) }
+
+func testCreditIsSpentOnce(t *testing.T, dir string) {
+	catalog := filepath.Join(t.TempDir(), "catalog.yaml")
 	require.NoError(t, os.WriteFile(catalog, []byte(creditsCatalog), 0o600))
 	p := serveCatalog(t, dir, catalog)
 	database, err := pgserverURL(t, dir)

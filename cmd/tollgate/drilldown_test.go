@@ -41,8 +41,10 @@ func (p *process) lineEvents(key tenant.Secret, of, invoice string, line, limit 
 
 // Every line leads to its events, and every event to its lines: filtered, held, on both sides of a plan change in the middle of a
 // quarter of an hour, late, corrected, and page by page.
-func TestFromLinesToEventsAndBack(t *testing.T) {
-	dir, catalog := dataFolder(t), filepath.Join(t.TempDir(), "catalog.yaml")
+func TestFromLinesToEventsAndBack(t *testing.T) { onEveryStore(t, testFromLinesToEventsAndBack) }
+
+func testFromLinesToEventsAndBack(t *testing.T, dir string) {
+	catalog := filepath.Join(t.TempDir(), "catalog.yaml")
 	require.NoError(t, os.WriteFile(catalog, []byte(pricesCatalog), 0o600))
 	p := serveCatalog(t, dir, catalog)
 	key := p.serviceKey()

@@ -11,11 +11,13 @@ import (
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/tollgate-io/tollgate/adapters/eventstoredb"
 	"github.com/tollgate-io/tollgate/adapters/export"
 	"github.com/tollgate-io/tollgate/adapters/pgserver"
 	"github.com/tollgate-io/tollgate/adapters/postgres"
 	"github.com/tollgate-io/tollgate/adapters/watermill"
 	"github.com/tollgate-io/tollgate/domain/app"
+	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/tenant"
 	"github.com/tollgate-io/tollgate/migrations"
 	"github.com/tollgate-io/tollgate/projections"
@@ -25,7 +27,7 @@ import (
 type database struct {
 	DatabaseURL string   `env:"TOLLGATE_DATABASE_URL" placeholder:"URL" help:"PostgreSQL to use; empty: a private server in the data folder."`
 	DataDir     string   `env:"TOLLGATE_DATA_DIR" default:".tollgate" placeholder:"DIR" help:"Data folder."`
-	EventStore  string   `env:"TOLLGATE_EVENT_STORE" default:"postgres" help:"Where the log is: postgres."`
+	EventStore  string   `env:"TOLLGATE_EVENT_STORE" default:"postgres" placeholder:"postgres|URL" help:"Where the log is: in postgres, or the URL of an EventStoreDB, such as esdb://user:password@host:2113."`
 	BaseDomains []string `env:"TOLLGATE_BASE_DOMAINS" placeholder:"DOMAIN" help:"Domains of the product, such as product.com: a tenant's slug is its host name below them."`
 	issuerNames
 	Partitions int `env:"TOLLGATE_PARTITIONS" default:"0" hidden:"" help:"Partitions of a new log; fixed from then on."`
@@ -41,7 +43,7 @@ const (
 // house is everything that is open: the database, the log and the read models on it, and the application on top.
 type house struct {
 	url        string
-	log        *postgres.Log
+	log        eventstore.Store
 	readModels *postgres.ReadModels
 	directory  *postgres.Directory
 	ledger     *app.Ledger
@@ -60,8 +62,8 @@ type house struct {
 
 // open opens the ledger, starting its Postgres when none runs, and brings the schema up to date.
 func (d database) open(ctx context.Context, log *slog.Logger) (_ *house, err error) {
-	if d.EventStore != "postgres" {
-		return nil, fmt.Errorf("TOLLGATE_EVENT_STORE is %q; this version keeps the log in postgres", redacted(d.EventStore))
+	if err := d.checkEventStore(); err != nil {
+		return nil, err
 	}
 	domains, err := tenant.NewDomains(d.BaseDomains...)
 	if err != nil {
@@ -86,10 +88,9 @@ func (d database) open(ctx context.Context, log *slog.Logger) (_ *house, err err
 		return nil, err
 	}
 	h.closers = append(h.closers, pools.Close)
-	if h.log, err = postgres.OpenLog(ctx, pools.Log, h.url, postgres.LogConfig{Partitions: d.Partitions}); err != nil {
+	if err := h.openLog(ctx, d, pools); err != nil {
 		return nil, err
 	}
-	h.closers = append(h.closers, h.log.Close)
 	h.catalogs = projections.NewCatalogs(h.log)
 	h.readModels = postgres.NewReadModels(pools.Apply, pools.Read, h.catalogs)
 	if err := h.ensureReadModels(ctx, log); err != nil {
@@ -105,6 +106,45 @@ func (d database) open(ctx context.Context, log *slog.Logger) (_ *house, err err
 	h.insights = app.NewInsights(h.readModels, h.directory, h.costs, time.Now)
 	h.keyUses = postgres.NewKeyUses(pools.Apply)
 	return h, nil
+}
+
+// checkEventStore refuses what cannot be a log, before anything is started.
+func (d database) checkEventStore() (err error) {
+	switch {
+	case d.EventStore == "postgres":
+	case eventstoredb.IsURL(d.EventStore):
+		_, _, err = eventstoredb.ParseURL(d.EventStore)
+	default:
+		err = fmt.Errorf("%q is neither postgres nor the URL of an EventStoreDB", redacted(d.EventStore))
+	}
+	if err != nil {
+		return fmt.Errorf("TOLLGATE_EVENT_STORE: %w", err)
+	}
+	return nil
+}
+
+// openLog opens the log where it is. A log elsewhere leaves the read models to Postgres.
+func (h *house) openLog(ctx context.Context, d database, pools *postgres.Pools) error {
+	if d.EventStore != "postgres" {
+		if err := pools.CheckLogElsewhere(ctx); err != nil {
+			return err
+		}
+		log, err := eventstoredb.Open(ctx, eventstoredb.Config{URL: d.EventStore})
+		if err != nil {
+			return fmt.Errorf("TOLLGATE_EVENT_STORE: %w", err)
+		}
+		h.log, h.closers = log, append(h.closers, log.Close)
+		return nil
+	}
+	if err := pools.CheckLogHere(ctx); err != nil {
+		return err
+	}
+	log, err := postgres.OpenLog(ctx, pools.Log, h.url, postgres.LogConfig{Partitions: d.Partitions})
+	if err != nil {
+		return err
+	}
+	h.log, h.closers = log, append(h.closers, log.Close)
+	return nil
 }
 
 // rebuildPause is how often a process asks whether another one is done with the read models.

@@ -56,8 +56,10 @@ func (i invoice) line(kind, price, plan string) invoiceLine {
 
 // From facts to invoices: a plan change in the middle of a cycle, and of a quarter of an hour; a correction; late usage; a void;
 // and one invoice for each boundary, whoever closes it how often.
-func TestInvoices(t *testing.T) {
-	dir, catalog := dataFolder(t), filepath.Join(t.TempDir(), "catalog.yaml")
+func TestInvoices(t *testing.T) { onEveryStore(t, testInvoices) }
+
+func testInvoices(t *testing.T, dir string) {
+	catalog := filepath.Join(t.TempDir(), "catalog.yaml")
 	require.NoError(t, os.WriteFile(catalog, []byte(pricesCatalog), 0o600))
 	p := serveCatalog(t, dir, catalog)
 	database, err := pgserverURL(t, dir)

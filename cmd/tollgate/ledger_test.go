@@ -58,8 +58,9 @@ func summary(t *testing.T, out string) map[string]int {
 	return counts
 }
 
-func TestDataSurvivesARestart(t *testing.T) {
-	dir := dataFolder(t)
+func TestDataSurvivesARestart(t *testing.T) { onEveryStore(t, testDataSurvivesARestart) }
+
+func testDataSurvivesARestart(t *testing.T, dir string) {
 	p := serve(t, dir)
 	p.putTenant("acme")
 	file, input, output := trace(t, 3000)
@@ -86,8 +87,15 @@ func TestDataSurvivesARestart(t *testing.T) {
 // A power cut at any moment of an import costs nothing: what was acknowledged is there, and running the import again
 // completes it.
 func TestTortureOfAnImport(t *testing.T) {
+	if *torture > 2 { // the long run
+		onEveryStore(t, testTortureOfAnImport)
+		return
+	}
+	testTortureOfAnImport(t, dataFolder(t))
+}
+
+func testTortureOfAnImport(t *testing.T, dir string) {
 	const rows = 20_000
-	dir := dataFolder(t)
 	file, input, output := trace(t, rows)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -132,9 +140,10 @@ func TestTortureOfAnImport(t *testing.T) {
 
 // 32 clients post the same events in random order, some with a changed payload, to two servers on one database: each
 // identity is recorded once, each payload that is not the recorded one answers 409.
-func TestManyClientsOneTruth(t *testing.T) {
+func TestManyClientsOneTruth(t *testing.T) { onEveryStore(t, testManyClientsOneTruth) }
+
+func testManyClientsOneTruth(t *testing.T, dir string) {
 	const clients, identities = 32, 1000
-	dir := dataFolder(t)
 	first := serve(t, dir)
 	first.putTenant("acme")
 	key := first.serviceKey()
@@ -199,9 +208,10 @@ func TestManyClientsOneTruth(t *testing.T) {
 }
 
 // A rebuild beside the live read models, while events keep coming, ends equal to them.
-func TestReplayWhileEventsKeepComing(t *testing.T) {
+func TestReplayWhileEventsKeepComing(t *testing.T) { onEveryStore(t, testReplayWhileEventsKeepComing) }
+
+func testReplayWhileEventsKeepComing(t *testing.T, dir string) {
 	const rows = 20_000
-	dir := dataFolder(t)
 	p := serve(t, dir)
 	p.putTenant("acme")
 	p.putTenant("globex")

@@ -65,8 +65,10 @@ func (p *process) get(key tenant.Secret, path string, answer any) {
 }
 
 // A check holds, the usage event settles, and what is left is right at once.
-func TestACheckFromHoldToUsage(t *testing.T) {
-	dir, catalog := dataFolder(t), filepath.Join(t.TempDir(), "catalog.yaml")
+func TestACheckFromHoldToUsage(t *testing.T) { onEveryStore(t, testACheckFromHoldToUsage) }
+
+func testACheckFromHoldToUsage(t *testing.T, dir string) {
+	catalog := filepath.Join(t.TempDir(), "catalog.yaml")
 	require.NoError(t, os.WriteFile(catalog, []byte(limitsCatalog), 0o600))
 	p := serveCatalog(t, dir, catalog)
 	p.putTenant("acme")

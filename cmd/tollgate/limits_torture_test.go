@@ -51,8 +51,7 @@ type fleet struct {
 	members [3]*process
 }
 
-func newFleet(t *testing.T, env ...string) *fleet {
-	dir := dataFolder(t)
+func newFleet(t *testing.T, dir string, env ...string) *fleet {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	server, err := pgserver.Start(ctx, pgserver.Config{Dir: dir, Fsync: true})
@@ -160,13 +159,15 @@ func (f *fleet) postAs(random *rand.Rand, key tenant.Secret, path string, body [
 // and one suspended in the middle, and at the end all are restarted one after the other. Whoever answers: exactly as many
 // are admitted as there is room for, although every server believes at first that nothing is taken. Half of what is admitted is
 // reported at once. The room is a quota, or what a grant pays for.
-func TestTortureOfChecks(t *testing.T) {
+func TestTortureOfChecks(t *testing.T) { onEveryStore(t, testTortureOfChecks) }
+
+func testTortureOfChecks(t *testing.T, dir string) {
 	const clients, room = 64, 1000
 	checks := 4000
 	if *torture > 2 {
 		checks = 20_000
 	}
-	f := newFleet(t)
+	f := newFleet(t, dir)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	for round := range *torture {

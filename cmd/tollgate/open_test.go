@@ -86,8 +86,9 @@ func TestAnEarlierInstallationIsBuiltAgain(t *testing.T) {
 
 // Commands that change something need no server: they fold what they record themselves, also when everything before it is
 // folded already.
-func TestCommandsWithoutAServer(t *testing.T) {
-	dir := dataFolder(t)
+func TestCommandsWithoutAServer(t *testing.T) { onEveryStore(t, testCommandsWithoutAServer) }
+
+func testCommandsWithoutAServer(t *testing.T, dir string) {
 	for _, want := range []string{"catalog revision 0 is in force", "Nothing to change"} {
 		out, err := run(t, dir, "apply", "-f", "../../scripts/sample/catalog.yaml")
 		require.NoError(t, err, out)

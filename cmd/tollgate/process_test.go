@@ -70,6 +70,7 @@ type process struct {
 
 func environment(dir string, more ...string) []string {
 	env := append(os.Environ(), "TOLLGATE_DATA_DIR="+dir, "TOLLGATE_ADMIN_KEY="+string(adminKey), "TOLLGATE_LOG_LEVEL=warn", "TOLLGATE_BILLING_EVERY=0")
+	env = append(env, eventStoreOf(dir)...)
 	return append(env, more...)
 }
 
@@ -211,4 +212,14 @@ func pgserverURL(t *testing.T, dir string) (string, error) {
 		return "", err
 	}
 	return server.URL(), nil
+}
+
+// messageOf is what a command that fails says about it.
+func messageOf(t *testing.T, dir string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command(binary, args...)
+	cmd.Env = environment(dir)
+	out, err := cmd.CombinedOutput()
+	require.Error(t, err, string(out))
+	return string(out)
 }

@@ -109,6 +109,9 @@ func (c serveCommand) dns() *net.Resolver {
 func (c serveCommand) start(ctx context.Context, log *slog.Logger) (_ *house, key tenant.Secret, err error) {
 	d := c.database
 	var server *pgserver.Server
+	if err := d.checkEventStore(); err != nil {
+		return nil, "", err
+	}
 	if d.DatabaseURL == "" {
 		starting, cancel := context.WithTimeout(ctx, startTimeout)
 		server, err = pgserver.Start(starting, pgserver.Config{Dir: d.DataDir, Log: log, Fsync: true})
@@ -138,6 +141,9 @@ func (c serveCommand) start(ctx context.Context, log *slog.Logger) (_ *house, ke
 	h.limit()
 	h.metrics = prometheus.NewRegistry()
 	h.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newLagCollector(h), newLimitCollector(h.limits))
+	if log, ok := h.log.(prometheus.Collector); ok { // a store elsewhere has a life of its own
+		h.metrics.MustRegister(log)
+	}
 	if c.Projections {
 		if err := h.fold(ctx, log); err != nil {
 			return nil, "", err

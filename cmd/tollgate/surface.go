@@ -52,6 +52,11 @@ func (s *surface) Ready(ctx context.Context) []api.Check {
 	defer cancel()
 	checks := []api.Check{{Name: "store", OK: true, Detail: "reachable"}}
 	lags, err := s.house.readModels.Lag(ctx, s.house.log, time.Now())
+	if log, ok := s.house.log.(interface{ State() error }); ok {
+		if state := log.State(); state != nil { // a log elsewhere knows what is wrong with it
+			return []api.Check{{Name: "store", Detail: "the log is not reachable: " + state.Error()}}
+		}
+	}
 	if err != nil {
 		return []api.Check{{Name: "store", Detail: "not reachable"}}
 	}

@@ -305,8 +305,9 @@ type submission struct{ quantity, data string }
 // Random commands, some of them lost on the way, against a model that knows nothing of streams: every answer and every
 // fact's state is the model's after each command, and what a reader folds from the log at the end is the model as well.
 func TestLedgerAgainstModel(t *testing.T) {
+	whole := t
 	rapid.Check(t, func(t *rapid.T) {
-		h := newHouse(failer{TB: nil, t: t})
+		h := newHouse(failer{TB: whole, t: t})
 		model := map[event.Identity]*fact{}
 		id := rapid.Map(rapid.SampledFrom([]string{"t1/a", "t1/b", "t2/a"}), func(s string) event.Identity {
 			return event.Identity{Tenant: event.TenantID(s[:2]), Type: "tokens", Source: event.SourceID(s[3:])}

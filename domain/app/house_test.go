@@ -13,7 +13,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/tollgate-io/tollgate/adapters/memory"
 	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
@@ -42,7 +41,7 @@ type directory struct {
 	err     error // what every question is answered with, when set
 }
 
-func newDirectory(log *memory.Store) *directory {
+func newDirectory(log eventstore.Store) *directory {
 	return &directory{log: log, at: map[int]int64{}, tenants: map[event.TenantID]tenant.Tenant{}, keys: map[tenant.Hash]tenant.Key{},
 		plans: map[event.TenantID]tenant.Subscription{}, names: map[tenant.Name]tenant.Holding{}, catalog: app.Catalog{Revision: eventstore.NoStream}}
 }
@@ -180,7 +179,7 @@ func (s *faultyStore) Append(ctx context.Context, batch []eventstore.Append) []e
 // house is the application on a log in memory.
 type house struct {
 	t         testing.TB
-	log       *memory.Store
+	log       eventstore.Store
 	store     *faultyStore
 	directory *directory
 	ledger    *app.Ledger
@@ -199,7 +198,7 @@ meters:
 var ctx = context.Background()
 
 func emptyHouse(t testing.TB) *house {
-	log := memory.NewStore(3, func() time.Time { return noon })
+	log := newStore(t)
 	h := &house{t: t, log: log, store: &faultyStore{Store: log}, directory: newDirectory(log), now: noon}
 	h.ledger = app.New(h.store, h.directory, func() time.Time { return h.now })
 	return h

@@ -320,7 +320,7 @@ func (b *batch) decide(ctx context.Context) (done bool, err error) {
 	}
 	b.propose(now)
 	if len(b.events) == 0 {
-		a.account.Keep(nil, eventstore.Position{})
+		a.account.Keep(nil, eventstore.Result{})
 		b.show(now)
 		return true, nil
 	}
@@ -328,9 +328,9 @@ func (b *batch) decide(ctx context.Context) (done bool, err error) {
 	result := a.limits.config.Store.Append(ctx, []eventstore.Append{event.AppendDecisions(a.limits.config.Writer, a.tenant, expected, b.events, b.guarded)})[0]
 	switch result.Outcome {
 	case eventstore.Appended, eventstore.Duplicate:
-		a.account.Keep(b.events, result.Position)
+		a.account.Keep(b.events, result)
 		a.known.Store(int64(a.account.Revision()) + 1)
-		b.place(result.Position)
+		b.place(result)
 		b.show(now)
 		return true, nil
 	case eventstore.Present:
@@ -415,11 +415,11 @@ func (b *batch) propose(now time.Time) {
 	}
 }
 
-// place tells each job where its event stands; last is where the last one does.
-func (b *batch) place(last eventstore.Position) {
+// place tells each job where its event stands; at is the answer to the append.
+func (b *batch) place(at eventstore.Result) {
 	for _, j := range b.jobs {
 		if j.record > 0 {
-			j.decision.Position = eventstore.Position{Partition: last.Partition, Offset: last.Offset - int64(len(b.events)-j.record)}
+			j.decision.Position = at.PositionOf(j.record-1, len(b.events))
 		}
 	}
 }

@@ -41,7 +41,8 @@ type follower struct {
 	moved              chan struct{} // closed and replaced when done or parked changes
 	wanted             chan struct{} // closed and replaced when asked changes
 
-	recent      [][]eventstore.Recorded // what was read last, up to at
+	recent      [][]eventstore.Recorded // what was read last, after recentFrom and up to at
+	recentFrom  int64
 	recentCount int
 	recentSize  int
 	back        chan struct{} // held by who reads what stands before that
@@ -166,13 +167,16 @@ func (f *follower) advance(ctx context.Context) (more bool, err error) {
 			a.tell(*told[i])
 		}
 	}
-	f.at = page[len(page)-1].Position.Offset
 	f.remember(page)
+	f.at = page[len(page)-1].Position.Offset
 	return len(page) == followPage, nil
 }
 
-// remember keeps a page, and forgets the oldest ones when there are too many; f.mu is held.
+// remember keeps a page that follows at, and forgets the oldest ones when there are too many; f.mu is held.
 func (f *follower) remember(page []eventstore.Recorded) {
+	if len(f.recent) == 0 {
+		f.recentFrom = f.at
+	}
 	f.recentCount += len(page)
 	f.recentSize += sizeOf(page)
 	if last := len(f.recent) - 1; last >= 0 && len(f.recent[last])+len(page) <= followPage {
@@ -183,6 +187,7 @@ func (f *follower) remember(page []eventstore.Recorded) {
 	for len(f.recent) > 1 && (f.recentCount > f.limits.config.RecentEvents || f.recentSize > recentBytes) {
 		f.recentCount -= len(f.recent[0])
 		f.recentSize -= sizeOf(f.recent[0])
+		f.recentFrom = f.recent[0][len(f.recent[0])-1].Position.Offset
 		f.recent[0] = nil
 		f.recent = f.recent[1:]
 	}
@@ -202,7 +207,7 @@ func (f *follower) since() int64 {
 	if len(f.recent) == 0 {
 		return f.at
 	}
-	return f.recent[0][0].Position.Offset - 1
+	return f.recentFrom
 }
 
 // between returns the tenant's events after one offset and up to another one that was told already.
@@ -243,13 +248,13 @@ func (f *follower) before(ctx context.Context, t event.TenantID, after, since in
 		return nil, after, fmt.Errorf("%w: %w", eventstore.ErrUnavailable, ctx.Err())
 	}
 	f.mu.Lock()
-	moved, room := f.since() != since, int64(f.limits.config.RecentEvents-f.recentCount)
+	moved, room := f.since() != since, f.limits.config.RecentEvents-f.recentCount
 	f.mu.Unlock()
 	if moved {
 		return nil, after, nil
 	}
 	var pages [][]eventstore.Recorded
-	size := 0
+	count, size := 0, 0
 	for from := after; from < since; {
 		page, err := f.limits.config.Store.ReadLog(ctx, f.position(from), int(min(since-from, followPage)))
 		if err != nil {
@@ -258,7 +263,10 @@ func (f *follower) before(ctx context.Context, t event.TenantID, after, since in
 		if len(page) == 0 {
 			return nil, after, fmt.Errorf("%w: nothing after %s", eventstore.ErrHole, f.position(from))
 		}
-		if from = page[len(page)-1].Position.Offset; since-after <= room {
+		from = page[len(page)-1].Position.Offset
+		// Where offsets do not count, the last page may go on.
+		page = slices.DeleteFunc(page, func(r eventstore.Recorded) bool { return r.Position.Offset > since })
+		if count += len(page); count <= room {
 			pages = append(pages, page)
 			size += sizeOf(page)
 		}
@@ -270,9 +278,10 @@ func (f *follower) before(ctx context.Context, t event.TenantID, after, since in
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(pages) > 0 && f.since() == since && f.recentSize+size <= recentBytes {
+	if count > 0 && count <= room && f.since() == since && f.recentSize+size <= recentBytes {
 		f.recent = append(pages, f.recent...)
-		f.recentCount += int(since - after)
+		f.recentFrom = after
+		f.recentCount += count
 		f.recentSize += size
 	}
 	return events, since, nil

@@ -51,7 +51,8 @@ type Revision int64
 // NoStream is the expected revision of a stream that must not exist yet.
 const NoStream Revision = -1
 
-// Position is a place in the log. Offsets of a partition start at 1 and have no holes; offset 0 is before everything.
+// Position is a place in the log. Offsets of a partition rise from 1 on; offset 0 is before everything. Where DenseOffsets of
+// the log says so they have no holes, and count.
 type Position struct {
 	Partition int
 	Offset    int64
@@ -121,8 +122,17 @@ type Result struct {
 	Outcome    Outcome
 	Position   Position  // of the last event: the new one, or the original of a Duplicate
 	RecordedAt time.Time // likewise
+	Offsets    []int64   // of all events of the append, where the store's offsets are not dense; see PositionOf
 	Present    []int     // with Present: the indexes into Absent of those that exist, ascending
 	Err        error     // with Unknown: ErrUnavailable, ErrOverloaded, ErrTooLarge or ErrInvalid, wrapped
+}
+
+// PositionOf is where event i, from 0, of the n events of an Append stands that was appended or is a duplicate.
+func (r Result) PositionOf(i, n int) Position {
+	if len(r.Offsets) == n {
+		return Position{r.Position.Partition, r.Offsets[i]}
+	}
+	return Position{r.Position.Partition, r.Position.Offset - int64(n-1-i)}
 }
 
 // Recorded is an event as the log holds it.
@@ -154,9 +164,13 @@ type StreamReader interface {
 type LogReader interface {
 	// Partitions is fixed for the life of the log; partitions are 0 .. Partitions-1.
 	Partitions() int
+	// DenseOffsets tells whether the offsets of a partition are 1, 2, 3 ... A store where they only rise cannot show that an
+	// event is missing, and a difference of offsets is no number of events there.
+	DenseOffsets() bool
 	// Head is the last visible position of a partition.
 	Head(ctx context.Context, partition int) (Position, error)
-	// ReadLog returns up to limit events directly after a position, without holes (else ErrHole).
+	// ReadLog returns up to limit events directly after a position, without holes (else ErrHole). Whatever was acknowledged
+	// before the call is among them, if the limit allows.
 	ReadLog(ctx context.Context, after Position, limit int) ([]Recorded, error)
 	// ReadAt returns the events at exactly these positions, in the order asked; a missing one is ErrHole.
 	ReadAt(ctx context.Context, at []Position) ([]Recorded, error)

@@ -279,14 +279,14 @@ func (a *Account) Begin() { a.recording, a.journal = true, a.journal[:0] }
 // Propose folds an event of the quota stream that is about to be appended.
 func (a *Account) Propose(e event.QuotaEvent) { a.decided(e, eventstore.Position{}) }
 
-// Keep confirms what was proposed; last is where the last of these events stands in the log.
-func (a *Account) Keep(events []event.QuotaEvent, last eventstore.Position) {
+// Keep confirms what was proposed; at is the answer to the append of these events.
+func (a *Account) Keep(events []event.QuotaEvent, at eventstore.Result) {
 	a.recording = false
 	clear(a.journal)
 	for i, e := range slices.Backward(events) { // a check that was decided twice is where it was decided last
 		if d, ok := e.(event.LimitDecided); ok && d.Keeps {
 			if h := a.holds[Source{d.Type, d.Source}]; h != nil && h.Position == (eventstore.Position{}) {
-				h.Position = eventstore.Position{Partition: last.Partition, Offset: last.Offset - int64(len(events)-1-i)}
+				h.Position = at.PositionOf(i, len(events))
 			}
 		}
 	}

@@ -344,7 +344,7 @@ func TestHoldsKnowWhereTheyStand(t *testing.T) {
 		events = append(events, got.LimitDecided)
 		w.account.Propose(got.LimitDecided)
 	}
-	w.account.Keep(events, w.record(events...))
+	w.account.Keep(events, eventstore.Result{Position: w.record(events...)})
 	for _, a := range []*limit.Account{w.account, w.fold()} {
 		for s, offset := range map[event.SourceID]int64{"s1": 3, "s2": 2} {
 			hold, ok := a.Hold(limit.Source{Type: "call", Source: s}, w.now)

@@ -35,7 +35,7 @@ func loaded(b *testing.B, holds int, most int64) (*world, *limit.Policy) {
 		}
 		w.account.Propose(got.LimitDecided)
 	}
-	w.account.Keep(nil, eventstore.Position{})
+	w.account.Keep(nil, eventstore.Result{})
 	return w, p
 }
 
@@ -58,7 +58,7 @@ func BenchmarkDecideAndKeep(b *testing.B) {
 				w.account.Begin()
 				w.account.Propose(got.LimitDecided)
 				w.account.Propose(release)
-				w.account.Keep([]event.QuotaEvent{got.LimitDecided, release}, last)
+				w.account.Keep([]event.QuotaEvent{got.LimitDecided, release}, eventstore.Result{Position: last})
 				w.pass(time.Millisecond)
 			}
 		})

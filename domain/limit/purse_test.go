@@ -72,7 +72,7 @@ func (w *wallet) check(ask limit.Ask) limit.Answer {
 	if a.Record {
 		w.account.Begin()
 		w.account.Propose(a.LimitDecided)
-		w.account.Keep([]event.QuotaEvent{a.LimitDecided}, w.next())
+		w.account.Keep([]event.QuotaEvent{a.LimitDecided}, eventstore.Result{Position: w.next()})
 		w.log = append(w.log, limit.Event{Position: w.next(), Revision: w.account.Revision(), Payload: a.LimitDecided})
 	}
 	return a

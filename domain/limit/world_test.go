@@ -146,7 +146,7 @@ func (w *world) append(events ...event.QuotaEvent) {
 	for _, e := range events {
 		w.account.Propose(e)
 	}
-	w.account.Keep(events, w.record(events...))
+	w.account.Keep(events, eventstore.Result{Position: w.record(events...)})
 }
 
 // record writes events into the log, as they are read from it, and returns where the last one stands.

@@ -54,7 +54,10 @@ type broken struct {
 	readAt     func(context.Context, []position) ([]recorded, error)
 	head       func(context.Context, int) (position, error)
 	wait       func(context.Context, position) error
+	sparse     bool
 }
+
+func (b *broken) DenseOffsets() bool { return !b.sparse && b.Store.DenseOffsets() }
 
 func (b *broken) Append(ctx context.Context, batch []eventstore.Append) []result {
 	if b.append != nil {
@@ -240,8 +243,17 @@ func sparse() func() eventstore.Store {
 		return r
 	})()
 	return func() eventstore.Store {
-		b := &broken{Store: open()}
+		b := &broken{Store: open(), sparse: true}
 		inner := b.Store
+		b.append = func(ctx context.Context, batch []eventstore.Append) []result {
+			results := inner.Append(ctx, batch)
+			for i, r := range results {
+				for j := range batch[i].Events {
+					results[i].Offsets = append(results[i].Offsets, r.Position.Offset-int64(step*(len(batch[i].Events)-1-j)))
+				}
+			}
+			return results
+		}
 		down := func(p position) position { return position{Partition: p.Partition, Offset: p.Offset / step} }
 		b.readLog = func(ctx context.Context, after position, limit int) ([]recorded, error) {
 			return inner.ReadLog(ctx, down(after), limit)
@@ -264,6 +276,11 @@ func sparse() func() eventstore.Store {
 		return b
 	}
 }
+
+// boasting promises dense offsets.
+type boasting struct{ eventstore.Store }
+
+func (*boasting) DenseOffsets() bool { return true }
 
 var faults = []fault{
 	{
@@ -760,6 +777,41 @@ var faults = []fault{
 		log: reads(func(r recorded) recorded {
 			r.RecordedAt = time.Unix(1_800_000_000, 0).Add(-time.Duration(r.Position.Offset) * time.Second)
 			return r
+		}),
+	},
+	{
+		name: "tells wrong places within an append", refusedBy: []string{"append/new", "absent/none_exists"},
+		log: answers(func(_ eventstore.Store, a eventstore.Append, r result) result {
+			if len(a.Events) > 1 {
+				r.Offsets = make([]int64, len(a.Events))
+			}
+			return r
+		}),
+	},
+	{
+		name: "says that offsets count which do not", refusedBy: []string{"append/new", "read/log_pages"},
+		despite: Features{DenseOffsets: "the wrapper uses every third offset"},
+		log: func() func() eventstore.Store {
+			open := sparse()
+			return func() eventstore.Store { return &boasting{open()} }
+		},
+	},
+	{
+		name: "refuses large appends", refusedBy: []string{"data/exact_bytes"},
+		lacks: Features{LargeAppends: "the wrapper has bounds"},
+		log: each(func(b *broken) {
+			b.append = func(ctx context.Context, batch []eventstore.Append) []result {
+				for _, a := range batch {
+					size := 0
+					for _, e := range a.Events {
+						size += len(e.Data)
+					}
+					if size > 1<<20 {
+						return eventstore.Refuse(len(batch), eventstore.ErrTooLarge)
+					}
+				}
+				return b.Store.Append(ctx, batch)
+			}
 		}),
 	},
 	{

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -52,6 +53,14 @@ func dataExactBytes(e *env) {
 		e.noError("read at", err)
 		e.same(what+", read at its position", fromLog, got)
 		all.Events = append(all.Events, ev)
+	}
+	if e.stores.Lacks.LargeAppends != "" {
+		r := h.one(all)
+		if r.Outcome != eventstore.Unknown || !errors.Is(r.Err, eventstore.ErrTooLarge) {
+			e.Fatalf("a large append: outcome %s (error: %v), want ErrTooLarge", named(r.Outcome), r.Err)
+		}
+		e.streamIs(h, all.Stream)
+		all.Events = slices.DeleteFunc(all.Events, func(ev eventstore.NewEvent) bool { return len(ev.Data) == eventstore.MaxEventBytes })
 	}
 	h.must(all)
 	e.streamIs(h, all.Stream, all.Events...)

@@ -275,6 +275,9 @@ func (e *env) same(what string, got, want []recorded) {
 func (e *env) audit() {
 	e.Helper()
 	h := e.open()
+	if dense := e.stores.Lacks.DenseOffsets == ""; h.DenseOffsets() != dense {
+		e.Fatalf("audit: the store says of its offsets that they are dense: %t; it promises: %t", h.DenseOffsets(), dense)
+	}
 	streams := map[stream][]recorded{}
 	for p := range h.Partitions() {
 		log := e.readAll(h, p, 5000)
@@ -337,6 +340,9 @@ func (e *env) auditAcknowledged(streams map[stream][]recorded) {
 			taken[place{a.append.Stream, at}] = true
 			if problem := differs(events[at], a.append.Stream, at, sent); problem != "" {
 				e.Fatalf("audit: acknowledged %s, but %s", clip(string(a.append.Stream)), problem)
+			}
+			if got := a.result.PositionOf(i, len(a.append.Events)); got != events[at].Position {
+				e.Fatalf("audit: acknowledged event %d of %s at %s, but the log has %s", i, clip(string(a.append.Stream)), got, describe(events[at]))
 			}
 			if events[at].Tenant != a.append.Tenant {
 				e.Fatalf("audit: tenant is %q, want %q", clip(events[at].Tenant), clip(a.append.Tenant))

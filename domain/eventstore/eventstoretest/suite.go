@@ -40,8 +40,11 @@ type Stores struct {
 // Features are the promises a store may say it cannot keep. Each takes a sentence that tells why, which the run prints;
 // "" keeps the promise.
 type Features struct {
-	// DenseOffsets: the offsets of a partition are 1, 2, 3 ... Without it they only rise.
+	// DenseOffsets: the offsets of a partition are 1, 2, 3 ... Without it they only rise, and the store says so.
 	DenseOffsets string
+	// LargeAppends: an append may have as many bytes as its events may have. Without it one of more than a mebibyte may be
+	// refused with ErrTooLarge.
+	LargeAppends string
 	// SteadyClock: RecordedAt never goes back within a partition.
 	SteadyClock string
 	// ExactAbsence: an append never comes after the beginning of a stream that it wants absent. Without it such a stream may
@@ -58,6 +61,9 @@ func Run(t *testing.T, newStore func(t *testing.T) Stores) {
 			stores := newStore(t)
 			if why := stores.Lacks.DenseOffsets; why != "" {
 				t.Logf("not promised: dense offsets: %s", why)
+			}
+			if why := stores.Lacks.LargeAppends; why != "" {
+				t.Logf("not promised: large appends: %s", why)
 			}
 			if why := stores.Lacks.SteadyClock; why != "" {
 				t.Logf("not promised: a steady clock: %s", why)

@@ -1,0 +1,236 @@
+package eventstoredb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
+	"github.com/google/uuid"
+
+	"github.com/tollgate-io/tollgate/domain/eventstore"
+)
+
+// farRevision: nobody stands near it, and the server's arithmetic ends not far behind.
+const farRevision = 1 << 62
+
+// Append implements eventstore.Appender. The server knows no batch of streams: each element is an append of its own, as many
+// at a time as Concurrency says. An element waits for those before it that its answer depends on.
+func (l *Log) Append(ctx context.Context, batch []eventstore.Append) []eventstore.Result {
+	if len(batch) > eventstore.MaxAppends {
+		return eventstore.Refuse(len(batch), fmt.Errorf("%w: %d streams in one call", eventstore.ErrTooLarge, len(batch)))
+	}
+	if err := ctx.Err(); err != nil {
+		return eventstore.Refuse(len(batch), fmt.Errorf("%w: %w", eventstore.ErrUnavailable, err))
+	}
+	// No others waiting takes any batch, so that the bound can never refuse the same call for ever.
+	n := int64(len(batch))
+	if before := l.waiting.Add(n) - n; before > 0 && before+n > int64(l.config.QueueLimit) {
+		l.waiting.Add(-n)
+		return eventstore.Refuse(len(batch), fmt.Errorf("%w: more than %d appends wait", eventstore.ErrOverloaded, l.config.QueueLimit))
+	}
+	defer l.waiting.Add(-n)
+	results := make([]eventstore.Result, len(batch))
+	var group sync.WaitGroup
+	order := newOrder(batch)
+	for i := range batch {
+		if err := batch[i].Check(); err != nil {
+			results[i].Err = err
+			continue
+		}
+		before, done := order.next(&batch[i])
+		// Turns are taken in order, so whoever waits for an element before it waits for one that has its turn.
+		select {
+		case l.turns <- struct{}{}:
+		case <-ctx.Done():
+			results[i].Err = fmt.Errorf("%w: append to %s: %w", eventstore.ErrUnavailable, batch[i].Stream, ctx.Err())
+			close(done)
+			continue
+		}
+		group.Go(func() {
+			defer func() {
+				<-l.turns
+				close(done)
+			}()
+			for _, d := range before {
+				<-d
+			}
+			results[i] = l.append(ctx, &batch[i])
+		})
+	}
+	group.Wait()
+	return results
+}
+
+// order tells what each element of a batch has to wait for: those before it that write its stream or one that it wants
+// absent, and those that want its stream absent and must not see it.
+type order struct {
+	trivial bool // no stream occurs twice
+	streams map[eventstore.StreamName]*touched
+}
+
+type touched struct {
+	written <-chan struct{}   // by the last element that writes it
+	missed  []<-chan struct{} // by elements since then that want it absent
+}
+
+func newOrder(batch []eventstore.Append) *order {
+	return &order{trivial: len(batch) == 1, streams: make(map[eventstore.StreamName]*touched, len(batch))}
+}
+
+func (o *order) next(a *eventstore.Append) (before []<-chan struct{}, done chan struct{}) {
+	done = make(chan struct{})
+	if o.trivial {
+		return nil, done
+	}
+	of := func(name eventstore.StreamName) *touched {
+		t := o.streams[name]
+		if t == nil {
+			t = &touched{}
+			o.streams[name] = t
+		}
+		return t
+	}
+	for _, name := range a.Absent {
+		if t := of(name); name != a.Stream {
+			if t.written != nil {
+				before = append(before, t.written)
+			}
+			t.missed = append(t.missed, done)
+		}
+	}
+	t := of(a.Stream)
+	if t.written != nil {
+		before = append(before, t.written)
+	}
+	before = append(before, t.missed...)
+	t.written, t.missed = done, nil
+	return before, done
+}
+
+// append writes one element. An attempt whose outcome is unknown is made again with the same ids and the same expectation,
+// which the server recognises.
+func (l *Log) append(ctx context.Context, a *eventstore.Append) eventstore.Result {
+	if err := ctx.Err(); err != nil {
+		return eventstore.Result{Err: fmt.Errorf("%w: append to %s: %w", eventstore.ErrUnavailable, a.Stream, err)}
+	}
+	id := uuid.New()
+	events, err := encode(a, id)
+	if err != nil {
+		return eventstore.Result{Err: err}
+	}
+	if len(a.Absent) > 0 {
+		present, err := l.present(ctx, a.Absent)
+		if err != nil {
+			return eventstore.Result{Err: err}
+		}
+		if len(present) > 0 {
+			return l.judge(ctx, a, present)
+		}
+	}
+	expected := esdb.ExpectedRevision(esdb.NoStream{})
+	if a.Expected > eventstore.NoStream {
+		expected = esdb.Revision(uint64(min(a.Expected, farRevision))) //nolint:gosec // not negative
+	}
+	name := l.prefix + string(a.Stream)
+	longer := 2 * l.config.Attempt // than the context, which is what ends an attempt
+	_, err = retry(ctx, l, "append to "+string(a.Stream), func(ctx context.Context, db *esdb.Client) (*esdb.WriteResult, error) {
+		r, err := db.AppendToStream(ctx, name, esdb.AppendToStreamOptions{ExpectedRevision: expected, Deadline: &longer}, events...)
+		if err != nil && strings.Contains(err.Error(), "Maximum Append Size") {
+			err = fmt.Errorf("%w: %w", eventstore.ErrTooLarge, err)
+		}
+		return r, err
+	})
+	switch {
+	case err == nil:
+		return l.readBack(ctx, a, id)
+	case codeOf(err) == esdb.ErrorCodeWrongExpectedVersion:
+		return eventstore.Result{Outcome: eventstore.Conflict}
+	case codeOf(err) == esdb.ErrorCodeStreamDeleted:
+		return eventstore.Result{Err: fmt.Errorf("%w: stream %s was deleted from the log", eventstore.ErrInvalid, a.Stream)}
+	}
+	return eventstore.Result{Err: err}
+}
+
+// readBack finds out where an append stands and when it was recorded, and whether it was this call that wrote it: the server
+// answers a repetition like the first time.
+func (l *Log) readBack(ctx context.Context, a *eventstore.Append, id uuid.UUID) eventstore.Result {
+	events, err := l.readStream(ctx, a.Stream, uint64(a.Expected+1), len(a.Events)) //nolint:gosec // not negative
+	if err == nil && len(events) < len(a.Events) {
+		err = fmt.Errorf("%w: %d events of %s were appended and cannot be read", eventstore.ErrUnavailable, len(a.Events), a.Stream)
+	}
+	if err != nil {
+		return eventstore.Result{Err: err}
+	}
+	return l.found(events, writer(events[len(events)-1]) == id)
+}
+
+// found answers with the events that stand at the place of an append.
+func (l *Log) found(events []*esdb.RecordedEvent, own bool) eventstore.Result {
+	result := eventstore.Result{Outcome: eventstore.Duplicate, Offsets: make([]int64, len(events))}
+	if own {
+		result.Outcome = eventstore.Appended
+	}
+	for i, e := range events {
+		r, err := l.decode(e)
+		if err != nil {
+			return eventstore.Result{Err: err}
+		}
+		result.Position, result.RecordedAt, result.Offsets[i] = r.Position, r.RecordedAt, r.Position.Offset
+	}
+	return result
+}
+
+// judge answers an append whose guard found streams: what stands at its place counts first.
+func (l *Log) judge(ctx context.Context, a *eventstore.Append, present []int) eventstore.Result {
+	from := max(a.Expected, 0)
+	ahead := int(a.Expected-from) + 1 // the event at Expected itself, where there must be one
+	there, err := l.readStream(ctx, a.Stream, uint64(min(from, farRevision)), ahead+len(a.Events))
+	if err != nil {
+		return eventstore.Result{Err: err}
+	}
+	switch {
+	case len(there) == ahead:
+		return eventstore.Result{Outcome: eventstore.Present, Present: present}
+	case len(there) < ahead+len(a.Events):
+		return eventstore.Result{Outcome: eventstore.Conflict}
+	}
+	for i := range a.Events {
+		if there[ahead+i].EventID != a.Events[i].ID {
+			return eventstore.Result{Outcome: eventstore.Conflict}
+		}
+	}
+	return l.found(there[ahead:], false)
+}
+
+// present returns the indexes of the streams that exist.
+func (l *Log) present(ctx context.Context, names []eventstore.StreamName) (present []int, err error) {
+	exists, errs := make([]bool, len(names)), make([]error, len(names))
+	known := make(map[eventstore.StreamName]int, len(names))
+	var group sync.WaitGroup
+	turns := make(chan struct{}, lookups)
+	for i, name := range names {
+		if _, again := known[name]; again {
+			continue
+		}
+		known[name] = i
+		turns <- struct{}{}
+		group.Go(func() {
+			defer func() { <-turns }()
+			events, err := l.readStream(ctx, name, 0, 1)
+			exists[i], errs[i] = len(events) > 0, err
+		})
+	}
+	group.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	for i, name := range names {
+		if exists[known[name]] {
+			present = append(present, i)
+		}
+	}
+	return present, nil
+}

@@ -1,0 +1,72 @@
+package eventstoredb
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
+	"github.com/google/uuid"
+
+	"github.com/tollgate-io/tollgate/domain/eventstore"
+)
+
+// metadata is what the log keeps beside an event's type and data.
+type eventMetadata struct {
+	Tenant string `json:"tenant,omitempty"`
+	// Append names the call that wrote the event. The server answers a repetition as it answered the first time: by this a
+	// caller learns whether it was its own append.
+	Append uuid.UUID `json:"append"`
+}
+
+// encode makes the events of one append.
+func encode(a *eventstore.Append, call uuid.UUID) ([]esdb.EventData, error) {
+	meta, err := json.Marshal(eventMetadata{Tenant: a.Tenant, Append: call})
+	if err != nil {
+		return nil, fmt.Errorf("%w: metadata: %w", eventstore.ErrInvalid, err)
+	}
+	events := make([]esdb.EventData, len(a.Events))
+	size := 0
+	for i := range a.Events {
+		e := &a.Events[i]
+		events[i] = esdb.EventData{EventID: e.ID, EventType: e.Type, Data: e.Data, Metadata: meta}
+		if json.Valid(e.Data) {
+			events[i].ContentType = esdb.ContentTypeJson // so that the server's own tools show it
+		}
+		size += len(e.Data) + len(meta) + 2*len(e.Type) // types are counted as UTF-16
+	}
+	if size > maxAppendSize {
+		return nil, fmt.Errorf("%w: an append of %d bytes to %s; a server takes %d", eventstore.ErrTooLarge, size, a.Stream, maxAppendSize)
+	}
+	return events, nil
+}
+
+// decode reads an event of the log. What is under our prefix and was not written by us is damage: a reader must stop.
+func (l *Log) decode(e *esdb.RecordedEvent) (eventstore.Recorded, error) {
+	name, ours := strings.CutPrefix(e.StreamID, l.prefix)
+	var meta eventMetadata
+	if err := json.Unmarshal(e.UserMetadata, &meta); !ours || err != nil || meta.Append == uuid.Nil {
+		return eventstore.Recorded{}, fmt.Errorf("%w: event %d of stream %s (%s) was not written by this program",
+			eventstore.ErrHole, e.EventNumber, e.StreamID, e.EventType)
+	}
+	if e.Position.Commit == 0 || e.Position.Commit > math.MaxInt64 {
+		return eventstore.Recorded{}, fmt.Errorf("%w: the server does not tell where event %d of %s stands; it must be version 22.10 or later",
+			eventstore.ErrUnavailable, e.EventNumber, e.StreamID)
+	}
+	return eventstore.Recorded{
+		Position: eventstore.Position{Offset: int64(e.Position.Commit)}, Stream: eventstore.StreamName(name),
+		Revision: eventstore.Revision(e.EventNumber), Tenant: meta.Tenant, Type: e.EventType, //nolint:gosec // counts events
+		RecordedAt: e.CreatedDate.UTC().Truncate(time.Microsecond), Data: e.Data,
+	}, nil
+}
+
+// writer is the call that wrote an event; uuid.Nil if it cannot be told.
+func writer(e *esdb.RecordedEvent) uuid.UUID {
+	var meta eventMetadata
+	if json.Unmarshal(e.UserMetadata, &meta) != nil {
+		return uuid.Nil
+	}
+	return meta.Append
+}
