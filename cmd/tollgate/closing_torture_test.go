@@ -34,7 +34,7 @@ func testTortureOfClosing(t *testing.T, dir string) {
 	t.Logf("seed %d", seed)
 	start := time.Date(2025, 10, 31, 0, 0, 0, 0, time.UTC)
 	ends := []string{"2025-11-30T00:00:00.000Z", "2025-12-31T00:00:00.000Z", "2026-01-31T00:00:00.000Z", "2026-02-28T00:00:00.000Z", "2026-03-31T00:00:00.000Z"}
-	for round := range *torture {
+	for round := range rounds(dir) {
 		random := rand.New(rand.NewPCG(seed, uint64(round)))
 		ids := make([]string, tenants)
 		used := map[string][]int{}

@@ -170,7 +170,7 @@ func testTortureOfChecks(t *testing.T, dir string) {
 	f := newFleet(t, dir)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	for round := range *torture {
+	for round := range rounds(dir) {
 		id := fmt.Sprint("tenant-", round)
 		f.members[0].putTenant(id)
 		plan := []string{"prepaid", "pro"}[round%2]
@@ -222,7 +222,7 @@ func testTortureOfChecks(t *testing.T, dir string) {
 	}
 	for i := range f.members { // a rolling restart
 		f.restart(i, syscall.SIGTERM)
-		id := fmt.Sprint("tenant-", *torture-1)
+		id := fmt.Sprint("tenant-", rounds(dir)-1)
 		allowed, err := f.check(rand.New(rand.NewPCG(seed, 1)), fmt.Appendf(nil, `{"tenantId":%q,"eventType":"interview","sourceId":"late-%d","quantity":1}`, id, i))
 		require.NoError(t, err)
 		require.False(t, allowed)

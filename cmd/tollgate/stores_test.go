@@ -27,3 +27,11 @@ func eventStoreOf(dir string) []string {
 	}
 	return nil
 }
+
+// rounds is how often a torture does its worst: in its short form once where the log is not in Postgres.
+func rounds(dir string) int {
+	if eventStoreOf(dir) != nil {
+		return max(1, *torture-1)
+	}
+	return *torture
+}
