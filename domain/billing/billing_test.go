@@ -334,6 +334,9 @@ func (s *story) voids() {
 			require.Equal(s.T, encoded(s.T, as), encoded(s.T, again))
 			continue
 		}
+		if slices.ContainsFunc(s.issued, func(i billing.Issued) bool { return i.Voided != nil && !i.Voided.Rebill }) {
+			continue // what the void invoice gave back of something that was forgiven is not given back again
+		}
 		more := again.Total.Sub(as.Total)
 		if n == 0 && !slices.ContainsFunc(s.issued[i].Lines, func(l event.InvoiceLine) bool { return l.PeriodStart.After(as.PeriodEnd) }) {
 			require.True(s.T, more.Equal(s.issued[i].Total), "%s more, of %s", more, s.issued[i].Total)
