@@ -78,7 +78,9 @@ type LimitPart struct {
 	Max        money.Decimal
 	Used       money.Decimal // before the check, without holds
 	Held       money.Decimal // by other checks
-	Requested  money.Decimal
+	// Requested is what the check asks for, and what its part of the hold keeps. For a budget of credits that is the most that its
+	// usage can come to, which may be more than what was left when it was judged by what it costs if it comes next.
+	Requested money.Decimal
 	// WindowStart and WindowEnd are the period, or the length of the sliding window up to the decision.
 	WindowStart, WindowEnd time.Time
 	ResetAt                time.Time
