@@ -198,7 +198,10 @@ func (v Decimal) reduced() Decimal {
 			v.d = r
 		}
 	}
-	return v
+	// A coefficient that was longer than 128 bits stays on the heap when it becomes shorter; a copy does not.
+	var r Decimal
+	r.d.Set(&v.d)
+	return r
 }
 
 // digits counts the digits before and after the point.

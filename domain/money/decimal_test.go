@@ -78,13 +78,17 @@ func TestArithmeticIsExact(t *testing.T) {
 }
 
 func TestEqualNumbersHaveOneForm(t *testing.T) {
-	for _, text := range []string{"100", "100.0", "1e2", "1.00E+2", "1000e-1"} {
+	for _, text := range []string{"100", "100.0", "1e2", "1.00E+2", "1000e-1", "100." + strings.Repeat("0", 50)} {
 		require.Equal(t, money.Int(100), money.MustParse(text), text)
+	}
+	long := money.MustParse("1e40")
+	for _, n := range []int64{1, -1} { // on the way to a sum, and back
+		require.Equal(t, money.Int(n), long.Add(money.Int(n)).Sub(long))
 	}
 }
 
 func FuzzParseQuantity(f *testing.F) {
-	for _, s := range []string{"1", "1e5", "-0.1", "1e999999999", "00", "9.999999999"} {
+	for _, s := range []string{"1", "1e5", "-0.1", "1e999999999", "00", "9.999999999", "100000000000.0001000000000000000000000000"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
