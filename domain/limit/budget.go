@@ -9,9 +9,10 @@ import (
 )
 
 // budget judges money: what the window's usage comes to at the plan's prices for usage, and what the check would add to it.
-// While no other check holds anything, its usage comes next, so what it adds is known. Otherwise the usage of the others may
-// come before it and use up what is included or cheap; then it is the most that it can add. Fees do not count; they are
-// owed whatever is used.
+// While no other check holds anything, its usage comes next as far as is known, and it is let pass by what it adds then.
+// Otherwise the usage of the others may come before it and use up what is included or cheap; then it is the most that it can
+// add. That is also what it holds, since others may be let pass before its usage comes. Fees do not count; they are owed
+// whatever is used.
 func (d *decision) budget(l *Limit, part *event.LimitPart) {
 	period := l.Window.Period
 	all := make([]*series, len(d.policy.prices))
@@ -56,11 +57,10 @@ func dearest(p *catalog.Price, used, q money.Decimal) money.Decimal {
 	reached := used.Sub(p.Included)
 	var unit, rises money.Decimal
 	for i, t := range p.Tiers {
-		if !t.Open() && t.UpTo.Cmp(reached) <= 0 {
-			continue
+		if t.Open() || t.UpTo.Cmp(reached) > 0 {
+			unit = unit.Max(t.Unit)
 		}
-		unit = unit.Max(t.Unit)
-		if p.Model == catalog.Volume && !t.Open() {
+		if p.Model == catalog.Volume && !t.Open() && t.UpTo.Cmp(reached) >= 0 { // also at its end: the next unit is what rises
 			rises = rises.Add(t.UpTo.Mul(p.Tiers[i+1].Unit.Sub(t.Unit).Max(money.Decimal{})))
 		}
 	}

@@ -2,6 +2,8 @@ package limit_test
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"testing"
 	"time"
 
@@ -21,28 +23,30 @@ var stairs = []catalog.Tier{
 	{UpTo: money.Int(10), Unit: money.MustParse("1.00")}, {UpTo: money.Int(20), Unit: money.MustParse("0.50")}, {Unit: money.MustParse("0.25")},
 }
 
-// What the prices come to by hand, for so much used and for a check of so much more.
+// What the prices come to by hand, for so much used, for a check of so much more that is used next, and for one that others
+// may come before.
 func TestPricesOfABudget(t *testing.T) {
 	for _, c := range []struct {
 		name            string
 		price           catalog.Price
 		used, requested string
 		spent, cost     string
+		most            string
 	}{
-		{"per unit", catalog.Price{Model: catalog.PerUnit, Unit: money.MustParse("2.50")}, "4", "2", "10", "5"},
-		{"within what is included", catalog.Price{Model: catalog.PerUnit, Unit: money.Int(2), Included: money.Int(10)}, "4", "6", "0", "0"},
-		{"beyond what is included", catalog.Price{Model: catalog.PerUnit, Unit: money.Int(2), Included: money.Int(10)}, "4", "8", "0", "4"},
-		{"a package is begun", catalog.Price{Model: catalog.Package, Size: money.Int(1000), Unit: money.MustParse("0.02")}, "1", "1", "0.02", "0"},
-		{"a package is filled", catalog.Price{Model: catalog.Package, Size: money.Int(1000), Unit: money.MustParse("0.02")}, "999", "1", "0.02", "0"},
-		{"the next package", catalog.Price{Model: catalog.Package, Size: money.Int(1000), Unit: money.MustParse("0.02")}, "1000", "0.000000001", "0.02", "0.02"},
-		{"graduated within a tier", catalog.Price{Model: catalog.Graduated, Tiers: stairs}, "3", "4", "3", "4"},
-		{"graduated to the end of a tier", catalog.Price{Model: catalog.Graduated, Tiers: stairs}, "3", "7", "3", "7"},
-		{"graduated over two ends", catalog.Price{Model: catalog.Graduated, Tiers: stairs}, "8", "16", "8", "8"},
-		{"graduated after what is included", catalog.Price{Model: catalog.Graduated, Tiers: stairs, Included: money.Int(5)}, "15", "1", "10", "0.5"},
-		{"volume within a tier", catalog.Price{Model: catalog.Volume, Tiers: stairs}, "3", "4", "3", "4"},
-		{"volume becomes cheaper", catalog.Price{Model: catalog.Volume, Tiers: stairs}, "10", "1", "10", "0"},
-		{"volume becomes cheaper but more", catalog.Price{Model: catalog.Volume, Tiers: stairs}, "2", "9", "2", "3.5"},
-		{"a percentage", catalog.Price{Model: catalog.Percentage, Percent: money.MustParse("2.5")}, "200", "40", "5", "1"},
+		{"per unit", catalog.Price{Model: catalog.PerUnit, Unit: money.MustParse("2.50")}, "4", "2", "10", "5", "5"},
+		{"within what is included", catalog.Price{Model: catalog.PerUnit, Unit: money.Int(2), Included: money.Int(10)}, "4", "6", "0", "0", "12"},
+		{"beyond what is included", catalog.Price{Model: catalog.PerUnit, Unit: money.Int(2), Included: money.Int(10)}, "4", "8", "0", "4", "16"},
+		{"a package is begun", catalog.Price{Model: catalog.Package, Size: money.Int(1000), Unit: money.MustParse("0.02")}, "1", "1", "0.02", "0", "0.02"},
+		{"a package is filled", catalog.Price{Model: catalog.Package, Size: money.Int(1000), Unit: money.MustParse("0.02")}, "999", "1", "0.02", "0", "0.02"},
+		{"the next package", catalog.Price{Model: catalog.Package, Size: money.Int(1000), Unit: money.MustParse("0.02")}, "1000", "0.000000001", "0.02", "0.02", "0.02"},
+		{"graduated within a tier", catalog.Price{Model: catalog.Graduated, Tiers: stairs}, "3", "4", "3", "4", "4"},
+		{"graduated to the end of a tier", catalog.Price{Model: catalog.Graduated, Tiers: stairs}, "3", "7", "3", "7", "7"},
+		{"graduated over two ends", catalog.Price{Model: catalog.Graduated, Tiers: stairs}, "8", "16", "8", "8", "16"},
+		{"graduated after what is included", catalog.Price{Model: catalog.Graduated, Tiers: stairs, Included: money.Int(5)}, "15", "1", "10", "0.5", "0.5"},
+		{"volume within a tier", catalog.Price{Model: catalog.Volume, Tiers: stairs}, "3", "4", "3", "4", "4"},
+		{"volume becomes cheaper", catalog.Price{Model: catalog.Volume, Tiers: stairs}, "10", "1", "10", "0", "0.5"},
+		{"volume becomes cheaper but more", catalog.Price{Model: catalog.Volume, Tiers: stairs}, "2", "9", "2", "3.5", "9"},
+		{"a percentage", catalog.Price{Model: catalog.Percentage, Percent: money.MustParse("2.5")}, "200", "40", "5", "1", "1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.price.Key, c.price.Meter = "p", "units"
@@ -52,7 +56,21 @@ func TestPricesOfABudget(t *testing.T) {
 			w.settle(call("u1", c.used), c.used)
 			got := w.check(call("s1", c.requested)).Parts[0]
 			mustBe(t, money.MustParse(c.spent), got.Used, "spent")
-			mustBe(t, money.MustParse(c.cost), got.Requested, "cost")
+			mustBe(t, money.MustParse(c.most), got.Requested, "held")
+
+			// It fits into a budget of exactly what it costs next, and not into a smaller one.
+			cost := money.MustParse(c.cost)
+			for _, short := range []string{"0", "0.000000001"} {
+				w := newWorld(t, budgetOf(money.MustParse(c.spent).Add(cost).Sub(money.MustParse(short)).String(), catalog.Day))
+				w.plan.Prices = []catalog.Price{c.price}
+				w.policy()
+				w.settle(call("u1", c.used), c.used)
+				got := w.check(call("s1", c.requested)).Parts[0]
+				require.Equal(t, short != "0", got.Denied, "a budget that is %s short", short)
+				if got.Denied {
+					mustBe(t, cost, got.Requested, "cost")
+				}
+			}
 		})
 	}
 }
@@ -128,18 +146,19 @@ func TestBudgetsAreExact(t *testing.T) {
 		if len(got.Parts) == 0 {
 			return // no price is of calls
 		}
-		spent, cost := m.sum(terms{prices: w.plan.Prices}, w.plan.Limits[0], ask, w.now.UnixMilli())
+		spent, _, most := m.sum(terms{prices: w.plan.Prices}, w.plan.Limits[0], ask, w.now.UnixMilli())
 		require.Zero(t, spent.Cmp(rat(got.Parts[0].Used)), "spent %s, not %s", got.Parts[0].Used, spent)
-		require.Zero(t, cost.Cmp(rat(got.Parts[0].Requested)), "costs %s, not %s", got.Parts[0].Requested, cost)
+		require.Zero(t, most.Cmp(rat(got.Parts[0].Requested)), "holds %s, not %s", got.Parts[0].Requested, most)
 	})
 }
 
 // Checks that are open at the same time cannot each count on what is included or cheap: whatever they come to together,
-// it is within the budget.
+// it is within the budget, in whatever order they are used.
 func TestOpenChecksStayWithinTheBudgetTogether(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		w := newWorld(t, budgetOf("50", catalog.Month))
+		most := rapid.Int64Range(5, 50).Draw(t, "budget")
+		w := newWorld(t, budgetOf(money.Int(most).String(), catalog.Month))
 		falling := rapid.Bool().Draw(t, "falling")
 		units := []string{"1.00", "2.50", "0.50"}
 		if falling {
@@ -161,19 +180,26 @@ func TestOpenChecksStayWithinTheBudgetTogether(t *testing.T) {
 		}
 		w.plan.Prices = []catalog.Price{price}
 		w.policy()
-		open := map[string]int64{}
+		open, total := map[string]int64{}, int64(0)
+		use := func(source string) {
+			q := open[source]
+			total += q
+			w.settle(call(event.SourceID(source), money.Int(q).String()), money.Int(q).String())
+			delete(open, source)
+		}
 		for i := range rapid.IntRange(1, 25).Draw(t, "checks") {
 			q := rapid.Int64Range(1, 12).Draw(t, "quantity")
 			if w.check(call(nth(i), money.Int(q).String())).Allowed {
 				open[string(nth(i))] = q
 			}
+			if len(open) > 0 && rapid.Bool().Draw(t, "use one") {
+				use(rapid.SampledFrom(slices.Sorted(maps.Keys(open))).Draw(t, "which"))
+			}
 		}
-		total := int64(0)
-		for source, q := range open {
-			total += q
-			w.settle(call(event.SourceID(source), money.Int(q).String()), money.Int(q).String())
+		for source := range open {
+			use(source)
 		}
 		spent := w.check(call("last", "1")).Parts[0].Used
-		require.LessOrEqual(t, spent.Cmp(money.Int(50)), 0, "%d units come to %s", total, spent)
+		require.LessOrEqual(t, spent.Cmp(money.Int(most)), 0, "%d units come to %s", total, spent)
 	})
 }

@@ -379,7 +379,11 @@ func (d *decision) windowed(l *Limit, part *event.LimitPart, m measure) {
 	default:
 		part.Denied = true
 		part.ResetAt = d.whenFits(l, part, m).Time()
+		return
 	}
+	// Others may come before its usage and take what is included or cheap: then it costs more, and that is held.
+	most, _ := m.requested(w, false)
+	part.Requested = most.Max(money.Decimal{})
 }
 
 func fits(taken, requested money.Decimal, known bool, limit money.Decimal) bool {

@@ -217,7 +217,7 @@ func most(p catalog.Price, before, q *big.Rat) *big.Rat {
 	dearest := new(big.Rat).Mul(q, unit)
 	for i := range len(p.Tiers) - 1 { // what comes before gets dearer with each step up that is still ahead
 		step := new(big.Rat).Sub(rat(p.Tiers[i+1].Unit), rat(p.Tiers[i].Unit))
-		if p.Model == catalog.Volume && rat(p.Tiers[i].UpTo).Cmp(before) > 0 && step.Sign() > 0 {
+		if p.Model == catalog.Volume && rat(p.Tiers[i].UpTo).Cmp(before) >= 0 && step.Sign() > 0 {
 			dearest.Add(dearest, step.Mul(step, rat(p.Tiers[i].UpTo)))
 		}
 	}
@@ -242,14 +242,16 @@ func (m *model) applies(t terms, l catalog.Limit, of event.Type) bool {
 	return slices.Contains(l.On, string(of))
 }
 
-// sum is what a quota or budget looks at in the window that an instant is in; requested is nil where it is not known.
-func (m *model) sum(t terms, l catalog.Limit, ask limit.Ask, at int64) (used, requested *big.Rat) {
+// sum is what a quota or budget looks at in the window that an instant is in: what is asked for, nil where it is not known, and
+// what is held of it.
+func (m *model) sum(t terms, l catalog.Limit, ask limit.Ask, at int64) (used, requested, holds *big.Rat) {
 	w := t.cal.Window(l.Window.Period, instant(at))
 	if l.Kind == catalog.Quota {
 		of := m.meter(l.Meter)
-		return m.usedIn(of, nil, w), measure(of, ask.Quantity, ask.Data)
+		q := measure(of, ask.Quantity, ask.Data)
+		return m.usedIn(of, nil, w), q, q
 	}
-	used, requested = new(big.Rat), new(big.Rat)
+	used, requested, holds = new(big.Rat), new(big.Rat), new(big.Rat)
 	for _, p := range t.prices {
 		if p.Meter == "" {
 			continue
@@ -272,8 +274,9 @@ func (m *model) sum(t terms, l catalog.Limit, ask limit.Ask, at int64) (used, re
 		if more.Sign() > 0 {
 			requested.Add(requested, more)
 		}
+		holds.Add(holds, most(p, before, q))
 	}
-	return used, requested
+	return used, requested, holds
 }
 
 // counted counts what a sliding limit has seen within the window that ends at an instant.
@@ -335,8 +338,8 @@ func (m *model) judge(t terms, l catalog.Limit, ask limit.Ask, at int64) (v verd
 	v.used, v.held, v.requested = new(big.Rat), new(big.Rat), new(big.Rat)
 	switch l.Kind {
 	case catalog.Quota, catalog.Budget:
-		var requested *big.Rat
-		v.used, requested = m.sum(t, l, ask, at)
+		var requested, holds *big.Rat
+		v.used, requested, holds = m.sum(t, l, ask, at)
 		v.held = m.held(l.Key, source(ask), at)
 		taken := plus(v.used, v.held)
 		full := taken.Cmp(rat(l.Max)) >= 0
@@ -348,6 +351,9 @@ func (m *model) judge(t terms, l catalog.Limit, ask limit.Ask, at int64) (v verd
 			}
 		}
 		v.denied, v.soft = full && !l.Soft, full && l.Soft
+		if requested != nil && !v.denied {
+			v.requested = holds
+		}
 	case catalog.Concurrency:
 		v.held, v.requested = m.held(l.Key, source(ask), at), one
 		v.denied = plus(v.held, one).Cmp(rat(l.Max)) > 0 && own.holdsOf(l.Key, at).Sign() == 0
