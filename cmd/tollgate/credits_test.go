@@ -93,6 +93,15 @@ func testCreditIsSpentOnce(t *testing.T, dir string) {
 	require.ErrorContains(t, grant(map[string]any{"grantId": "order-1", "amount": 11, "kind": "prepaid"}), "409")
 	require.ErrorContains(t, grant(map[string]any{"grantId": "order-2", "amount": "0.001", "kind": "prepaid"}), "decimals")
 
+	// A grant without a currency is in the one that the tenant paid in at that time, also when it is sent again.
+	early := func() error {
+		return call(t.Context(), http.MethodPost, p.url+"/v1/admin/tenants/early/credits", adminKey, map[string]any{"grantId": "order-1", "amount": "10.00", "kind": "prepaid"}, nil)
+	}
+	require.NoError(t, call(t.Context(), http.MethodPut, p.url+"/v1/admin/tenants/early", adminKey, map[string]any{"currency": "USD"}, nil))
+	require.NoError(t, early())
+	require.NoError(t, call(t.Context(), http.MethodPut, p.url+"/v1/admin/tenants/early", adminKey, map[string]any{"currency": "EUR"}, nil))
+	require.NoError(t, early())
+
 	allowed := burst("first", 60)
 	require.Len(t, allowed, 10)
 	c := stands(second)

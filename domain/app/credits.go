@@ -84,10 +84,15 @@ func (b *Billing) Grant(ctx context.Context, g event.CreditGranted) (_ billing.G
 			return billing.Grant{}, false, err
 		}
 		now := b.c.Now()
-		if g.Currency == "" {
+		before := a.book.Grant(g.ID)
+		switch {
+		case g.Currency != "":
+		case before != nil: // the tenant may pay in another one by now
+			g.Currency = before.Currency
+		default:
 			g.Currency = string(a.book.CurrencyAt(now))
 		}
-		if before := a.book.Grant(g.ID); before != nil {
+		if before != nil {
 			if !sameGrant(before.CreditGranted, g) {
 				return billing.Grant{}, false, fmt.Errorf("%w: %q is the id of another grant, of %s %s", ErrConflict, shorten(string(g.ID)), before.Amount, before.Currency)
 			}
