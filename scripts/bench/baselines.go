@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -147,29 +145,12 @@ func (b *bench) rawTable(ctx context.Context) (*rawTable, error) {
 
 // insert writes batches with a number of writers.
 func (t *rawTable) insert(ctx context.Context, d time.Duration, writers, size int) (measurement, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	parts := make([]measurement, writers)
-	var running sync.WaitGroup
-	started := time.Now()
-	for i := range parts {
-		running.Go(func() {
-			if err := t.write(ctx, &parts[i], started.Add(d), size); err != nil {
-				cancel(fmt.Errorf("insert rows: %w", err))
-			}
-		})
-	}
-	running.Wait()
-	m := measurement{took: time.Since(started)}
-	if ctx.Err() != nil {
-		return m, context.Cause(ctx)
-	}
-	for _, p := range parts {
-		m.events += p.events
-		m.latencies = append(m.latencies, p.latencies...)
-	}
-	slices.Sort(m.latencies)
-	return m, nil
+	return together(ctx, writers, func(ctx context.Context, i int, m *measurement) error {
+		if err := t.write(ctx, m, time.Now().Add(d), size); err != nil {
+			return fmt.Errorf("insert rows: %w", err)
+		}
+		return nil
+	})
 }
 
 func (t *rawTable) write(ctx context.Context, m *measurement, end time.Time, size int) error {

@@ -46,6 +46,7 @@ const (
 	childBaseline = "baseline"
 	childRedis    = "redis" // URL is its address
 	childRow      = "row"
+	childServer   = "eventstoredb" // the one of the tests
 )
 
 func isChild() bool { return os.Getenv(childVariable) != "" }
@@ -123,6 +124,9 @@ const garbage = 400
 
 func (c childConfig) serve(ctx context.Context) error {
 	debug.SetGCPercent(garbage)
+	if c.Kind == childServer {
+		return serveEventStore(ctx)
+	}
 	var handler http.Handler
 	switch c.Kind {
 	case childLedger:

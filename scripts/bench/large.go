@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -337,10 +336,4 @@ func rebuild(ctx context.Context, b *bench, _ []string) error {
 	b.report.add(r)
 	b.report.note("rebuild: until all rows are in tables with indexes; with the comparison to the serving tables and the switch %s events/s", short(spreadOf(whole).Median))
 	return nil
-}
-
-// sorted orders the latencies.
-func (m measurement) sorted() measurement {
-	slices.Sort(m.latencies)
-	return m
 }

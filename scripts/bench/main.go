@@ -120,6 +120,7 @@ var benchmarks = []benchmark{
 	{[]string{"check/holds"}, holds},
 	{[]string{"check/history"}, checkHistory},
 	{[]string{"check/size"}, checkSize},
+	{[]string{"stores"}, stores},
 	{[]string{"import"}, importRows},
 	{[]string{"partitions"}, partitionCounts},
 	{[]string{"lag"}, lag},

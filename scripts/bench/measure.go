@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -14,6 +15,38 @@ type measurement struct {
 }
 
 func (m measurement) rate() float64 { return float64(m.events) / m.took.Seconds() }
+
+// together measures several workers at the same time. The first that fails ends all.
+func together(ctx context.Context, workers int, work func(ctx context.Context, i int, m *measurement) error) (measurement, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	parts := make([]measurement, workers)
+	var running sync.WaitGroup
+	started := time.Now()
+	for i := range parts {
+		running.Go(func() {
+			if err := work(ctx, i, &parts[i]); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	running.Wait()
+	m := measurement{took: time.Since(started)}
+	if ctx.Err() != nil {
+		return m, context.Cause(ctx)
+	}
+	for _, p := range parts {
+		m.events += p.events
+		m.latencies = append(m.latencies, p.latencies...)
+	}
+	return m.sorted(), nil
+}
+
+// sorted orders the latencies.
+func (m measurement) sorted() measurement {
+	slices.Sort(m.latencies)
+	return m
+}
 
 // percentile is the smallest latency that at least the given share of all does not exceed. It is exact: all samples are kept.
 func (m measurement) percentile(share float64) float64 {

@@ -101,6 +101,18 @@ func New(t testing.TB, nodes int) *Cluster { return NewSecure(t, nodes, nil, "",
 // one.
 func NewSecure(t testing.TB, nodes int, creds credentials.TransportCredentials, user, password string) *Cluster {
 	t.Helper()
+	c, err := start(nodes, creds, user, password)
+	t.Cleanup(c.Stop)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// Start starts a cluster without a test, such as for a benchmark.
+func Start(nodes int) (*Cluster, error) { return start(nodes, nil, "", "") }
+
+func start(nodes int, creds credentials.TransportCredentials, user, password string) (*Cluster, error) {
 	c := &Cluster{ledger: newLedger()}
 	if user != "" {
 		c.auth = basic(user, password)
@@ -109,11 +121,17 @@ func NewSecure(t testing.TB, nodes int, creds credentials.TransportCredentials, 
 		n := &Node{cluster: c, number: i, address: "127.0.0.1:0", creds: creds}
 		c.Nodes = append(c.Nodes, n)
 		if err := n.Start(); err != nil {
-			t.Fatal(err)
+			return c, err
 		}
-		t.Cleanup(n.Stop)
 	}
-	return c
+	return c, nil
+}
+
+// Stop ends all nodes, as a crash does.
+func (c *Cluster) Stop() {
+	for _, n := range c.Nodes {
+		n.Stop()
+	}
 }
 
 // URL is that of the first node: no gossip is asked for.

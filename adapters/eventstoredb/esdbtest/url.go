@@ -18,9 +18,14 @@ func URL(t testing.TB) string {
 	if real == "" {
 		return New(t, 1).URL()
 	}
+	return WithPrefix(real, "test-"+uuid.NewString()+"-")
+}
+
+// WithPrefix is the URL of a log whose streams have names of their own.
+func WithPrefix(url, prefix string) string {
 	separator := "?"
-	if strings.Contains(real, "?") {
+	if strings.Contains(url, "?") {
 		separator = "&"
 	}
-	return real + separator + "streamPrefix=test-" + uuid.NewString() + "-"
+	return url + separator + "streamPrefix=" + prefix
 }
