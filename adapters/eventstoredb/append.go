@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 
@@ -136,7 +137,9 @@ func (l *Log) append(ctx context.Context, a *eventstore.Append) eventstore.Resul
 	}
 	name := l.prefix + string(a.Stream)
 	longer := 2 * l.config.Attempt // than the context, which is what ends an attempt
-	_, err = retry(ctx, l, "append to "+string(a.Stream), func(ctx context.Context, db *esdb.Client) (*esdb.WriteResult, error) {
+	seen := l.tail.await(id, len(a.Events))
+	defer l.tail.release(id, seen)
+	written, err := retry(ctx, l, "append to "+string(a.Stream), func(ctx context.Context, db *esdb.Client) (*esdb.WriteResult, error) {
 		r, err := db.AppendToStream(ctx, name, esdb.AppendToStreamOptions{ExpectedRevision: expected, Deadline: &longer}, events...)
 		if err != nil && strings.Contains(err.Error(), "Maximum Append Size") {
 			err = fmt.Errorf("%w: %w", eventstore.ErrTooLarge, err)
@@ -145,6 +148,9 @@ func (l *Log) append(ctx context.Context, a *eventstore.Append) eventstore.Resul
 	})
 	switch {
 	case err == nil:
+		if events, ok := l.tail.came(ctx, seen, int64(min(written.CommitPosition, math.MaxInt64))); ok { //nolint:gosec // bounded
+			return answer(eventstore.Appended, events)
+		}
 		return l.readBack(ctx, a, id)
 	case codeOf(err) == esdb.ErrorCodeWrongExpectedVersion:
 		return eventstore.Result{Outcome: eventstore.Conflict}
@@ -154,7 +160,7 @@ func (l *Log) append(ctx context.Context, a *eventstore.Append) eventstore.Resul
 	return eventstore.Result{Err: err}
 }
 
-// readBack finds out where an append stands and when it was recorded, and whether it was this call that wrote it: the server
+// readBack is for what the subscription did not show. It finds out where an append stands and when it was recorded, and whether it was this call that wrote it: the server
 // answers a repetition like the first time.
 func (l *Log) readBack(ctx context.Context, a *eventstore.Append, id uuid.UUID) eventstore.Result {
 	events, err := l.readStream(ctx, a.Stream, uint64(a.Expected+1), len(a.Events)) //nolint:gosec // not negative
@@ -164,23 +170,24 @@ func (l *Log) readBack(ctx context.Context, a *eventstore.Append, id uuid.UUID) 
 	if err != nil {
 		return eventstore.Result{Err: err}
 	}
-	return l.found(events, writer(events[len(events)-1]) == id)
+	there, by, err := l.decodeAll(events)
+	switch {
+	case err != nil:
+		return eventstore.Result{Err: err}
+	case by == id:
+		return answer(eventstore.Appended, there)
+	default:
+		return answer(eventstore.Duplicate, there)
+	}
 }
 
-// found answers with the events that stand at the place of an append.
-func (l *Log) found(events []*esdb.RecordedEvent, own bool) eventstore.Result {
-	result := eventstore.Result{Outcome: eventstore.Duplicate, Offsets: make([]int64, len(events))}
-	if own {
-		result.Outcome = eventstore.Appended
+// answer is that of an append whose events these are.
+func answer(o eventstore.Outcome, events []eventstore.Recorded) eventstore.Result {
+	r := eventstore.Result{Outcome: o, Offsets: make([]int64, len(events))}
+	for i := range events {
+		r.Position, r.RecordedAt, r.Offsets[i] = events[i].Position, events[i].RecordedAt, events[i].Position.Offset
 	}
-	for i, e := range events {
-		r, err := l.decode(e)
-		if err != nil {
-			return eventstore.Result{Err: err}
-		}
-		result.Position, result.RecordedAt, result.Offsets[i] = r.Position, r.RecordedAt, r.Position.Offset
-	}
-	return result
+	return r
 }
 
 // judge answers an append whose guard found streams: what stands at its place counts first.
@@ -202,7 +209,11 @@ func (l *Log) judge(ctx context.Context, a *eventstore.Append, present []int) ev
 			return eventstore.Result{Outcome: eventstore.Conflict}
 		}
 	}
-	return l.found(there[ahead:], false)
+	events, _, err := l.decodeAll(there[ahead:])
+	if err != nil {
+		return eventstore.Result{Err: err}
+	}
+	return answer(eventstore.Duplicate, events)
 }
 
 // present returns the indexes of the streams that exist.

@@ -220,13 +220,8 @@ func (l *Log) ReadStream(ctx context.Context, name eventstore.StreamName, from e
 	if err != nil {
 		return nil, err
 	}
-	events := make([]eventstore.Recorded, len(read))
-	for i, e := range read {
-		if events[i], err = l.decode(e); err != nil {
-			return nil, err
-		}
-	}
-	return events, nil
+	events, _, err := l.decodeAll(read)
+	return events, err
 }
 
 func checkLimit(limit int) error {

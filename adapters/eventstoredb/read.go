@@ -182,7 +182,7 @@ func (l *Log) fetchSome(ctx context.Context, after, head int64, limit int) ([]ev
 			}
 			return events, e.SubscriptionDropped.Error
 		case e.EventAppeared != nil && e.EventAppeared.Event != nil:
-			r, err := l.decode(e.EventAppeared.Event)
+			r, _, err := l.decode(e.EventAppeared.Event)
 			if err != nil {
 				return events, err
 			}
@@ -311,7 +311,7 @@ func (l *Log) readAll(ctx context.Context, from int64, count int) (events []even
 		if !strings.HasPrefix(e.StreamID, l.prefix) {
 			continue
 		}
-		r, err := l.decode(e)
+		r, _, err := l.decode(e)
 		if err != nil {
 			return nil, err
 		}

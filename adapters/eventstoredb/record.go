@@ -43,30 +43,33 @@ func encode(a *eventstore.Append, call uuid.UUID) ([]esdb.EventData, error) {
 	return events, nil
 }
 
-// decode reads an event of the log. What is under our prefix and was not written by us is damage: a reader must stop.
-func (l *Log) decode(e *esdb.RecordedEvent) (eventstore.Recorded, error) {
+// decode reads an event of the log, and which call wrote it. What is under our prefix and was not written by us is damage: a
+// reader must stop.
+func (l *Log) decode(e *esdb.RecordedEvent) (r eventstore.Recorded, by uuid.UUID, err error) {
 	name, ours := strings.CutPrefix(e.StreamID, l.prefix)
 	var meta eventMetadata
 	if err := json.Unmarshal(e.UserMetadata, &meta); !ours || err != nil || meta.Append == uuid.Nil {
-		return eventstore.Recorded{}, fmt.Errorf("%w: event %d of stream %s (%s) was not written by this program",
+		return eventstore.Recorded{}, uuid.Nil, fmt.Errorf("%w: event %d of stream %s (%s) was not written by this program",
 			eventstore.ErrHole, e.EventNumber, e.StreamID, e.EventType)
 	}
 	if e.Position.Commit == 0 || e.Position.Commit > math.MaxInt64 {
-		return eventstore.Recorded{}, fmt.Errorf("%w: the server does not tell where event %d of %s stands; it must be version 22.10 or later",
+		return eventstore.Recorded{}, uuid.Nil, fmt.Errorf("%w: the server does not tell where event %d of %s stands; it must be version 22.10 or later",
 			eventstore.ErrUnavailable, e.EventNumber, e.StreamID)
 	}
 	return eventstore.Recorded{
 		Position: eventstore.Position{Offset: int64(e.Position.Commit)}, Stream: eventstore.StreamName(name),
 		Revision: eventstore.Revision(e.EventNumber), Tenant: meta.Tenant, Type: e.EventType, //nolint:gosec // counts events
 		RecordedAt: e.CreatedDate.UTC().Truncate(time.Microsecond), Data: e.Data,
-	}, nil
+	}, meta.Append, nil
 }
 
-// writer is the call that wrote an event; uuid.Nil if it cannot be told.
-func writer(e *esdb.RecordedEvent) uuid.UUID {
-	var meta eventMetadata
-	if json.Unmarshal(e.UserMetadata, &meta) != nil {
-		return uuid.Nil
+// decodeAll reads events of the log, and which call wrote the last one.
+func (l *Log) decodeAll(read []*esdb.RecordedEvent) (events []eventstore.Recorded, by uuid.UUID, err error) {
+	events = make([]eventstore.Recorded, len(read))
+	for i, e := range read {
+		if events[i], by, err = l.decode(e); err != nil {
+			return nil, uuid.Nil, err
+		}
 	}
-	return meta.Append
+	return events, by, nil
 }

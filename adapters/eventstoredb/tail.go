@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
+	"github.com/google/uuid"
 
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 )
@@ -26,6 +27,8 @@ const (
 	watchEvery = time.Second
 	// resubscribePause bounds the wait after a subscription that did not get far.
 	resubscribePause = time.Second
+	// confirmWithin is how long an append waits to be seen by the subscription, before it reads its answer.
+	confirmWithin = 100 * time.Millisecond
 )
 
 // tail is the one reader of the log's end in this process: a subscription whose events all readers share. It subscribes
@@ -41,13 +44,21 @@ type tail struct {
 	bytes   int
 	changed chan struct{} // closed and replaced when the head moves or trouble begins
 	trouble error         // why there is no subscription at the moment
+	awaited map[uuid.UUID]*awaited
 
 	heard         atomic.Int64 // messages of subscriptions
 	subscriptions atomic.Int64 // that were begun
 }
 
+// awaited is an append of this process whose events have not all come by.
+type awaited struct {
+	events []eventstore.Recorded
+	want   int
+	done   chan struct{} // closed when they have, or when nobody knows whether they will
+}
+
 func newTail(l *Log, head int64) *tail {
-	return &tail{log: l, after: head, head: head, changed: make(chan struct{})}
+	return &tail{log: l, after: head, head: head, changed: make(chan struct{}), awaited: map[uuid.UUID]*awaited{}}
 }
 
 func (t *tail) run(ctx context.Context) {
@@ -98,11 +109,11 @@ func (t *tail) follow(ctx context.Context) error {
 			}
 			return fmt.Errorf("the subscription was dropped: %w", e.SubscriptionDropped.Error)
 		case e.EventAppeared != nil && e.EventAppeared.Event != nil:
-			r, err := t.log.decode(e.EventAppeared.Event)
+			r, by, err := t.log.decode(e.EventAppeared.Event)
 			if err != nil {
 				return err
 			}
-			t.take(r)
+			t.take(r, by)
 		}
 	}
 }
@@ -124,12 +135,17 @@ func (t *tail) watch(ctx context.Context, drop context.CancelCauseFunc) {
 	}
 }
 
-// take appends an event, unless it is there already.
-func (t *tail) take(r eventstore.Recorded) {
+// take appends an event that a call wrote, unless it is there already.
+func (t *tail) take(r eventstore.Recorded, by uuid.UUID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if r.Position.Offset <= t.head {
 		return
+	}
+	if a := t.awaited[by]; a != nil {
+		if a.events = append(a.events, r); len(a.events) == a.want {
+			t.ends(by, a)
+		}
 	}
 	t.events = append(t.events, r)
 	t.bytes += len(r.Data)
@@ -138,6 +154,50 @@ func (t *tail) take(r eventstore.Recorded) {
 		t.forget(max(len(t.events)/2, 1))
 	}
 	t.signal()
+}
+
+// await begins to look out for the events that a call is going to write.
+func (t *tail) await(call uuid.UUID, events int) *awaited {
+	a := &awaited{want: events, done: make(chan struct{})}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.awaited[call] = a
+	if t.trouble != nil {
+		t.ends(call, a)
+	}
+	return a
+}
+
+// release ends the wait for a call's events.
+func (t *tail) release(call uuid.UUID, a *awaited) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ends(call, a)
+}
+
+// ends tells who waits that nothing more comes; t.mu is held.
+func (t *tail) ends(call uuid.UUID, a *awaited) {
+	if t.awaited[call] == a {
+		delete(t.awaited, call)
+		close(a.done)
+	}
+}
+
+// came waits for the events of a call, which the server says stand up to an offset, and returns them; ok is false where they do
+// not come by, as those of a repetition do not.
+func (t *tail) came(ctx context.Context, a *awaited, upTo int64) (events []eventstore.Recorded, ok bool) {
+	if t.at() < upTo {
+		timeout := time.NewTimer(confirmWithin)
+		defer timeout.Stop()
+		select {
+		case <-a.done:
+		case <-timeout.C:
+		case <-ctx.Done():
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return a.events, len(a.events) == a.want
 }
 
 // forget drops the oldest events; t.mu is held.
@@ -161,6 +221,9 @@ func (t *tail) fails(err error) {
 	t.trouble = err
 	if err != nil {
 		t.signal()
+		for call, a := range t.awaited {
+			t.ends(call, a)
+		}
 	}
 }
 
