@@ -160,8 +160,8 @@ func (l *Log) append(ctx context.Context, a *eventstore.Append) eventstore.Resul
 	return eventstore.Result{Err: err}
 }
 
-// readBack is for what the subscription did not show. It finds out where an append stands and when it was recorded, and whether it was this call that wrote it: the server
-// answers a repetition like the first time.
+// readBack is for what the subscription did not show. It finds out where an append stands and when it was recorded, and whether
+// it was this call that wrote it: the server answers a repetition like the first time.
 func (l *Log) readBack(ctx context.Context, a *eventstore.Append, id uuid.UUID) eventstore.Result {
 	events, err := l.readStream(ctx, a.Stream, uint64(a.Expected+1), len(a.Events)) //nolint:gosec // not negative
 	if err == nil && len(events) < len(a.Events) {

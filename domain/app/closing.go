@@ -3,7 +3,6 @@ package app
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/tollgate-io/tollgate/domain/event"
@@ -11,7 +10,6 @@ import (
 )
 
 const (
-	closingPage    = 500
 	closingTimeout = time.Minute // for one tenant
 	// lookAgain is when a tenant is looked at again at the latest: plans may have changed what is due when.
 	lookAgain = 15 * time.Minute
@@ -61,27 +59,18 @@ func (c *Closing) Run(ctx context.Context, every time.Duration) {
 // waiting. Error: the tenants cannot be listed.
 func (c *Closing) Pass(ctx context.Context) error {
 	seen := map[event.TenantID]time.Time{}
-	for after := event.TenantID(""); ; {
-		page, err := c.Tenants.Tenants(ctx, after, closingPage)
-		if err != nil {
-			return fmt.Errorf("list tenants: %w", err)
+	err := eachTenant(ctx, c.Tenants, func(t event.TenantID) error {
+		at, known := c.next[t]
+		if now := c.Billing.c.Now(); !known || !now.Before(at) {
+			at = c.close(ctx, t, now)
 		}
-		for _, t := range page {
-			at, known := c.next[t]
-			if now := c.Billing.c.Now(); !known || !now.Before(at) {
-				at = c.close(ctx, t, now)
-			}
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			seen[t] = at
-		}
-		if len(page) < closingPage {
-			c.next = seen
-			return nil
-		}
-		after = page[len(page)-1]
+		seen[t] = at
+		return ctx.Err()
+	})
+	if err == nil {
+		c.next = seen
 	}
+	return err
 }
 
 // close closes what is due of one tenant, and returns when it is worth looking again.

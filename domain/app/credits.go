@@ -78,11 +78,8 @@ func (b *Billing) purse(ctx context.Context, id event.TenantID, of *limit.Policy
 // grant.
 func (b *Billing) Grant(ctx context.Context, g event.CreditGranted) (_ billing.Grant, created bool, err error) {
 	g.EffectiveAt, g.ExpiresAt = tick(g.EffectiveAt), tick(g.ExpiresAt)
-	for range maxAttempts {
-		a, err := b.account(ctx, g.Tenant)
-		if err != nil {
-			return billing.Grant{}, false, err
-		}
+	var granted billing.Grant
+	created, err = b.revise(ctx, g.Tenant, func(a *account) (eventstore.Append, error) {
 		now := b.c.Now()
 		before := a.book.Grant(g.ID)
 		switch {
@@ -94,26 +91,21 @@ func (b *Billing) Grant(ctx context.Context, g event.CreditGranted) (_ billing.G
 		}
 		if before != nil {
 			if !sameGrant(before.CreditGranted, g) {
-				return billing.Grant{}, false, fmt.Errorf("%w: %q is the id of another grant, of %s %s", ErrConflict, shorten(string(g.ID)), before.Amount, before.Currency)
+				return eventstore.Append{}, fmt.Errorf("%w: %q is the id of another grant, of %s %s", ErrConflict, shorten(string(g.ID)), before.Amount, before.Currency)
 			}
-			return *before, created, nil
+			granted = *before
+			return eventstore.Append{}, errDone
 		}
 		if err := checkGrant(g, now); err != nil {
-			return billing.Grant{}, false, err
+			return eventstore.Append{}, err
 		}
 		if len(a.book.Grants) >= maxGrants {
-			return billing.Grant{}, false, invalid.New("", "invalid_event", fmt.Sprintf("a tenant has at most %d grants", maxGrants))
+			return eventstore.Append{}, invalid.New("", "invalid_event", fmt.Sprintf("a tenant has at most %d grants", maxGrants))
 		}
-		r := b.c.Store.Append(ctx, []eventstore.Append{g.Append(a.revision)})[0]
-		if r.Outcome == eventstore.Unknown {
-			return billing.Grant{}, false, fmt.Errorf("grant %q: %w", g.ID, r.Err)
-		}
-		created = r.Outcome == eventstore.Appended // it is read again, as it stands on the log
-	}
-	return billing.Grant{}, false, errContended
+		return g.Append(a.revision), nil
+	})
+	return granted, created, err
 }
-
-var errContended = fmt.Errorf("%w: the tenant's invoices are being changed by others at the same time", ErrConflict)
 
 func sameGrant(a, b event.CreditGranted) bool {
 	return a.Kind == b.Kind && a.Amount.Equal(b.Amount) && a.Currency == b.Currency && a.Priority == b.Priority &&
@@ -167,48 +159,52 @@ func (b *Billing) Refund(ctx context.Context, r event.CreditRefunded, currency s
 	if err := event.CheckID(r.Refund); err != nil {
 		return billing.Grant{}, invalid.New("/refundId", "invalid_event", "refundId "+err.Error())
 	}
-	for range maxAttempts {
-		a, err := b.account(ctx, r.Tenant)
-		if err != nil {
-			return billing.Grant{}, err
-		}
+	var granted billing.Grant
+	_, err := b.revise(ctx, r.Tenant, func(a *account) (eventstore.Append, error) {
 		g := a.book.Grant(r.ID)
 		if g == nil {
-			return billing.Grant{}, fmt.Errorf("grant %q: %w", shorten(string(r.ID)), ErrNotFound)
+			return eventstore.Append{}, fmt.Errorf("grant %q: %w", shorten(string(r.ID)), ErrNotFound)
 		}
 		if currency != "" && currency != g.Currency {
-			return billing.Grant{}, invalid.New("/amount/currency", "invalid_event", "the grant is in "+g.Currency)
+			return eventstore.Append{}, invalid.New("/amount/currency", "invalid_event", "the grant is in "+g.Currency)
 		}
 		if i := slices.IndexFunc(g.Refunded, func(before event.CreditRefunded) bool { return before.Refund == r.Refund }); i >= 0 {
 			if !g.Refunded[i].Amount.Equal(r.Amount) {
-				return billing.Grant{}, fmt.Errorf("%w: %q is the id of another refund", ErrConflict, shorten(r.Refund))
+				return eventstore.Append{}, fmt.Errorf("%w: %q is the id of another refund", ErrConflict, shorten(r.Refund))
 			}
-			return *g, nil
+			granted = *g
+			return eventstore.Append{}, errDone
 		}
-		// Everything that was acknowledged counts as used.
-		head, err := b.c.Store.Head(ctx, eventstore.PartitionOf(string(r.Tenant), b.c.Store.Partitions()))
+		left, err := b.refundable(ctx, a, g, held)
 		if err != nil {
-			return billing.Grant{}, err
-		}
-		c, err := b.credits(ctx, &a, head)
-		if err != nil {
-			return billing.Grant{}, err
-		}
-		left := c.Left[g.ID].Min(a.book.Refundable(g))
-		if g.Currency == c.Currency && g.Pays(c.Now) { // checks count on it
-			left = left.Min(c.Available.Sub(held))
+			return eventstore.Append{}, err
 		}
 		if r.Amount.Sign() <= 0 || r.Amount.Cmp(left) > 0 {
-			return billing.Grant{}, invalid.New("/amount", "invalid_event", fmt.Sprintf("amount must be above 0 and at most the %s %s that is neither used nor held", left.Max(money.Decimal{}), g.Currency))
+			return eventstore.Append{}, invalid.New("/amount", "invalid_event", fmt.Sprintf("amount must be above 0 and at most the %s %s that is neither used nor held", left.Max(money.Decimal{}), g.Currency))
 		}
 		if !r.Amount.Round(catalog.Currency(g.Currency).MinorUnits()).Equal(r.Amount) {
-			return billing.Grant{}, invalid.New("/amount", "invalid_event", fmt.Sprintf("an amount of %s has at most %d decimals", g.Currency, catalog.Currency(g.Currency).MinorUnits()))
+			return eventstore.Append{}, invalid.New("/amount", "invalid_event", fmt.Sprintf("an amount of %s has at most %d decimals", g.Currency, catalog.Currency(g.Currency).MinorUnits()))
 		}
-		if result := b.c.Store.Append(ctx, []eventstore.Append{r.Append(a.revision)})[0]; result.Outcome == eventstore.Unknown {
-			return billing.Grant{}, fmt.Errorf("refund of grant %q: %w", r.ID, result.Err)
-		}
+		return r.Append(a.revision), nil
+	})
+	return granted, err
+}
+
+// refundable is what is left of a grant, where everything that was acknowledged counts as used.
+func (b *Billing) refundable(ctx context.Context, a *account, g *billing.Grant, held money.Decimal) (left money.Decimal, err error) {
+	head, err := b.c.Store.Head(ctx, eventstore.PartitionOf(string(a.book.Tenant), b.c.Store.Partitions()))
+	if err != nil {
+		return left, err
 	}
-	return billing.Grant{}, errContended
+	c, err := b.credits(ctx, a, head)
+	if err != nil {
+		return left, err
+	}
+	left = c.Left[g.ID].Min(a.book.Refundable(g))
+	if g.Currency == c.Currency && g.Pays(c.Now) { // checks count on it
+		left = left.Min(c.Available.Sub(held))
+	}
+	return left, nil
 }
 
 // Settle notes that an invoice is paid, or that nobody expects it to be. Again is no error; an invoice that was given up may
@@ -232,38 +228,56 @@ func (b *Billing) Settle(ctx context.Context, e event.InvoiceSettled) (Invoice, 
 	})
 }
 
-// errDone: there is nothing to change.
-var errDone = errors.New("done before")
-
-// change appends what is decided about an invoice, until nobody else was faster.
-func (b *Billing) change(ctx context.Context, invoice event.InvoiceID, decide func(a *account, i int) (eventstore.Append, error)) (Invoice, error) {
+// change decides about an invoice.
+func (b *Billing) change(ctx context.Context, invoice event.InvoiceID, decide func(a *account, i int) (eventstore.Append, error)) (changed Invoice, err error) {
 	notFound := fmt.Errorf("invoice %q: %w", shorten(string(invoice)), ErrNotFound)
 	id, ok := billing.TenantOf(invoice)
 	if !ok {
-		return Invoice{}, notFound
+		return changed, notFound
 	}
-	for range maxAttempts {
-		a, err := b.account(ctx, id)
-		if errors.Is(err, tenant.ErrUnknown) {
-			return Invoice{}, notFound
-		}
-		if err != nil {
-			return Invoice{}, err
-		}
+	_, err = b.revise(ctx, id, func(a *account) (eventstore.Append, error) {
 		i := slices.IndexFunc(a.book.Issued, func(i billing.Issued) bool { return i.ID == invoice })
 		if i < 0 {
-			return Invoice{}, notFound
+			return eventstore.Append{}, notFound
 		}
-		e, err := decide(&a, i)
+		changed = a.invoice(i)
+		return decide(a, i)
+	})
+	if errors.Is(err, tenant.ErrUnknown) {
+		err = notFound
+	}
+	if err != nil {
+		return Invoice{}, err
+	}
+	return changed, nil
+}
+
+var (
+	// errDone: there is nothing to change.
+	errDone      = errors.New("done before")
+	errContended = fmt.Errorf("%w: the tenant's invoices are being changed by others at the same time", ErrConflict)
+)
+
+// revise appends what is decided about a tenant's billing. It is decided again until it says errDone: after others were faster, and
+// after it was written, so that what is answered is what stands on the log. written tells whether this call wrote.
+func (b *Billing) revise(ctx context.Context, id event.TenantID, decide func(a *account) (eventstore.Append, error)) (written bool, err error) {
+	for range maxAttempts {
+		a, err := b.account(ctx, id)
+		if err != nil {
+			return written, err
+		}
+		e, err := decide(&a)
 		if errors.Is(err, errDone) {
-			return a.invoice(i), nil
+			return written, nil
 		}
 		if err != nil {
-			return Invoice{}, err
+			return written, err
 		}
-		if r := b.c.Store.Append(ctx, []eventstore.Append{e})[0]; r.Outcome == eventstore.Unknown {
-			return Invoice{}, fmt.Errorf("change invoice %s: %w", invoice, r.Err)
+		r := b.c.Store.Append(ctx, []eventstore.Append{e})[0]
+		if r.Outcome == eventstore.Unknown {
+			return written, fmt.Errorf("change the billing of tenant %q: %w", id, r.Err)
 		}
+		written = r.Outcome == eventstore.Appended
 	}
-	return Invoice{}, errContended
+	return written, errContended
 }

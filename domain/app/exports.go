@@ -41,6 +41,28 @@ type TenantLister interface {
 	Tenants(ctx context.Context, after event.TenantID, limit int) ([]event.TenantID, error)
 }
 
+// tenantsPage is how many tenants are listed at once.
+const tenantsPage = 500
+
+// eachTenant visits all tenants, until a visit fails.
+func eachTenant(ctx context.Context, lister TenantLister, visit func(event.TenantID) error) error {
+	for after := event.TenantID(""); ; {
+		page, err := lister.Tenants(ctx, after, tenantsPage)
+		if err != nil {
+			return fmt.Errorf("list tenants: %w", err)
+		}
+		for _, t := range page {
+			if err := visit(t); err != nil {
+				return err
+			}
+		}
+		if len(page) < tenantsPage {
+			return nil
+		}
+		after = page[len(page)-1]
+	}
+}
+
 // Books tells what was invoiced and posted up to a position, oldest first; nothing for a tenant that does not exist. *Billing
 // does.
 type Books interface {
@@ -176,29 +198,17 @@ func (s *sealed) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// tenantsPage is how many tenants are listed at once.
-const tenantsPage = 500
-
 // rows visits all rows, tenant by tenant.
 func (e *Export) rows(ctx context.Context, visit func(export.Row) error) error {
 	if e.query.Tenant != "" {
 		return e.rowsOf(ctx, e.query.Tenant, visit)
 	}
-	for after := event.TenantID(""); ; {
-		page, err := e.c.Tenants.Tenants(ctx, after, tenantsPage)
-		if err != nil {
-			return fmt.Errorf("list tenants: %w", err)
+	return eachTenant(ctx, e.c.Tenants, func(t event.TenantID) error {
+		if err := e.rowsOf(ctx, t, visit); err != nil {
+			return fmt.Errorf("tenant %q: %w", shorten(string(t)), err)
 		}
-		for _, t := range page {
-			if err := e.rowsOf(ctx, t, visit); err != nil {
-				return fmt.Errorf("tenant %q: %w", shorten(string(t)), err)
-			}
-		}
-		if len(page) < tenantsPage {
-			return nil
-		}
-		after = page[len(page)-1]
-	}
+		return nil
+	})
 }
 
 func (e *Export) rowsOf(ctx context.Context, t event.TenantID, visit func(export.Row) error) error {
