@@ -20,8 +20,9 @@ func (d *decision) budget(l *Limit, part *event.LimitPart) {
 		all[i] = d.account.series[d.policy.prices[i].series]
 	}
 	d.windowed(l, part, measure{
-		period: period,
-		series: all,
+		period:    period,
+		series:    all,
+		estimated: true,
 		used: func(w calendar.Window) (spent money.Decimal) {
 			for i := range d.policy.prices {
 				p := &d.policy.prices[i]

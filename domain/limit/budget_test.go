@@ -189,8 +189,12 @@ func TestOpenChecksStayWithinTheBudgetTogether(t *testing.T) {
 		}
 		for i := range rapid.IntRange(1, 25).Draw(t, "checks") {
 			q := rapid.Int64Range(1, 12).Draw(t, "quantity")
-			if w.check(call(nth(i), money.Int(q).String())).Allowed {
-				open[string(nth(i))] = q
+			source := string(nth(i))
+			if len(open) > 0 && rapid.IntRange(0, 3).Draw(t, "again") == 0 { // for more or for less
+				source = rapid.SampledFrom(slices.Sorted(maps.Keys(open))).Draw(t, "which")
+			}
+			if w.check(call(event.SourceID(source), money.Int(q).String())).Allowed {
+				open[source] = q
 			}
 			if len(open) > 0 && rapid.Bool().Draw(t, "use one") {
 				use(rapid.SampledFrom(slices.Sorted(maps.Keys(open))).Draw(t, "which"))

@@ -334,12 +334,19 @@ func (d *decision) has(limit limitKey, q money.Decimal, at Tick) bool {
 	return d.own != nil && TickOf(d.own.KeepUntil) > at && q.Cmp(d.own.part(limit, at)) <= 0
 }
 
+// hasWithin is has for a hold of the most that a check can come to. Such a hold may be larger than the room there was for it,
+// where the check was let pass by what it comes to next: then it shows nothing.
+func (d *decision) hasWithin(room money.Decimal, limit limitKey, q money.Decimal, at Tick) bool {
+	return d.has(limit, q, at) && d.own.part(limit, at).Cmp(room) <= 0
+}
+
 // measure is what a limit that counts in windows of the calendar looks at.
 type measure struct {
 	period catalog.Period
 	series []*series
 	used   func(calendar.Window) money.Decimal
-	// requested may depend on whether no other check holds anything at that time.
+	// estimated: requested depends on whether no other check holds anything at that time.
+	estimated bool
 	requested func(w calendar.Window, alone bool) (q money.Decimal, known bool)
 }
 
@@ -368,22 +375,35 @@ func (d *decision) windowed(l *Limit, part *event.LimitPart, m measure) {
 	w := d.account.window(d.policy, m.period, d.at)
 	part.WindowStart, part.WindowEnd = w.Start, w.End
 	part.Used, part.Held = m.used(w), d.others(keyOf(part))
-	q, known := m.requested(w, d.alone(keyOf(part)))
-	q = q.Max(money.Decimal{})
-	part.Requested = q
+	alone, taken := d.alone(keyOf(part)), part.Used.Add(part.Held)
 	switch {
-	case fits(part.Used.Add(part.Held), q, known, part.Max):
-	case known && d.has(keyOf(part), q, d.at):
+	case d.passes(l, m, w, taken, alone, d.at):
 	case l.Soft:
 		part.Soft = true
 	default:
-		part.Denied = true
+		q, _ := m.requested(w, alone)
+		part.Denied, part.Requested = true, q.Max(money.Decimal{})
 		part.ResetAt = d.whenFits(l, part, m).Time()
 		return
 	}
-	// Others may come before its usage and take what is included or cheap: then it costs more, and that is held.
+	// Others may come before its usage and take what is included or cheap: then it costs more, and that is what it holds.
 	most, _ := m.requested(w, false)
 	part.Requested = most.Max(money.Decimal{})
+}
+
+// passes reports whether the check fits beside what is taken, or asks for no more than it holds.
+func (d *decision) passes(l *Limit, m measure, w calendar.Window, taken money.Decimal, alone bool, at Tick) bool {
+	q, known := m.requested(w, alone)
+	switch q = q.Max(money.Decimal{}); {
+	case fits(taken, q, known, l.Max):
+		return true
+	case !known:
+		return false
+	case !m.estimated:
+		return d.has(l.key(), q, at)
+	}
+	most, _ := m.requested(w, false)
+	return d.hasWithin(l.Max.Sub(taken), l.key(), most.Max(money.Decimal{}), at)
 }
 
 func fits(taken, requested money.Decimal, known bool, limit money.Decimal) bool {
@@ -398,11 +418,7 @@ func fits(taken, requested money.Decimal, known bool, limit money.Decimal) bool 
 func (d *decision) whenFits(l *Limit, part *event.LimitPart, m measure) Tick {
 	w := calendar.Window{Start: part.WindowStart, End: part.WindowEnd}
 	used, held := part.Used, part.Held
-	passes := func(at Tick, alone bool) bool {
-		q, known := m.requested(w, alone)
-		q = q.Max(money.Decimal{})
-		return fits(used.Add(held), q, known, l.Max) || known && d.has(keyOf(part), q, at)
-	}
+	passes := func(at Tick, alone bool) bool { return d.passes(l, m, w, used.Add(held), alone, at) }
 	turns := func(until Tick, alone bool) (at Tick, ok bool) {
 		for at = d.turn(m, w); at <= until && at != never; at = d.turn(m, w) {
 			w = d.policy.Calendar.Window(m.period, at.Time())

@@ -346,8 +346,9 @@ func (m *model) judge(t terms, l catalog.Limit, ask limit.Ask, at int64) (v verd
 		if requested != nil {
 			v.requested = requested
 			full = plus(taken, requested).Cmp(rat(l.Max)) > 0
-			if own != nil && requested.Cmp(own.holdsOf(l.Key, at)) <= 0 {
-				full = false
+			if own != nil && holds.Cmp(own.holdsOf(l.Key, at)) <= 0 {
+				// It asks for no more than it has, unless it has more than there is room for.
+				full = l.Kind == catalog.Budget && full && plus(taken, own.holdsOf(l.Key, at)).Cmp(rat(l.Max)) > 0
 			}
 		}
 		v.denied, v.soft = full && !l.Soft, full && l.Soft

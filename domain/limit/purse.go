@@ -152,19 +152,24 @@ func (d *decision) credits(part *event.LimitPart) {
 	limit := keyOf(part)
 	s := d.account.purse.stands(d.at)
 	part.Used, part.Max, part.Held = s.Drawn, s.Drawn.Add(s.Available), d.others(limit)
-	q, known := d.cost(d.at, d.alone(limit))
-	part.Requested = q
-	if d.covers(limit, part.Held, q, known, d.at) {
+	if d.covers(limit, part.Held, d.alone(limit), d.at) {
 		// Others may come before its usage and take what is free or cheap: then it costs more, and that is held.
 		part.Requested, _ = d.cost(d.at, false)
 		return
 	}
+	part.Requested, _ = d.cost(d.at, d.alone(limit))
 	part.Denied, part.ResetAt = true, d.whenCovered(limit, part.Held).Time()
 }
 
-// covers reports whether grants pay for what is held and requested at an instant.
-func (d *decision) covers(limit limitKey, held, q money.Decimal, known bool, at Tick) bool {
-	return fits(held, q, known, d.account.purse.stands(at).Available) || known && d.has(limit, q, at)
+// covers reports whether grants pay at an instant for what is held and requested, or the check holds that much already.
+func (d *decision) covers(limit limitKey, held money.Decimal, alone bool, at Tick) bool {
+	q, known := d.cost(at, alone)
+	available := d.account.purse.stands(at).Available
+	if fits(held, q, known, available) {
+		return true
+	}
+	most, _ := d.cost(at, false)
+	return known && d.hasWithin(available.Sub(held), limit, most, at)
 }
 
 // whenCovered is the first instant at which the check passes if nothing else happens: leases of other checks end, grants become
@@ -181,7 +186,7 @@ func (d *decision) whenCovered(limit limitKey, held money.Decimal) Tick {
 		for len(ends) > 0 && ends[0].ends <= at {
 			held, ends = held.Sub(ends[0].amount), ends[1:]
 		}
-		if q, known := d.cost(at, len(ends) == 0); d.covers(limit, held, q, known, at) {
+		if d.covers(limit, held, len(ends) == 0, at) {
 			return at
 		}
 	}

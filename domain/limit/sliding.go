@@ -161,6 +161,8 @@ type limitKey struct {
 
 func keyOf(p *event.LimitPart) limitKey { return limitKey{p.Kind, p.Limit} }
 
+func (l *Limit) key() limitKey { return limitKey{l.kind, string(l.Key)} }
+
 // MarshalText writes "rate:requests_per_minute".
 func (k limitKey) MarshalText() ([]byte, error) { return []byte(k.kind.String() + ":" + k.limit), nil }
 
