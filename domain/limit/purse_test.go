@@ -124,9 +124,9 @@ func TestCreditIsNeverBelowZeroByACheck(t *testing.T) {
 		cents := func(name string, most int64) money.Decimal {
 			return money.Scaled(rapid.Int64Range(1, most).Draw(t, name), 2)
 		}
-		price := catalog.Price{Model: rapid.SampledFrom([]catalog.PriceModel{catalog.PerUnit, catalog.Graduated, catalog.Package}).Draw(t, "model"),
+		price := catalog.Price{Model: rapid.SampledFrom([]catalog.PriceModel{catalog.PerUnit, catalog.Graduated, catalog.Volume, catalog.Package}).Draw(t, "model"),
 			Unit: cents("unit", 200), Size: money.Int(3)}
-		if price.Model == catalog.Graduated {
+		if price.Model == catalog.Graduated || price.Model == catalog.Volume {
 			price.Tiers = []catalog.Tier{{UpTo: money.Int(5), Unit: cents("first", 200)}, {Unit: cents("second", 200)}}
 		}
 		if rapid.Bool().Draw(t, "has free units") {
@@ -165,15 +165,18 @@ func TestCreditIsNeverBelowZeroByACheck(t *testing.T) {
 					delete(held, source)
 				}
 			default:
-				q := fmt.Sprint(rapid.IntRange(1, 8).Draw(t, "quantity"))
-				a := w.check(w.job(nth(i), q))
-				p := part(t, a.LimitDecided, "credit")
+				q, source := fmt.Sprint(rapid.IntRange(1, 8).Draw(t, "quantity")), nth(i)
+				if open := slices.Sorted(maps.Keys(held)); len(open) > 0 && rapid.IntRange(0, 3).Draw(t, "once more") == 0 {
+					source = rapid.SampledFrom(open).Draw(t, "asked before") // for more or for less
+				}
+				a := w.check(w.job(source, q))
 				if a.Allowed {
-					held[nth(i)] = q
+					held[source] = q
 					break
 				}
+				p := part(t, a.LimitDecided, "credit")
 				again := func(at time.Time) limit.Answer {
-					return w.fold().Decide(w.policy, w.job(nth(i), q), at)
+					return w.fold().Decide(w.policy, w.job(source, q), at)
 				}
 				if p.ResetAt.IsZero() {
 					for _, ahead := range []time.Duration{time.Hour, 30 * 24 * time.Hour, 80 * 24 * time.Hour} {
