@@ -45,6 +45,7 @@ func stores(ctx context.Context, b *bench, _ []string) error {
 		return err
 	}
 	b.onClose(log.Close)
+	defer b.profile("stores")()
 	for _, load := range []struct {
 		name            string
 		writers, events int
