@@ -29,6 +29,7 @@ type serveCommand struct {
 	Projections    bool           `env:"TOLLGATE_PROJECTIONS" default:"true" negatable:"" help:"Fold the log in this process."`
 	BillingEvery   time.Duration  `env:"TOLLGATE_BILLING_EVERY" default:"1m" help:"How often periods that have ended are looked for and closed; 0: only administrators close."`
 	BillingDelay   time.Duration  `env:"TOLLGATE_BILLING_DELAY" default:"1h" help:"How long periods of a tenant stay open after it was given a plan, so that its past can be imported."`
+	CheckTimeout   time.Duration  `env:"TOLLGATE_CHECK_TIMEOUT" default:"5s" help:"How long a check waits for its decision; then onError of the limits decides."`
 	MaxLag         time.Duration  `env:"TOLLGATE_MAX_LAG" default:"30s" help:"Age of the oldest event that is not folded yet at which /readyz says no."`
 	TrustedProxies []netip.Prefix `env:"TOLLGATE_TRUSTED_PROXIES" placeholder:"CIDR" help:"Networks of proxies that may say in X-Forwarded-Host and X-Forwarded-For what the client asked for and who it is."`
 	DNSServer      string         `env:"TOLLGATE_DNS_SERVER" placeholder:"HOST:PORT" help:"Where custom domains are verified; empty: what the machine uses."`
@@ -138,7 +139,7 @@ func (c serveCommand) start(ctx context.Context, log *slog.Logger) (_ *house, ke
 	if server != nil {
 		h.supervise(server, log)
 	}
-	h.limit()
+	h.limit(c.CheckTimeout)
 	h.metrics = prometheus.NewRegistry()
 	h.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newLagCollector(h), newLimitCollector(h.limits))
 	if log, ok := h.log.(prometheus.Collector); ok { // a store elsewhere has a life of its own

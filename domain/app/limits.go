@@ -50,6 +50,8 @@ type LimitsConfig struct {
 	// RecentEvents bounds what is remembered of each partition of the log, for accounts that are loaded from read models which
 	// are behind. 0: 50,000.
 	RecentEvents int
+	// Patience is how long a check waits for its decision; then it is answered as if the log were away. 0: five seconds.
+	Patience time.Duration
 	// SweepEvery is how often ended holds are written down. 0: five seconds; below 0: never.
 	SweepEvery time.Duration
 }
@@ -59,6 +61,7 @@ const (
 	defaultIdle     = 10 * time.Minute
 	defaultSweep    = 5 * time.Second
 	defaultRecent   = 50_000
+	defaultPatience = 5 * time.Second
 
 	maxQueuedJobs = 10_000           // per tenant
 	maxJobs       = 500              // decided and appended together
@@ -101,6 +104,9 @@ func NewLimits(c LimitsConfig) *Limits {
 	}
 	if c.SweepEvery == 0 {
 		c.SweepEvery = defaultSweep
+	}
+	if c.Patience == 0 {
+		c.Patience = defaultPatience
 	}
 	if c.Writer == uuid.Nil {
 		panic("app: a limit engine without an id of its own")
@@ -186,18 +192,31 @@ func (l *Limits) Check(ctx context.Context, asks []limit.Ask) []Decision {
 			}
 		}
 	}
+	waiting, cancel := context.WithTimeout(ctx, l.config.Patience)
+	defer cancel()
 	for i, j := range jobs {
 		if j == nil {
 			continue
 		}
-		if err := j.wait(ctx); err != nil {
-			decisions[i].Err = err
+		if err := j.wait(waiting); err != nil {
+			decisions[i] = undecided(l.follower(asks[i].Tenant).actor(asks[i].Tenant).lastPolicy.Load(), &asks[i], err, l.config.Now())
 		} else {
 			decisions[i] = j.decision
 		}
 		l.count(&decisions[i])
 	}
 	return decisions
+}
+
+// undecided answers a check that nobody could decide: while the log is away, it is let through where its limits admit that. What
+// is under way may still be decided and recorded; asking again shows it.
+func undecided(p *limit.Policy, ask *limit.Ask, why error, now time.Time) Decision {
+	if p != nil && errors.Is(why, eventstore.ErrUnavailable) {
+		if answer, ok := limit.Degraded(p, *ask, now); ok {
+			return Decision{Answer: answer, Policy: p, Degraded: true}
+		}
+	}
+	return Decision{Err: why}
 }
 
 func (l *Limits) count(d *Decision) {

@@ -36,6 +36,8 @@ type actor struct {
 	broken  bool           // the account cannot be trusted any more
 	inbox   []limit.Event
 
+	lastPolicy atomic.Pointer[limit.Policy] // for those who do not wait any longer
+
 	// Owned by the goroutine.
 	policy   *limit.Policy
 	policyOf policyKey
@@ -231,6 +233,7 @@ func (a *actor) look(ctx context.Context) error {
 		return fmt.Errorf("%w: tenant %q has the plan %q, which is not in the catalog", ErrNotFound, a.tenant, policy.Lost)
 	}
 	a.policy, a.policyOf = policy, key
+	a.lastPolicy.Store(policy)
 	return nil
 }
 
@@ -445,12 +448,10 @@ func (b *batch) fail(err error) {
 	}
 	now := b.actor.limits.config.Now()
 	for _, j := range b.jobs {
-		if p := b.actor.policy; j.ask != nil && p != nil && errors.Is(err, eventstore.ErrUnavailable) {
-			if answer, ok := limit.Degraded(p, *j.ask, now); ok {
-				j.decision = Decision{Answer: answer, Policy: p, Degraded: true}
-				j.finish(nil)
-				continue
-			}
+		if j.ask != nil {
+			j.decision = undecided(b.actor.policy, j.ask, err, now)
+			j.finish(j.decision.Err)
+			continue
 		}
 		j.decision = Decision{}
 		j.finish(err)

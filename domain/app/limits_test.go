@@ -178,6 +178,7 @@ type gate struct {
 	lose      atomic.Pointer[func() fault]
 	replicas  []*app.Limits
 	directory *directory
+	patience  time.Duration // of the replicas to start
 }
 
 func newGate(t testing.TB, replicas int, plan catalog.PlanKey) *gate {
@@ -203,7 +204,8 @@ func (g *gate) start() *app.Limits {
 		}
 		return none
 	}}
-	l := app.NewLimits(app.LimitsConfig{Writer: uuid.New(), Store: store, Directory: g.directory, Accounts: g.snapshots, Catalogs: g.snapshots.catalogs, Now: g.time, RecentEvents: 16, SweepEvery: -1})
+	l := app.NewLimits(app.LimitsConfig{Writer: uuid.New(), Store: store, Directory: g.directory, Accounts: g.snapshots, Catalogs: g.snapshots.catalogs, Now: g.time, RecentEvents: 16, SweepEvery: -1,
+		Patience: g.patience})
 	g.t.Cleanup(l.Close)
 	g.replicas = append(g.replicas, l)
 	return l
@@ -602,6 +604,38 @@ func TestDegraded(t *testing.T) {
 	d = g.one(0, standard)
 	require.False(t, d.Degraded)
 	require.Equal(t, "1", d.Parts[0].Held.String(), "nothing was kept in the meantime")
+}
+
+// A log that does not answer keeps nobody waiting for longer than the engine's patience. What was under way is decided all the
+// same, once.
+func TestAHangingLog(t *testing.T) {
+	g := newGate(t, 1, "open")
+	standard := ask("a", "interview", 1)
+	standard.Data = data(t, `{"modelTier":"standard"}`)
+	require.True(t, g.one(0, standard).Allowed)
+	answers := make(chan struct{})
+	hangs := func() fault {
+		<-answers
+		return none
+	}
+	g.lose.Store(&hangs)
+	g.patience = 20 * time.Millisecond
+	impatient := g.start()
+	t.Cleanup(func() { close(answers) })
+	require.Eventually(t, func() bool { return impatient.Check(ctx, []limit.Ask{standard})[0].Replayed }, time.Minute, time.Millisecond, "this needs no append")
+	standard.Source = "b"
+	d := impatient.Check(ctx, []limit.Ask{standard})[0]
+	require.NoError(t, d.Err)
+	require.True(t, d.Allowed && d.Degraded)
+	require.ErrorIs(t, impatient.Check(ctx, []limit.Ask{ask("c", "tokens", 1)})[0].Err, eventstore.ErrUnavailable)
+
+	g.lose.Store(nil)
+	answers <- struct{}{} // to the append that hangs
+	require.Eventually(t, func() bool {
+		d = g.one(0, standard)
+		return d.Replayed && !d.Degraded
+	}, time.Minute, time.Millisecond)
+	require.Equal(t, "1", d.Parts[0].Held.String(), "of the other one")
 }
 
 // Few accounts fit into memory; everybody's limits are right all the same.
