@@ -131,21 +131,9 @@ func (l *Log) append(ctx context.Context, a *eventstore.Append) eventstore.Resul
 			return l.judge(ctx, a, present)
 		}
 	}
-	expected := esdb.ExpectedRevision(esdb.NoStream{})
-	if a.Expected > eventstore.NoStream {
-		expected = esdb.Revision(uint64(min(a.Expected, farRevision))) //nolint:gosec // not negative
-	}
-	name := l.prefix + string(a.Stream)
-	longer := 2 * l.config.Attempt // than the context, which is what ends an attempt
 	seen := l.tail.await(id, len(a.Events))
 	defer l.tail.release(id, seen)
-	written, err := retry(ctx, l, "append to "+string(a.Stream), func(ctx context.Context, db *esdb.Client) (*esdb.WriteResult, error) {
-		r, err := db.AppendToStream(ctx, name, esdb.AppendToStreamOptions{ExpectedRevision: expected, Deadline: &longer}, events...)
-		if err != nil && strings.Contains(err.Error(), "Maximum Append Size") {
-			err = fmt.Errorf("%w: %w", eventstore.ErrTooLarge, err)
-		}
-		return r, err
-	})
+	written, err := l.write(ctx, a.Stream, a.Expected, events)
 	switch {
 	case err == nil:
 		if events, ok := l.tail.came(ctx, seen, int64(min(written.CommitPosition, math.MaxInt64))); ok { //nolint:gosec // bounded
@@ -158,6 +146,23 @@ func (l *Log) append(ctx context.Context, a *eventstore.Append) eventstore.Resul
 		return eventstore.Result{Err: fmt.Errorf("%w: stream %s was deleted from the log", eventstore.ErrInvalid, a.Stream)}
 	}
 	return eventstore.Result{Err: err}
+}
+
+// write appends events to a stream directly after a revision. Once the server has answered, the error is the client's.
+func (l *Log) write(ctx context.Context, stream eventstore.StreamName, after eventstore.Revision, events []esdb.EventData) (*esdb.WriteResult, error) {
+	expected := esdb.ExpectedRevision(esdb.NoStream{})
+	if after > eventstore.NoStream {
+		expected = esdb.Revision(uint64(min(after, farRevision))) //nolint:gosec // not negative
+	}
+	name := l.prefix + string(stream)
+	longer := 2 * l.config.Attempt // than the context, which is what ends an attempt
+	return retry(ctx, l, "append to "+string(stream), func(ctx context.Context, db *esdb.Client) (*esdb.WriteResult, error) {
+		r, err := db.AppendToStream(ctx, name, esdb.AppendToStreamOptions{ExpectedRevision: expected, Deadline: &longer}, events...)
+		if err != nil && strings.Contains(err.Error(), "Maximum Append Size") {
+			err = fmt.Errorf("%w: %w", eventstore.ErrTooLarge, err)
+		}
+		return r, err
+	})
 }
 
 // readBack is for what the subscription did not show. It finds out where an append stands and when it was recorded, and whether

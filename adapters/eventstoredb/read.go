@@ -105,7 +105,7 @@ func (l *Log) ReadLog(ctx context.Context, after eventstore.Position, limit int)
 	if events, ok := l.fromTail(ctx, after.Offset, head, limit); ok {
 		return events, nil
 	}
-	return l.fetch(ctx, after.Offset, head, limit)
+	return l.fetch(ctx, after.Offset, head, limit, func(*esdb.RecordedEvent) {})
 }
 
 // fromTail waits until the tail has everything up to head; ok is false when it does not keep what is asked for, or does not
@@ -134,13 +134,13 @@ func (l *Log) fromTail(ctx context.Context, after, head int64, limit int) (event
 	}
 }
 
-// fetch reads up to limit events after an offset, up to and including head, which is there. Where the subscription is
-// dropped it goes on after what it has.
-func (l *Log) fetch(ctx context.Context, after, head int64, limit int) ([]eventstore.Recorded, error) {
+// fetch reads up to limit events after an offset, up to and including head, which is there, and shows each as the server has it.
+// Where the subscription is dropped it goes on after what it has.
+func (l *Log) fetch(ctx context.Context, after, head int64, limit int, seen func(*esdb.RecordedEvent)) ([]eventstore.Recorded, error) {
 	events := make([]eventstore.Recorded, 0, min(limit, 1024))
 	deadline := time.Now().Add(l.config.Retry)
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		got, err := l.fetchSome(ctx, after, head, limit-len(events))
+		got, err := l.fetchSome(ctx, after, head, limit-len(events), seen)
 		if events = append(events, got...); len(got) > 0 {
 			after = got[len(got)-1].Position.Offset
 			deadline = time.Now().Add(l.config.Retry)
@@ -161,7 +161,7 @@ func (l *Log) fetch(ctx context.Context, after, head int64, limit int) ([]events
 }
 
 // fetchSome is one subscription of fetch. An error comes with what was read before it.
-func (l *Log) fetchSome(ctx context.Context, after, head int64, limit int) ([]eventstore.Recorded, error) {
+func (l *Log) fetchSome(ctx context.Context, after, head int64, limit int, seen func(*esdb.RecordedEvent)) ([]eventstore.Recorded, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	s, err := l.subscribe(ctx, after)
@@ -193,6 +193,7 @@ func (l *Log) fetchSome(ctx context.Context, after, head int64, limit int) ([]ev
 				return events, fmt.Errorf("%w: %s follows 0-%d, but the log was at 0-%d", eventstore.ErrHole, r.Position, after, head)
 			}
 			after = r.Position.Offset
+			seen(e.EventAppeared.Event)
 			if events = append(events, r); len(events) == limit || after >= head {
 				return events, nil
 			}

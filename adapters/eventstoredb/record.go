@@ -19,6 +19,8 @@ type eventMetadata struct {
 	// Append names the call that wrote the event. The server answers a repetition as it answered the first time: by this a
 	// caller learns whether it was its own append.
 	Append uuid.UUID `json:"append"`
+	// RecordedAt is that of the log which an event was copied from.
+	RecordedAt time.Time `json:"recordedAt,omitzero"`
 }
 
 // encode makes the events of one append.
@@ -30,18 +32,25 @@ func encode(a *eventstore.Append, call uuid.UUID) ([]esdb.EventData, error) {
 	events := make([]esdb.EventData, len(a.Events))
 	size := 0
 	for i := range a.Events {
-		e := &a.Events[i]
-		events[i] = esdb.EventData{EventID: e.ID, EventType: e.Type, Data: e.Data, Metadata: meta}
-		if json.Valid(e.Data) {
-			events[i].ContentType = esdb.ContentTypeJson // so that the server's own tools show it
-		}
-		size += len(e.Data) + len(meta) + 2*len(e.Type) // types are counted as UTF-16
+		events[i] = eventData(&a.Events[i], meta)
+		size += sizeOf(&events[i])
 	}
 	if size > maxAppendSize {
 		return nil, fmt.Errorf("%w: an append of %d bytes to %s; a server takes %d", eventstore.ErrTooLarge, size, a.Stream, maxAppendSize)
 	}
 	return events, nil
 }
+
+func eventData(e *eventstore.NewEvent, meta []byte) esdb.EventData {
+	data := esdb.EventData{EventID: e.ID, EventType: e.Type, Data: e.Data, Metadata: meta}
+	if json.Valid(e.Data) {
+		data.ContentType = esdb.ContentTypeJson // so that the server's own tools show it
+	}
+	return data
+}
+
+// sizeOf is what a server counts of an event.
+func sizeOf(e *esdb.EventData) int { return len(e.Data) + len(e.Metadata) + 2*len(e.EventType) } // types are counted as UTF-16
 
 // decode reads an event of the log, and which call wrote it. What is under our prefix and was not written by us is damage: a
 // reader must stop.
@@ -56,10 +65,14 @@ func (l *Log) decode(e *esdb.RecordedEvent) (r eventstore.Recorded, by uuid.UUID
 		return eventstore.Recorded{}, uuid.Nil, fmt.Errorf("%w: the server does not tell where event %d of %s stands; it must be version 22.10 or later",
 			eventstore.ErrUnavailable, e.EventNumber, e.StreamID)
 	}
+	recordedAt := e.CreatedDate
+	if !meta.RecordedAt.IsZero() {
+		recordedAt = meta.RecordedAt
+	}
 	return eventstore.Recorded{
 		Position: eventstore.Position{Offset: int64(e.Position.Commit)}, Stream: eventstore.StreamName(name),
 		Revision: eventstore.Revision(e.EventNumber), Tenant: meta.Tenant, Type: e.EventType, //nolint:gosec // counts events
-		RecordedAt: e.CreatedDate.UTC().Truncate(time.Microsecond), Data: e.Data,
+		RecordedAt: recordedAt.UTC().Truncate(time.Microsecond), Data: e.Data,
 	}, meta.Append, nil
 }
 

@@ -99,17 +99,27 @@ func (s *Store) append(a eventstore.Append, at time.Time) eventstore.Result {
 		return eventstore.Result{Outcome: eventstore.Present, Present: present}
 	}
 
+	s.streams[a.Stream] = st
+	s.place(st, a.Stream, a.Tenant, a.Events, at)
+	newest := p.events[len(p.events)-1]
+	return eventstore.Result{Outcome: eventstore.Appended, Position: newest.Position, RecordedAt: newest.RecordedAt}
+}
+
+// place writes the next events of a stream.
+func (s *Store) place(st *stream, name eventstore.StreamName, tenant string, events []eventstore.NewEvent, at time.Time) {
+	number := eventstore.PartitionOf(tenant, len(s.partitions))
+	p := &s.partitions[number]
 	// The wall clock may step back; the log's time may not.
 	if at = at.UTC().Truncate(time.Microsecond); at.After(p.last) {
 		p.last = at
 	}
-	for i, e := range a.Events {
+	for _, e := range events {
 		offset := int64(len(p.events)) + 1
 		p.events = append(p.events, eventstore.Recorded{
 			Position:   eventstore.Position{Partition: number, Offset: offset},
-			Stream:     a.Stream,
-			Revision:   a.Expected + 1 + eventstore.Revision(i),
-			Tenant:     a.Tenant,
+			Stream:     name,
+			Revision:   eventstore.Revision(len(st.ids)),
+			Tenant:     tenant,
 			Type:       e.Type,
 			RecordedAt: p.last,
 			Data:       bytes.Clone(e.Data),
@@ -117,11 +127,8 @@ func (s *Store) append(a eventstore.Append, at time.Time) eventstore.Result {
 		st.ids = append(st.ids, e.ID)
 		st.offsets = append(st.offsets, offset)
 	}
-	s.streams[a.Stream] = st
 	close(p.grown)
 	p.grown = make(chan struct{})
-	newest := p.events[len(p.events)-1]
-	return eventstore.Result{Outcome: eventstore.Appended, Position: newest.Position, RecordedAt: newest.RecordedAt}
 }
 
 // present returns the indexes of the streams that exist.

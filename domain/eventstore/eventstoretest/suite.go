@@ -158,5 +158,10 @@ var cases = []contractCase{
 	{"concurrent/crossing_batches", concurrentCrossingBatches},
 	{"concurrent/follower", concurrentFollower},
 	{"concurrent/absent", concurrentAbsent},
+	{"move/import", moveImport},
+	{"move/import_again", moveImportAgain},
+	{"move/goes_on", moveGoesOn},
+	{"move/foreign", moveForeign},
+	{"move/bounds", moveBounds},
 	{"model/random_batches", modelRandomBatches},
 }

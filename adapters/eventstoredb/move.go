@@ -1,0 +1,121 @@
+package eventstoredb
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+
+	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
+	"github.com/google/uuid"
+
+	"github.com/tollgate-io/tollgate/domain/eventstore"
+)
+
+var _ eventstore.Movable = (*Log)(nil)
+
+// ReadOriginals implements eventstore.Movable. It reads from the server, up to where the log ends now.
+func (l *Log) ReadOriginals(ctx context.Context, after eventstore.Position, limit int) ([]eventstore.Original, error) {
+	if err := checkLimit(limit); err != nil {
+		return nil, fmt.Errorf("read log after %s: %w", after, err)
+	}
+	if err := checkPosition(after); err != nil {
+		return nil, err
+	}
+	head, err := l.head(ctx)
+	if err != nil || head <= after.Offset {
+		return nil, err
+	}
+	var ids []uuid.UUID
+	events, err := l.fetch(ctx, after.Offset, head, limit, func(e *esdb.RecordedEvent) { ids = append(ids, e.EventID) })
+	if err != nil {
+		return nil, err
+	}
+	originals := make([]eventstore.Original, len(events))
+	for i, e := range events {
+		originals[i] = eventstore.Original{Recorded: e, ID: ids[i]}
+	}
+	return originals, nil
+}
+
+// Import implements eventstore.Movable. Tenants are written at the same time, and the events of each one after the other, those
+// of one stream that follow each other together.
+func (l *Log) Import(ctx context.Context, events []eventstore.Original) error {
+	if err := eventstore.CheckImport(events); err != nil {
+		return err
+	}
+	meta := make([]esdb.EventData, len(events))
+	tenants := map[string][]int{}
+	call := uuid.New()
+	for i := range events {
+		e := &events[i]
+		m, err := json.Marshal(eventMetadata{Tenant: e.Tenant, Append: call, RecordedAt: e.RecordedAt.UTC()})
+		if err != nil {
+			return fmt.Errorf("%w: metadata: %w", eventstore.ErrInvalid, err)
+		}
+		meta[i] = eventData(&eventstore.NewEvent{ID: e.ID, Type: e.Type, Data: e.Data}, m)
+		if size := sizeOf(&meta[i]); size > maxAppendSize {
+			return fmt.Errorf("%w: event %d of %s has %d bytes; a server takes %d", eventstore.ErrTooLarge, e.Revision, e.Stream, size, maxAppendSize)
+		}
+		tenants[e.Tenant] = append(tenants[e.Tenant], i)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var group sync.WaitGroup
+	for _, of := range tenants {
+		group.Go(func() {
+			for len(of) > 0 {
+				n, size := 0, 0
+				for n < len(of) && n < eventstore.MaxStreamBatch {
+					e, first := &events[of[n]], &events[of[0]]
+					if size += sizeOf(&meta[of[n]]); n > 0 && (size > maxAppendSize || e.Stream != first.Stream || e.Revision != first.Revision+eventstore.Revision(n)) {
+						break
+					}
+					n++
+				}
+				data := make([]esdb.EventData, n)
+				for i := range data {
+					data[i] = meta[of[i]]
+				}
+				if err := l.copyTo(ctx, events[of[0]].Stream, events[of[0]].Revision, data); err != nil {
+					cancel(err)
+					return
+				}
+				of = of[n:]
+			}
+		})
+	}
+	group.Wait()
+	return context.Cause(ctx)
+}
+
+// copyTo writes events that follow each other, from a revision of a stream on.
+func (l *Log) copyTo(ctx context.Context, stream eventstore.StreamName, from eventstore.Revision, events []esdb.EventData) error {
+	select {
+	case l.turns <- struct{}{}:
+		defer func() { <-l.turns }()
+	case <-ctx.Done():
+		return fmt.Errorf("%w: import to %s: %w", eventstore.ErrUnavailable, stream, context.Cause(ctx))
+	}
+	_, err := l.write(ctx, stream, from-1, events)
+	if codeOf(err) != esdb.ErrorCodeWrongExpectedVersion {
+		return err
+	}
+	// Some of them are there, or others are.
+	there, err := l.readStream(ctx, stream, uint64(from), len(events)) //nolint:gosec // not negative
+	if err != nil {
+		return err
+	}
+	for i, e := range there {
+		if e.EventID != events[i].EventID {
+			return fmt.Errorf("%w: event %d of %s", eventstore.ErrForeign, e.EventNumber, stream)
+		}
+	}
+	if len(there) == len(events) {
+		return nil
+	}
+	if _, err = l.write(ctx, stream, from-1+eventstore.Revision(len(there)), events[len(there):]); codeOf(err) == esdb.ErrorCodeWrongExpectedVersion {
+		return fmt.Errorf("%w: event %d of %s", eventstore.ErrForeign, from, stream)
+	}
+	return err
+}
