@@ -24,6 +24,8 @@ type commands struct {
 	Replay replayCommand `cmd:"" help:"Rebuild read models from the log beside the live ones, compare and switch."`
 	Verify verifyCommand `cmd:"" help:"Recompute read models from the log and name the first difference."`
 
+	MigrateLog migrateLogCommand `cmd:"" help:"Copy the log into another store and verify the copy."`
+
 	LogLevel slog.Level `env:"TOLLGATE_LOG_LEVEL" default:"info" help:"Least severe messages to log: debug, info, warn or error."`
 }
 

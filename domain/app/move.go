@@ -1,0 +1,470 @@
+package app
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"math/bits"
+	"slices"
+	"time"
+
+	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/eventstore"
+)
+
+const (
+	movePage = 1_000 // events read at once, of each partition
+	// moveWindow bounds what is imported at once, and with it how far tenants may be out of order among each other in the copy.
+	moveWindow      = 5_000
+	moveWindowBytes = 16 << 20
+)
+
+// Move copies a log into another store, and verifies the copy. Where an earlier Move was interrupted it goes on: what it has to do is
+// found by comparing both logs from their beginnings, and nothing else is kept anywhere. It reads the log as it stands; what is
+// appended meanwhile is for the next Move.
+type Move struct {
+	From, To eventstore.Movable
+	// Progress is told how far it is, now and then; may be nil.
+	Progress func(MoveProgress)
+}
+
+// MoveProgress is how far a Move is. Done and Total are offsets, summed over the partitions.
+type MoveProgress struct {
+	Verifying   bool
+	Events      int64
+	Done, Total int64
+}
+
+// MoveReport is what a log and its copy have.
+type MoveReport struct {
+	Events, Copied int64 // Copied: by this Move
+	Bytes          int64 // of payloads
+	Tenants        int
+	// Digest is the sum of the SHA-256 of all events, modulo 2^256: that of the copy is the same, in whatever order tenants are there.
+	Digest [sha256.Size]byte
+}
+
+// Run copies and verifies. Errors: eventstore.ErrForeign where the other store has anything that is not a copy; those of the stores. After an
+// error, Run goes on where it was.
+func (m Move) Run(ctx context.Context) (MoveReport, error) {
+	copying, err := m.newPass(ctx, nil)
+	if err != nil {
+		return MoveReport{}, err
+	}
+	if err := copying.run(ctx); err != nil {
+		return copying.report, err
+	}
+	verifying, err := m.newPass(ctx, copying.source.read()) // what came later is not there yet
+	if err != nil {
+		return copying.report, err
+	}
+	verifying.verifying = true
+	verifying.report.Copied = copying.report.Copied
+	if err := verifying.run(ctx); err != nil {
+		return verifying.report, fmt.Errorf("verify the copy: %w", err)
+	}
+	return verifying.report, nil
+}
+
+// pass goes once through the log, in order, and holds each event against the copy.
+type pass struct {
+	Move
+	verifying bool
+	total     int64
+	source    source
+	copy      copied
+	window    []eventstore.Original
+	bytes     int
+	tenants   map[string]int64 // the offset of the last event in the copy
+	report    MoveReport
+}
+
+// newPass makes a pass through the log up to offsets by partition; nil: to its end.
+func (m Move) newPass(ctx context.Context, until []int64) (*pass, error) {
+	p := &pass{Move: m, source: newSource(m.From, until), copy: newCopied(m.To), tenants: map[string]int64{}}
+	for n := range m.From.Partitions() {
+		head, err := m.From.Head(ctx, n)
+		if err != nil {
+			return nil, err
+		}
+		p.total += head.Offset
+	}
+	return p, nil
+}
+
+func (p *pass) run(ctx context.Context) error {
+	for {
+		e, ok, err := p.source.next(ctx)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			break
+		}
+		if err := p.hold(ctx, &e); err != nil {
+			return err
+		}
+		p.report.Events++
+		p.report.Bytes += int64(len(e.Data))
+		if err := p.digest(&e); err != nil {
+			return err
+		}
+		if p.Progress != nil && p.report.Events%movePage == 0 {
+			p.Progress(MoveProgress{Verifying: p.verifying, Events: p.report.Events, Done: p.source.done(), Total: p.total})
+		}
+	}
+	if err := p.flush(ctx); err != nil {
+		return err
+	}
+	p.report.Tenants = len(p.tenants)
+	return p.copy.nothingMore(ctx, p.verifying)
+}
+
+// hold looks for an event in the copy. Where the copy ends, it is put into the window of those to import.
+func (p *pass) hold(ctx context.Context, e *eventstore.Original) error {
+	c, ok, err := p.copy.find(ctx, e)
+	if err != nil {
+		return err
+	}
+	if ok {
+		return p.compare(ctx, e, &c)
+	}
+	if p.verifying {
+		return fmt.Errorf("%w: event %d of %s is missing", eventstore.ErrForeign, e.Revision, e.Stream)
+	}
+	moved := *e
+	if moved.Data, err = event.Relocate(e.Recorded, func(at eventstore.Position) (eventstore.Position, error) {
+		if err := p.flush(ctx); err != nil { // whatever the event is about is there then
+			return at, err
+		}
+		return p.translate(ctx, e, at)
+	}); err != nil {
+		return err
+	}
+	if _, known := p.tenants[e.Tenant]; !known {
+		p.tenants[e.Tenant] = 0
+	}
+	p.window, p.bytes = append(p.window, moved), p.bytes+len(moved.Data)
+	if len(p.window) == moveWindow || p.bytes >= moveWindowBytes {
+		return p.flush(ctx)
+	}
+	return nil
+}
+
+func (p *pass) flush(ctx context.Context) error {
+	if len(p.window) == 0 {
+		return nil
+	}
+	if err := p.To.Import(ctx, p.window); err != nil {
+		return fmt.Errorf("import %d events: %w", len(p.window), err)
+	}
+	p.report.Copied += int64(len(p.window))
+	p.window, p.bytes = p.window[:0], 0
+	return nil
+}
+
+// compare holds an event against its copy. The order within a tenant must be the same.
+func (p *pass) compare(ctx context.Context, e *eventstore.Original, c *copiedEvent) error {
+	differs := func(what string) error {
+		return fmt.Errorf("%w: event %d of %s has another %s", eventstore.ErrForeign, e.Revision, e.Stream, what)
+	}
+	data, err := event.Relocate(e.Recorded, func(at eventstore.Position) (eventstore.Position, error) {
+		return p.check(ctx, e, c, at)
+	})
+	switch {
+	case err != nil:
+		return err
+	case c.ID != e.ID:
+		return differs("id")
+	case c.Tenant != e.Tenant:
+		return differs("tenant")
+	case c.Type != e.Type:
+		return differs("type")
+	case !bytes.Equal(c.Data, data):
+		return differs("payload")
+	case !c.RecordedAt.Equal(e.RecordedAt) && (!c.RecordedAt.Equal(c.before) || c.RecordedAt.Before(e.RecordedAt)): // it never goes back there
+		return differs("recordedAt")
+	case c.Position.Offset <= p.tenants[e.Tenant]:
+		return fmt.Errorf("%w: event %d of %s stands in another order", eventstore.ErrForeign, e.Revision, e.Stream)
+	}
+	p.tenants[e.Tenant] = c.Position.Offset
+	return nil
+}
+
+// translate finds the place in the copy that a position of the log is for a tenant: with all of its events up to there before it,
+// and all others after it. An event that mentions a position stands after it itself.
+func (p *pass) translate(ctx context.Context, e *eventstore.Original, at eventstore.Position) (eventstore.Position, error) {
+	next, err := p.nextOf(ctx, e, at)
+	if err != nil {
+		return at, err
+	}
+	if next.Position == e.Position {
+		return p.To.Head(ctx, eventstore.PartitionOf(e.Tenant, p.To.Partitions()))
+	}
+	there, err := p.To.ReadStream(ctx, next.Stream, next.Revision, 1)
+	if err != nil {
+		return at, err
+	}
+	if len(there) == 0 {
+		return at, fmt.Errorf("%w: event %d of %s is missing", eventstore.ErrForeign, next.Revision, next.Stream)
+	}
+	before := there[0].Position
+	before.Offset--
+	return before, nil
+}
+
+// check finds out whether the position that the copy of an event mentions is a right one, and returns it.
+func (p *pass) check(ctx context.Context, e *eventstore.Original, c *copiedEvent, at eventstore.Position) (eventstore.Position, error) {
+	var says eventstore.Position
+	if _, err := event.Relocate(c.Recorded, func(at eventstore.Position) (eventstore.Position, error) {
+		says = at
+		return at, nil
+	}); err != nil {
+		return at, err
+	}
+	next, err := p.nextOf(ctx, e, at)
+	switch {
+	case err != nil:
+		return at, err
+	case next.Position != e.Position:
+		return p.translate(ctx, e, at)
+	case says.Partition == c.Position.Partition && says.Offset >= p.tenants[e.Tenant] && says.Offset < c.Position.Offset:
+		return says, nil
+	}
+	return at, fmt.Errorf("%w: event %d of %s mentions the position %s", eventstore.ErrForeign, e.Revision, e.Stream, says)
+}
+
+// nextOf is the first event of the tenant of an event after a position of the log: that event at the latest.
+func (p *pass) nextOf(ctx context.Context, e *eventstore.Original, at eventstore.Position) (eventstore.Recorded, error) {
+	if at.Partition != e.Position.Partition || at.Offset >= e.Position.Offset {
+		return eventstore.Recorded{}, fmt.Errorf("%w at %s: it mentions %s, which is not before it", event.ErrMalformed, e.Position, at)
+	}
+	for limit := 100; ; limit = movePage {
+		events, err := p.From.ReadLog(ctx, at, limit)
+		if err != nil {
+			return eventstore.Recorded{}, err
+		}
+		if i := slices.IndexFunc(events, func(r eventstore.Recorded) bool { return r.Tenant == e.Tenant }); i >= 0 {
+			return events[i], nil
+		}
+		if len(events) == 0 {
+			return eventstore.Recorded{}, fmt.Errorf("%w: nothing at %s", eventstore.ErrHole, e.Position)
+		}
+		at = events[len(events)-1].Position
+	}
+}
+
+// digest adds the hash of an event: of stream, revision, id, type, tenant, microseconds since 1970 and payload, each text with its
+// length before it. Positions that it mentions count as none.
+func (p *pass) digest(e *eventstore.Original) error {
+	data, err := event.Relocate(e.Recorded, func(eventstore.Position) (eventstore.Position, error) { return eventstore.Position{}, nil })
+	if err != nil {
+		return err
+	}
+	b := make([]byte, 0, 512)
+	text := func(s string) { b = append(binary.AppendUvarint(b, uint64(len(s))), s...) }
+	text(string(e.Stream))
+	b = binary.AppendUvarint(b, uint64(e.Revision)) //nolint:gosec // counts events
+	b = append(b, e.ID[:]...)
+	text(e.Type)
+	text(e.Tenant)
+	b = binary.AppendVarint(b, e.RecordedAt.UnixMicro())
+	b = binary.AppendUvarint(b, uint64(len(data)))
+	sum := sha256.Sum256(append(b, data...))
+	carry := uint64(0)
+	for i := len(sum) - 8; i >= 0; i -= 8 {
+		var word uint64
+		word, carry = bits.Add64(binary.BigEndian.Uint64(p.report.Digest[i:]), binary.BigEndian.Uint64(sum[i:]), carry)
+		binary.BigEndian.PutUint64(p.report.Digest[i:], word)
+	}
+	return nil
+}
+
+// source reads a log in one order: that of its instants, and within a tenant as it stands. In a store whose offsets do not count,
+// tenants may be out of order among each other, by as much as the window of the Move that wrote them: a partition of another store
+// whose time never goes back takes them in order.
+type source struct {
+	log    eventstore.Movable
+	until  []int64 // offsets, by partition; nil: to the end
+	parts  []sourcePart
+	depth  int                  // so many are looked at to find the next one
+	latest map[string]time.Time // of each tenant
+}
+
+type sourcePart struct {
+	read  int64 // up to this offset
+	ended bool
+	ready []ordered
+}
+
+type ordered struct {
+	eventstore.Original
+	at time.Time // its instant, or that of an event of its tenant before it
+}
+
+func newSource(log eventstore.Movable, until []int64) source {
+	s := source{log: log, until: until, parts: make([]sourcePart, log.Partitions()), depth: 1}
+	if !log.DenseOffsets() {
+		s.depth, s.latest = 2*moveWindow, map[string]time.Time{}
+	}
+	return s
+}
+
+// next is the next event; ok is false at the end.
+func (s *source) next(ctx context.Context) (e eventstore.Original, ok bool, err error) {
+	first := -1
+	for n := range s.parts {
+		if err := s.fill(ctx, n); err != nil {
+			return e, false, err
+		}
+		if ready := s.parts[n].ready; len(ready) > 0 && (first < 0 || ready[0].at.Before(s.parts[first].ready[0].at)) {
+			first = n
+		}
+	}
+	if first < 0 {
+		return e, false, nil
+	}
+	p := &s.parts[first]
+	e, p.ready = p.ready[0].Original, p.ready[1:]
+	return e, true, nil
+}
+
+func (s *source) fill(ctx context.Context, n int) error {
+	p := &s.parts[n]
+	for !p.ended && len(p.ready) < s.depth {
+		page, err := s.log.ReadOriginals(ctx, eventstore.Position{Partition: n, Offset: p.read}, movePage)
+		if err != nil {
+			return err
+		}
+		p.ended = len(page) == 0
+		for _, o := range page {
+			if s.until != nil && o.Position.Offset > s.until[n] {
+				p.ended = true
+				break
+			}
+			p.read = o.Position.Offset
+			p.ready = append(p.ready, ordered{o, s.instant(&o)})
+		}
+		if s.latest != nil {
+			slices.SortStableFunc(p.ready, func(a, b ordered) int { return a.at.Compare(b.at) })
+		}
+	}
+	return nil
+}
+
+func (s *source) instant(o *eventstore.Original) time.Time {
+	if s.latest == nil { // it never goes back
+		return o.RecordedAt
+	}
+	if s.latest[o.Tenant].Before(o.RecordedAt) {
+		s.latest[o.Tenant] = o.RecordedAt
+	}
+	return s.latest[o.Tenant]
+}
+
+// read tells up to which offsets the log was read, by partition.
+func (s *source) read() (offsets []int64) {
+	for i := range s.parts {
+		offsets = append(offsets, s.parts[i].read)
+	}
+	return offsets
+}
+
+func (s *source) done() (sum int64) {
+	for _, offset := range s.read() {
+		sum += offset
+	}
+	return sum
+}
+
+// place is where an event stands in its stream.
+type place struct {
+	stream   eventstore.StreamName
+	revision eventstore.Revision
+}
+
+// copiedEvent is an event of the copy, and when the one before it was recorded.
+type copiedEvent struct {
+	eventstore.Original
+	before time.Time
+}
+
+// copied reads the copy as far as it is asked for, and keeps what nobody has asked for yet.
+type copied struct {
+	log   eventstore.Movable
+	at    []eventstore.Position
+	last  []time.Time
+	ends  []bool // in the first pass, what is beyond is our own
+	ahead map[place]copiedEvent
+}
+
+func newCopied(log eventstore.Movable) copied {
+	n := log.Partitions()
+	c := copied{log: log, at: make([]eventstore.Position, n), last: make([]time.Time, n), ends: make([]bool, n), ahead: map[place]copiedEvent{}}
+	for p := range c.at {
+		c.at[p].Partition = p
+	}
+	return c
+}
+
+// find looks for the copy of an event; ok is false where the copy ends before it.
+func (c *copied) find(ctx context.Context, e *eventstore.Original) (found copiedEvent, ok bool, err error) {
+	at := place{e.Stream, e.Revision}
+	for n := eventstore.PartitionOf(e.Tenant, len(c.at)); ; {
+		if found, ok = c.ahead[at]; ok {
+			delete(c.ahead, at)
+			return found, true, nil
+		}
+		if c.ends[n] {
+			return found, false, nil
+		}
+		if len(c.ahead) > 2*moveWindow+movePage*len(c.at) {
+			return found, false, c.foreign()
+		}
+		if err := c.read(ctx, n); err != nil {
+			return found, false, err
+		}
+	}
+}
+
+func (c *copied) read(ctx context.Context, n int) error {
+	page, err := c.log.ReadOriginals(ctx, c.at[n], movePage)
+	if err != nil {
+		return err
+	}
+	for _, o := range page {
+		c.ahead[place{o.Stream, o.Revision}] = copiedEvent{o, c.last[n]}
+		c.at[n], c.last[n] = o.Position, o.RecordedAt
+	}
+	c.ends[n] = len(page) == 0
+	return nil
+}
+
+// nothingMore makes sure that the copy has nothing that the log does not have.
+func (c *copied) nothingMore(ctx context.Context, whole bool) error {
+	for n := range c.at {
+		for whole && !c.ends[n] && len(c.ahead) == 0 {
+			if err := c.read(ctx, n); err != nil {
+				return err
+			}
+		}
+	}
+	if len(c.ahead) > 0 {
+		return c.foreign()
+	}
+	return nil
+}
+
+// foreign names the first event of the copy that nobody has asked for.
+func (c *copied) foreign() error {
+	var first *copiedEvent
+	for _, o := range c.ahead {
+		if first == nil || cmp.Or(o.RecordedAt.Compare(first.RecordedAt), cmp.Compare(o.Position.Offset, first.Position.Offset)) < 0 {
+			first = &o
+		}
+	}
+	return fmt.Errorf("%w: it has event %d of %s at %s, and the other one does not", eventstore.ErrForeign, first.Revision, first.Stream, first.Position)
+}
