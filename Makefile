@@ -42,8 +42,8 @@ torture: ## the long runs: kill -9 of servers and Postgres, an EventStoreDB with
 	@go test -count=1 -timeout 60m -run Torture ./cmd/tollgate -args -torture=10
 	@go test -count=1 -timeout 60m -run Torture ./adapters/eventstoredb -args -torture=1
 
-eventstore-test-binary: ## build bin/eventstore.test, which checks the EventStoreDB at TOLLGATE_TEST_EVENTSTORE_URL
-	@CGO_ENABLED=0 go test -c -trimpath -ldflags '-s -w' -o bin/eventstore.test ./adapters/eventstoredb
+eventstore-test-binary: ## build bin/eventstore.test, one file that runs all suites on the EventStoreDB at TOLLGATE_TEST_EVENTSTORE_URL
+	@CGO_ENABLED=0 go test -c -trimpath -ldflags '-s -w' -o bin/eventstore.test ./cmd/tollgate
 
 clean: ## remove what was built; the data folder stays
 	@rm -rf bin

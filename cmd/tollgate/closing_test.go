@@ -13,13 +13,12 @@ import (
 
 // Periods that have ended are closed by themselves, once for each boundary on any number of servers; usage that no price is for
 // is shown and held.
-func TestPeriodsCloseByThemselves(t *testing.T) {
-	dir, catalog := dataFolder(t), filepath.Join(t.TempDir(), "catalog.yaml")
+func TestPeriodsCloseByThemselves(t *testing.T) { onEveryStore(t, testPeriodsCloseByThemselves) }
+
+func testPeriodsCloseByThemselves(t *testing.T, dir string) {
+	catalog := filepath.Join(t.TempDir(), "catalog.yaml")
 	require.NoError(t, os.WriteFile(catalog, []byte(pricesCatalog), 0o600))
-	p := serveCatalog(t, dir, catalog, "TOLLGATE_BILLING_EVERY=100ms", "TOLLGATE_BILLING_DELAY=2s")
-	database, err := pgserverURL(t, dir)
-	require.NoError(t, err)
-	serveCatalog(t, dir, catalog, "TOLLGATE_DATABASE_URL="+database, "TOLLGATE_BILLING_EVERY=100ms", "TOLLGATE_BILLING_DELAY=2s")
+	p := serveCatalog(t, dir, catalog) // it closes nothing: a tenant that is seen before it has a plan is looked at much later
 	key := p.serviceKey()
 	start := time.Now().UTC().AddDate(0, -2, 0).Truncate(24 * time.Hour)
 	for _, id := range []string{"acme", "other"} {
@@ -29,6 +28,11 @@ func TestPeriodsCloseByThemselves(t *testing.T) {
 			require.NoError(t, callAs(t.Context(), http.MethodPost, p.url+"/v1/events", key, id, map[string]any{"eventType": "tokens", "sourceId": model, "quantity": quantity,
 				"occurredAt": start.Add(time.Hour).Format(time.RFC3339), "data": map[string]any{"model": model}}, nil))
 		}
+	}
+	database, err := pgserverURL(t, dir)
+	require.NoError(t, err)
+	for range 2 {
+		serveCatalog(t, dir, catalog, "TOLLGATE_DATABASE_URL="+database, "TOLLGATE_BILLING_EVERY=100ms", "TOLLGATE_BILLING_DELAY=2s")
 	}
 	for _, id := range []string{"acme", "other"} {
 		var page struct{ Items []invoice }

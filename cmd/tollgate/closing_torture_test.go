@@ -29,7 +29,7 @@ func testTortureOfClosing(t *testing.T, dir string) {
 	log, err := pgx.Connect(t.Context(), database)
 	require.NoError(t, err)
 	defer func() { _ = log.Close(context.Background()) }()
-	inPostgres := eventStoreOf(dir) == nil
+	inPostgres := eventStoreOf(dir) == "postgres"
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	start := time.Date(2025, 10, 31, 0, 0, 0, 0, time.UTC)

@@ -14,9 +14,10 @@ import (
 
 // A list as long as those that people share goes through the command line into the log, is there for every server, and is not
 // recorded twice.
-func TestCostsOfThousandsOfModels(t *testing.T) {
+func TestCostsOfThousandsOfModels(t *testing.T) { onEveryStore(t, testCostsOfThousandsOfModels) }
+
+func testCostsOfThousandsOfModels(t *testing.T, dir string) {
 	const models = 3000
-	dir := dataFolder(t)
 	file := filepath.Join(t.TempDir(), "prices.json")
 	write := func(price func(i int) string) {
 		entries := map[string]any{"sample_spec": map[string]any{"input_cost_per_token": 0}, "dall-e-3": map[string]any{"output_cost_per_image": 0.04}}

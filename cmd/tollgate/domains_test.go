@@ -84,8 +84,12 @@ type hostItem struct {
 // A custom domain leads to its tenant once its DNS shows the challenge, and to another one only after it was released, freed,
 // claimed and verified again.
 func TestCustomDomainFromClaimToTakeover(t *testing.T) {
+	onEveryStore(t, testCustomDomainFromClaimToTakeover)
+}
+
+func testCustomDomainFromClaimToTakeover(t *testing.T, dir string) {
 	dns := &nameServer{}
-	p := serve(t, dataFolder(t), "TOLLGATE_BASE_DOMAINS=product.com", "TOLLGATE_DNS_SERVER="+dns.start(t))
+	p := serve(t, dir, "TOLLGATE_BASE_DOMAINS=product.com", "TOLLGATE_DNS_SERVER="+dns.start(t))
 	service := p.serviceKey()
 	put := func(id string, body map[string]any) error {
 		return call(t.Context(), http.MethodPut, p.url+"/v1/admin/tenants/"+id, adminKey, body, nil)

@@ -3,6 +3,7 @@ package main
 import (
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 
@@ -10,6 +11,24 @@ import (
 
 	"github.com/tollgate-io/tollgate/adapters/eventstoredb/esdbtest"
 )
+
+// The contract and the rules are checked with the store itself. A server that is named is held to them here as well, so that
+// one file with tests is enough for it.
+func TestNamedServerKeepsTheContract(t *testing.T) {
+	namedServer(t)
+	esdbtest.Contract(t)
+}
+
+func TestNamedServerKeepsItsRules(t *testing.T) { esdbtest.Conformance(t, namedServer(t)) }
+
+func namedServer(t *testing.T) string {
+	t.Helper()
+	url := os.Getenv(esdbtest.Variable)
+	if url == "" {
+		t.Skipf("%s names no server; without one this is tested in adapters/eventstoredb", esdbtest.Variable)
+	}
+	return url
+}
 
 // page reads a page of a running server.
 func (p *process) page(path string) (status int, body string) {
@@ -67,7 +86,8 @@ func TestEventStoreURLs(t *testing.T) {
 // Read models of one log are never continued from another.
 func TestReadModelsOfAnotherLog(t *testing.T) {
 	dir, cluster := dataFolder(t), esdbtest.New(t, 1)
-	apply := []string{"apply", "-f", "../../scripts/sample/catalog.yaml"}
+	elsewhere.Delete(dir)
+	apply := []string{"apply", "-f", sampleCatalog(t)}
 	out, err := run(t, dir, apply...)
 	require.NoError(t, err, out)
 	elsewhere.Store(dir, cluster.URL())

@@ -15,6 +15,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -100,8 +102,10 @@ func column(t *testing.T, file []byte, by, of string) (sums map[string]money.Dec
 }
 
 // What was used and what was invoiced, over HTTP and from the command line: the same bytes, and sums that agree with the ledger.
-func TestExports(t *testing.T) {
-	dir, catalog := dataFolder(t), filepath.Join(t.TempDir(), "catalog.yaml")
+func TestExports(t *testing.T) { onEveryStore(t, testExports) }
+
+func testExports(t *testing.T, dir string) {
+	catalog := filepath.Join(t.TempDir(), "catalog.yaml")
 	require.NoError(t, os.WriteFile(catalog, []byte(pricesCatalog), 0o600))
 	p := serveCatalog(t, dir, catalog, "TOLLGATE_ISSUER=Acme GmbH")
 	key := p.serviceKey()
@@ -209,8 +213,17 @@ func peak(t *testing.T, pid int) int {
 	return kilobytes << 10
 }
 
+// raced is whether the tests are built with the race detector.
+func raced() bool {
+	info, ok := debug.ReadBuildInfo()
+	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
+}
+
 // An export has as much memory as it has, however many rows: the whole command, and what a server takes more.
 func TestExportMemory(t *testing.T) {
+	if raced() {
+		t.Skip("the race detector, which is in the program as well, takes memory of its own")
+	}
 	dir := dataFolder(t)
 	p := serve(t, dir)
 	p.putTenant("acme")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -27,7 +28,16 @@ var domainLibraries = []string{
 	"golang.org/x/net/idna", "golang.org/x/text/", "google.golang.org/protobuf/encoding/protowire",
 }
 
+// inTree is whether the tests run where the source is, and not only the file with them on another machine.
+func inTree() bool {
+	_, err := os.Stat("../../go.mod")
+	return err == nil
+}
+
 func TestDependenciesPointInwards(t *testing.T) {
+	if !inTree() {
+		t.Skip("it is about the source, which is not here")
+	}
 	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}}{{range .Imports}} {{.}}{{end}}`, module+"...").Output()
 	require.NoError(t, err)
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")

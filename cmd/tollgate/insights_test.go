@@ -48,8 +48,10 @@ func (p *process) insights(key tenant.Secret, query string, headers ...string) (
 }
 
 // From events, corrections and checks to what operators see of all tenants, and a tenant of itself.
-func TestInsights(t *testing.T) {
-	dir, catalog := dataFolder(t), filepath.Join(t.TempDir(), "catalog.yaml")
+func TestInsights(t *testing.T) { onEveryStore(t, testInsights) }
+
+func testInsights(t *testing.T, dir string) {
+	catalog := filepath.Join(t.TempDir(), "catalog.yaml")
 	require.NoError(t, os.WriteFile(catalog, []byte(insightsCatalog), 0o600))
 	p := serveCatalog(t, dir, catalog)
 	service := p.serviceKey()

@@ -425,7 +425,10 @@ func (p *process) settled(service tenant.Secret, id string) {
 
 // A key that is revoked at one server is refused by the others within about a second.
 func TestRevocationReachesEveryServer(t *testing.T) {
-	dir := dataFolder(t)
+	onEveryStore(t, testRevocationReachesEveryServer)
+}
+
+func testRevocationReachesEveryServer(t *testing.T, dir string) {
 	first := serve(t, dir)
 	first.putTenant("acme")
 	server, err := pgserverURL(t, dir)

@@ -58,7 +58,9 @@ func summary(t *testing.T, out string) map[string]int {
 	return counts
 }
 
-func TestDataSurvivesARestart(t *testing.T) { onEveryStore(t, testDataSurvivesARestart) }
+func TestDataSurvivesARestart(t *testing.T) {
+	onEveryStoreIn(t, installation, testDataSurvivesARestart)
+}
 
 func testDataSurvivesARestart(t *testing.T, dir string) {
 	p := serve(t, dir)
@@ -88,10 +90,10 @@ func testDataSurvivesARestart(t *testing.T, dir string) {
 // completes it.
 func TestTortureOfAnImport(t *testing.T) {
 	if *torture > 2 { // the long run
-		onEveryStore(t, testTortureOfAnImport)
+		onEveryStoreIn(t, installation, testTortureOfAnImport)
 		return
 	}
-	testTortureOfAnImport(t, dataFolder(t))
+	testTortureOfAnImport(t, installation(t))
 }
 
 func testTortureOfAnImport(t *testing.T, dir string) {

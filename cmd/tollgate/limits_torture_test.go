@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -18,7 +17,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/tollgate-io/tollgate/adapters/pgserver"
 	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
@@ -52,16 +50,7 @@ type fleet struct {
 }
 
 func newFleet(t *testing.T, dir string, env ...string) *fleet {
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-	defer cancel()
-	server, err := pgserver.Start(ctx, pgserver.Config{Dir: dir, Fsync: true})
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		require.NoError(t, server.Stop(ctx))
-	})
-	f := &fleet{t: t, dir: dir, catalog: filepath.Join(t.TempDir(), "catalog.yaml"), env: append(env, "TOLLGATE_DATABASE_URL="+server.URL()),
+	f := &fleet{t: t, dir: dir, catalog: filepath.Join(t.TempDir(), "catalog.yaml"), env: env,
 		client: &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
 	require.NoError(t, os.WriteFile(f.catalog, []byte(tortureCatalog), 0o600))
 	for i := range f.members {

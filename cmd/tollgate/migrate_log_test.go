@@ -70,6 +70,7 @@ func (p *process) portrait(key tenant.Secret, of string) string {
 func TestMigrateLog(t *testing.T) {
 	const rows = 12_000
 	dir, catalog := dataFolder(t), filepath.Join(t.TempDir(), "catalog.yaml")
+	elsewhere.Delete(dir)
 	require.NoError(t, os.WriteFile(catalog, []byte(movedCatalog), 0o600))
 	p := serveCatalog(t, dir, catalog)
 	key := p.serviceKey()
@@ -131,12 +132,14 @@ func TestMigrateLog(t *testing.T) {
 		require.Contains(t, out, "the copy is equal to the log")
 		return regexp.MustCompile(`sha256 +(\S+)`).FindStringSubmatch(out)[1]
 	}
-	cluster := esdbtest.New(t, 1)
-	digest := migrate(dir, cluster.URL())
-	require.Greater(t, cluster.Events("tollgate-"), rows)
-
+	database := func(dir string) string {
+		url, err := pgserverURL(t, dir)
+		require.NoError(t, err)
+		return url
+	}
 	there := dataFolder(t)
-	elsewhere.Store(there, cluster.URL())
+	elsewhere.Store(there, esdbtest.URL(t))
+	digest := migrate(database(dir), eventStoreOf(there))
 	p = serveCatalog(t, there, catalog)
 	settled(p)
 	require.Equal(t, want, p.portrait(key, "acme"))
@@ -144,7 +147,8 @@ func TestMigrateLog(t *testing.T) {
 	p.interrupt()
 
 	back := dataFolder(t)
-	require.Equal(t, digest, migrate(cluster.URL(), back))
+	elsewhere.Delete(back)
+	require.Equal(t, digest, migrate(eventStoreOf(there), database(back)))
 	p = serveCatalog(t, back, catalog)
 	settled(p)
 	require.Equal(t, want, p.portrait(key, "acme"))
@@ -155,11 +159,11 @@ func TestMigrateLog(t *testing.T) {
 	require.NoError(t, err, out)
 
 	// The copy has gone on by itself now: it is not overwritten, and says so.
-	require.Contains(t, messageOf(t, dir, "migrate-log", cluster.URL(), back), "not a copy")
+	require.Contains(t, messageOf(t, dir, "migrate-log", eventStoreOf(there), database(back)), "not a copy")
 }
 
 func TestWhatMigrateLogRefuses(t *testing.T) {
-	dir, cluster := dataFolder(t), esdbtest.New(t, 1)
+	dir, beside, cluster := installation(t), installation(t), esdbtest.New(t, 1)
 	for _, c := range []struct{ from, to, says string }{
 		{dir, dir, "both ends are the same"},
 		{filepath.Join(dir, "nowhere"), dir, "there is no log"},
@@ -171,11 +175,17 @@ func TestWhatMigrateLogRefuses(t *testing.T) {
 		require.Contains(t, said, c.says)
 		require.NotContains(t, said, "secret")
 	}
-	// A database whose read models are of a log elsewhere.
-	beside := dataFolder(t)
+	if databaseOf(beside) != "" {
+		t.Skip("a Postgres that is named is no data folder")
+	}
+	// A folder whose read models are of a log elsewhere.
 	elsewhere.Store(beside, cluster.URL())
-	out, err := run(t, beside, "apply", "-f", "../../scripts/sample/catalog.yaml")
+	out, err := run(t, beside, "apply", "-f", sampleCatalog(t))
 	require.NoError(t, err, out)
 	require.Contains(t, messageOf(t, dir, "migrate-log", cluster.URL(), beside), "of another log")
 	require.Contains(t, messageOf(t, dir, "migrate-log", beside, cluster.URL()), "there is no log")
+	// A folder in which nothing is yet.
+	out, err = run(t, dir, "migrate-log", cluster.URL(), dir)
+	require.NoError(t, err, out)
+	require.Contains(t, out, "the copy is equal to the log")
 }

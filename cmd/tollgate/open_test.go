@@ -33,7 +33,8 @@ func (l *lines) String() string {
 // An installation of an earlier version has other tables. Whoever opens it first builds them again, before anything reads
 // them; whoever opens it at the same time waits.
 func TestAnEarlierInstallationIsBuiltAgain(t *testing.T) {
-	d := database{DataDir: dataFolder(t), EventStore: "postgres"}
+	dir := installation(t)
+	d := database{DataDir: dir, DatabaseURL: databaseOf(dir), EventStore: eventStoreOf(dir)}
 	quiet := slog.New(slog.DiscardHandler)
 	h, err := d.openReady(t.Context(), quiet)
 	require.NoError(t, err)
@@ -86,11 +87,14 @@ func TestAnEarlierInstallationIsBuiltAgain(t *testing.T) {
 
 // Commands that change something need no server: they fold what they record themselves, also when everything before it is
 // folded already.
-func TestCommandsWithoutAServer(t *testing.T) { onEveryStore(t, testCommandsWithoutAServer) }
+func TestCommandsWithoutAServer(t *testing.T) {
+	onEveryStoreIn(t, installation, testCommandsWithoutAServer)
+}
 
 func testCommandsWithoutAServer(t *testing.T, dir string) {
+	catalog := sampleCatalog(t)
 	for _, want := range []string{"catalog revision 0 is in force", "Nothing to change"} {
-		out, err := run(t, dir, "apply", "-f", "../../scripts/sample/catalog.yaml")
+		out, err := run(t, dir, "apply", "-f", catalog)
 		require.NoError(t, err, out)
 		require.Contains(t, out, want)
 	}

@@ -20,43 +20,35 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tollgate-io/tollgate/adapters/pgserver"
+	"github.com/tollgate-io/tollgate/adapters/pgserver/pgtest"
 	"github.com/tollgate-io/tollgate/domain/tenant"
+	"github.com/tollgate-io/tollgate/migrations"
+	"github.com/tollgate-io/tollgate/scripts/sample"
 )
 
-// binary is the program under test: these tests run it as its users do.
+// These tests run the program as its users do, in processes of its own. The file with the tests is the program, too: it is
+// the one when asProgram is in its environment, so that nothing else has to be built or carried.
+const asProgram = "TOLLGATE_TEST_AS_PROGRAM"
+
+// binary is the program under test.
 var binary string
 
 func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "tollgate-test-")
-	if err != nil {
+	if os.Getenv(asProgram) != "" {
+		main() // before anybody has looked at the arguments, which are the program's
+		os.Exit(0)
+	}
+	var err error
+	if binary, err = os.Executable(); err != nil {
 		panic(err)
 	}
-	binary = filepath.Join(dir, "tollgate")
-	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
-		os.Exit(1)
-	}
-	code := m.Run()
-	_ = os.RemoveAll(dir)
-	os.Exit(code)
+	// Many clients of one server are many connections, which are kept.
+	http.DefaultTransport.(*http.Transport).MaxIdleConnsPerHost = 64
+	os.Exit(pgtest.Run(m, migrations.Up))
 }
 
 // adminKey is the operator's own in all tests.
 const adminKey = tenant.Secret("tg_admin_for_tests_only_0123456789")
-
-// dataFolder is a new data folder, whose server is stopped and removed in the end.
-func dataFolder(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "tollgate-data-")
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		require.NoError(t, pgserver.Remove(ctx, dir))
-		_ = os.RemoveAll(dir)
-	})
-	return dir
-}
 
 // process is a running tollgate.
 type process struct {
@@ -69,8 +61,8 @@ type process struct {
 }
 
 func environment(dir string, more ...string) []string {
-	env := append(os.Environ(), "TOLLGATE_DATA_DIR="+dir, "TOLLGATE_ADMIN_KEY="+string(adminKey), "TOLLGATE_LOG_LEVEL=warn", "TOLLGATE_BILLING_EVERY=0")
-	env = append(env, eventStoreOf(dir)...)
+	env := append(os.Environ(), asProgram+"=1", "TOLLGATE_DATA_DIR="+dir, "TOLLGATE_ADMIN_KEY="+string(adminKey), "TOLLGATE_LOG_LEVEL=warn", "TOLLGATE_BILLING_EVERY=0",
+		"TOLLGATE_DATABASE_URL="+databaseOf(dir), "TOLLGATE_EVENT_STORE="+eventStoreOf(dir))
 	return append(env, more...)
 }
 
@@ -79,7 +71,15 @@ var listens = regexp.MustCompile(`listens on (http://\S+)`)
 // serve starts a server with the sample catalog and waits until it says where it listens.
 func serve(t *testing.T, dir string, more ...string) *process {
 	t.Helper()
-	return serveCatalog(t, dir, "../../scripts/sample/catalog.yaml", more...)
+	return serveCatalog(t, dir, sampleCatalog(t), more...)
+}
+
+// sampleCatalog is the file with the sample catalog.
+func sampleCatalog(t *testing.T) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "catalog.yaml")
+	require.NoError(t, os.WriteFile(file, sample.Catalog, 0o600))
+	return file
 }
 
 func serveCatalog(t *testing.T, dir, catalog string, more ...string) *process {
@@ -119,7 +119,7 @@ func (p *process) kill() {
 	<-p.done
 }
 
-// killAll kills the server and its Postgres at once, as a power cut does.
+// killAll kills the server and the Postgres of its folder at once, as a power cut does.
 func (p *process) killAll(dir string) {
 	_ = p.cmd.Process.Kill()
 	if pid := postmasterPID(dir); pid > 0 {
@@ -204,9 +204,12 @@ func (j *json64) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// pgserverURL is the address of the folder's Postgres, for a second server on the same database.
+// pgserverURL is the address of the folder's database, for a second server on it.
 func pgserverURL(t *testing.T, dir string) (string, error) {
 	t.Helper()
+	if database := databaseOf(dir); database != "" {
+		return database, nil
+	}
 	server, err := pgserver.Attach(t.Context(), dir)
 	if err != nil {
 		return "", err

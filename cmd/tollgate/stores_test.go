@@ -1,36 +1,97 @@
 package main
 
 import (
+	"context"
+	"os"
 	"sync"
 	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
 
 	"github.com/tollgate-io/tollgate/adapters/eventstoredb/esdbtest"
+	"github.com/tollgate-io/tollgate/adapters/pgserver"
+	"github.com/tollgate-io/tollgate/adapters/pgserver/pgtest"
 )
 
-// elsewhere says where the log of a data folder is when it is not in the folder's Postgres.
-var elsewhere sync.Map
+// Where the ledger of a data folder is, by folder: its database, unless a private Postgres in the folder has it, and its log,
+// unless that is in the database.
+var databases, elsewhere sync.Map
+
+func databaseOf(dir string) string {
+	url, _ := databases.Load(dir)
+	s, _ := url.(string)
+	return s
+}
+
+func eventStoreOf(dir string) string {
+	if url, ok := elsewhere.Load(dir); ok {
+		return url.(string)
+	}
+	return "postgres"
+}
+
+// dataFolder is a new data folder with a database of its own on the tests' Postgres. The log is in there as well, but on the
+// real EventStoreDB when one is named.
+func dataFolder(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	databases.Store(dir, pgtest.Database(t))
+	useRealStore(t, dir)
+	return dir
+}
+
+// installation is a new data folder as a user has one who names no database: the first command starts a Postgres in it, which
+// is stopped and removed in the end. Where a Postgres is named, it is used here too.
+func installation(t *testing.T) string {
+	t.Helper()
+	if os.Getenv(pgtest.ServerVariable) != "" {
+		t.Logf("without a private Postgres: %s names one", pgtest.ServerVariable)
+		return dataFolder(t)
+	}
+	dir, err := os.MkdirTemp("", "tollgate-data-")
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		require.NoError(t, pgserver.Remove(ctx, dir))
+		_ = os.RemoveAll(dir)
+	})
+	useRealStore(t, dir)
+	return dir
+}
+
+func useRealStore(t *testing.T, dir string) {
+	if os.Getenv(esdbtest.Variable) != "" {
+		elsewhere.Store(dir, esdbtest.URL(t))
+	}
+}
 
 // onEveryStore runs a test with the log in Postgres, and with the log in an EventStoreDB and only the read models in Postgres.
 func onEveryStore(t *testing.T, test func(t *testing.T, dir string)) {
 	t.Helper()
-	t.Run("postgres", func(t *testing.T) { test(t, dataFolder(t)) })
+	onEveryStoreIn(t, dataFolder, test)
+}
+
+// onEveryStoreIn is onEveryStore with folders of a kind: dataFolder or installation.
+func onEveryStoreIn(t *testing.T, folder func(*testing.T) string, test func(t *testing.T, dir string)) {
+	t.Helper()
+	t.Run("postgres", func(t *testing.T) {
+		if os.Getenv(esdbtest.Variable) != "" {
+			t.Skipf("%s names the store that is tested", esdbtest.Variable)
+		}
+		test(t, folder(t))
+	})
 	t.Run("eventstoredb", func(t *testing.T) {
-		dir := dataFolder(t)
+		dir := folder(t)
 		elsewhere.Store(dir, esdbtest.URL(t))
 		test(t, dir)
 	})
 }
 
-func eventStoreOf(dir string) []string {
-	if url, ok := elsewhere.Load(dir); ok {
-		return []string{"TOLLGATE_EVENT_STORE=" + url.(string)}
-	}
-	return nil
-}
-
 // rounds is how often a torture does its worst: in its short form once where the log is not in Postgres.
 func rounds(dir string) int {
-	if eventStoreOf(dir) != nil {
+	if eventStoreOf(dir) != "postgres" {
 		return max(1, *torture-1)
 	}
 	return *torture

@@ -1,6 +1,7 @@
 package main
 
 import (
+	_ "embed"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tollgate-io/tollgate/adapters/eventstoredb/esdbtest"
 	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
@@ -99,6 +101,9 @@ func TestTracesToInvoices(t *testing.T) {
 	folder := traces(t)
 	byStore := map[string]string{}
 	onEveryStore(t, func(t *testing.T, dir string) { byStore[t.Name()] = tracesToInvoices(t, dir, folder) })
+	if os.Getenv(esdbtest.Variable) != "" {
+		return // it is the only store
+	}
 	invoices := slices.Collect(maps.Values(byStore))
 	require.Len(t, invoices, 2)
 	require.Equal(t, invoices[0], invoices[1], "the same invoices on every store")
@@ -221,34 +226,36 @@ func tracesToInvoices(t *testing.T, dir, folder string) string {
 		require.NoError(t, err)
 		return story
 	}
-	out, err := recompute(t, written())
-	require.NoError(t, err, out)
-	t.Log(strings.TrimSpace(out))
-
-	// The script is not one that agrees with everything.
-	line := conv.Invoices[1]["lines"].([]any)[1].(map[string]any)
-	for what, in := range map[string]map[string]any{"quantity": line, "included": line, "events": line, "amount": line["amount"].(map[string]any), "subtotal": conv.Invoices[1], "total": conv.Invoices[1], "periodEnd": code.Invoices[1]} {
-		before := in[what]
-		switch v := before.(type) {
-		case float64:
-			in[what] = v + 1
-		case string:
-			in[what] = map[string]string{"amount": "1" + v, "periodEnd": "2023-11-16T19:00:00.001Z"}[what]
-		default:
-			in[what] = map[string]any{"amount": "1.23", "currency": "USD"}
-		}
+	t.Run("computed_again", func(t *testing.T) {
 		out, err := recompute(t, written())
-		require.Error(t, err, "%s was changed, and the script says: %s", what, out)
-		require.Contains(t, out, "instead of", what)
-		in[what] = before
-	}
+		require.NoError(t, err, out)
+		t.Log(strings.TrimSpace(out))
+
+		// The script is not one that agrees with everything.
+		line := conv.Invoices[1]["lines"].([]any)[1].(map[string]any)
+		for what, in := range map[string]map[string]any{"quantity": line, "included": line, "events": line, "amount": line["amount"].(map[string]any), "subtotal": conv.Invoices[1], "total": conv.Invoices[1], "periodEnd": code.Invoices[1]} {
+			before := in[what]
+			switch v := before.(type) {
+			case float64:
+				in[what] = v + 1
+			case string:
+				in[what] = map[string]string{"amount": "1" + v, "periodEnd": "2023-11-16T19:00:00.001Z"}[what]
+			default:
+				in[what] = map[string]any{"amount": "1.23", "currency": "USD"}
+			}
+			out, err := recompute(t, written())
+			require.Error(t, err, "%s was changed, and the script says: %s", what, out)
+			require.Contains(t, out, "instead of", what)
+			in[what] = before
+		}
+	})
 
 	// A rebuild changes nothing.
 	before := map[string]string{}
 	for _, of := range []*traceTenant{code, conv} {
 		before[of.ID] = p.text(key, of.ID, "/v1/invoices") + p.text(key, of.ID, "/v1/invoices/preview")
 	}
-	out, err = run(t, dir, "replay")
+	out, err := run(t, dir, "replay")
 	require.NoError(t, err, out)
 	out, err = run(t, dir, "verify")
 	require.NoError(t, err, out)
@@ -267,14 +274,22 @@ func tracesToInvoices(t *testing.T, dir, folder string) string {
 	return string(written())
 }
 
-// recompute runs the independent script.
+//go:embed testdata/recompute.mjs
+var recomputeScript []byte
+
+// recompute runs the independent script. On a machine that has only the file with the tests there may be no Node.js for it.
 func recompute(t *testing.T, story []byte) (string, error) {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "story.json")
-	require.NoError(t, os.WriteFile(file, story, 0o600))
 	node, err := exec.LookPath("node")
+	if err != nil && !inTree() {
+		t.Skip("the script that computes invoices again needs Node.js")
+	}
 	require.NoError(t, err, "the script that computes invoices again needs Node.js")
-	out, err := exec.CommandContext(t.Context(), node, "testdata/recompute.mjs", file).CombinedOutput()
+	folder := t.TempDir()
+	file, script := filepath.Join(folder, "story.json"), filepath.Join(folder, "recompute.mjs")
+	require.NoError(t, os.WriteFile(file, story, 0o600))
+	require.NoError(t, os.WriteFile(script, recomputeScript, 0o600))
+	out, err := exec.CommandContext(t.Context(), node, script, file).CombinedOutput()
 	return string(out), err
 }
 

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -33,45 +34,39 @@ const (
 	abandonedAfter = 5 * time.Minute
 )
 
-// What Run set up; written once, before any test runs.
+// What the first test that needs a database set up; written once.
 var (
-	server   *pgserver.Server
+	server   *pgserver.Server // nil when TOLLGATE_TEST_DATABASE_URL points to another one
 	adminURL string
 	template string
 	prepare  func(ctx context.Context, url string) error
+	undo     []func(context.Context) error
+
+	ready = sync.OnceValue(func() error { return errors.New("it needs pgtest.Run in TestMain") })
 )
 
-// Run starts the server, prepares the template database with migrate (which may
-// be nil, must have closed its connections when it returns, and is called again
-// for each copy), runs the tests and removes everything. It returns the code for
-// os.Exit. When there is no server to be had, the tests fail; they are never
-// skipped.
+// Run runs the tests and removes everything. The server is started when the
+// first of them needs it, and then the template database is prepared with migrate
+// (which may be nil, must have closed its connections when it returns, and is
+// called again for each copy). It returns the code for os.Exit. When there is no
+// server to be had, the tests that need one fail; they are never skipped.
 func Run(m *testing.M, migrate func(ctx context.Context, url string) error) (code int) {
-	// Removal has its own time: a set-up that ran out of it still cleans up.
-	cleanup, err := setUp(migrate)
+	ready = sync.OnceValue(func() error { return setUp(migrate) })
 	defer func() {
-		if err := cleanup(); err != nil {
+		if err := tearDown(); err != nil {
 			fmt.Fprintln(os.Stderr, "pgtest:", err)
 			code = max(code, 1)
 		}
 	}()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "pgtest:", err)
-		return 1
-	}
 	return m.Run()
 }
-
-// Server is the private server of this test process, or nil when
-// TOLLGATE_TEST_DATABASE_URL points to another one.
-func Server() *pgserver.Server { return server }
 
 // Database creates a database from the template and returns its URL. The
 // database is dropped when the test ends, whoever is still connected to it.
 func Database(t testing.TB) string {
 	t.Helper()
-	if adminURL == "" {
-		t.Fatal("pgtest: Database needs pgtest.Run in TestMain")
+	if err := ready(); err != nil {
+		t.Fatal("pgtest: set up:", err)
 	}
 	name := newName()
 	ctx, cancel := context.WithTimeout(context.Background(), databaseTimeout)
@@ -95,42 +90,43 @@ func Database(t testing.TB) string {
 	return urlFor(name)
 }
 
-func setUp(migrate func(ctx context.Context, url string) error) (cleanup func() error, _ error) {
+// tearDown has its own time: a set-up that ran out of it still cleans up.
+func tearDown() error {
+	ctx, cancel := context.WithTimeout(context.Background(), databaseTimeout)
+	defer cancel()
+	var errs []error
+	for _, f := range undo {
+		errs = append(errs, f(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+func setUp(migrate func(ctx context.Context, url string) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), setupTimeout)
 	defer cancel()
-	var undo []func(context.Context) error
-	cleanup = func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), databaseTimeout)
-		defer cancel()
-		var errs []error
-		for _, f := range undo {
-			errs = append(errs, f(ctx))
-		}
-		return errors.Join(errs...)
-	}
 	if adminURL = os.Getenv(ServerVariable); adminURL == "" {
 		removeAbandoned(ctx)
 		dir, err := os.MkdirTemp("", folderPrefix)
 		if err != nil {
-			return cleanup, err
+			return err
 		}
 		undo = append(undo, func(ctx context.Context) error {
 			return errors.Join(pgserver.Remove(ctx, dir), os.RemoveAll(dir))
 		})
 		// The user that root hands the server to has to get through.
 		if err := os.Chmod(dir, 0o711); err != nil {
-			return cleanup, err
+			return err
 		}
 		server, err = pgserver.Start(ctx, pgserver.Config{Dir: dir})
 		if err != nil {
-			return cleanup, err
+			return err
 		}
 		undo = append([]func(context.Context) error{server.Stop}, undo...)
 		adminURL = server.URL()
 	}
 	name := newName()
 	if err := execute(ctx, "create database "+name+" template template0"); err != nil {
-		return cleanup, fmt.Errorf("create the template database: %w", err)
+		return fmt.Errorf("create the template database: %w", err)
 	}
 	template = name
 	if server == nil {
@@ -140,10 +136,10 @@ func setUp(migrate func(ctx context.Context, url string) error) (cleanup func() 
 	}
 	if prepare = migrate; migrate != nil {
 		if err := migrate(ctx, urlFor(name)); err != nil {
-			return cleanup, fmt.Errorf("migrate the template database: %w", err)
+			return fmt.Errorf("migrate the template database: %w", err)
 		}
 	}
-	return cleanup, nil
+	return nil
 }
 
 // removeAbandoned clears what killed test processes left behind, servers
