@@ -145,7 +145,8 @@ func testTortureOfAnImport(t *testing.T, dir string) {
 func TestManyClientsOneTruth(t *testing.T) { onEveryStore(t, testManyClientsOneTruth) }
 
 func testManyClientsOneTruth(t *testing.T, dir string) {
-	const clients, identities = 32, 1000
+	const clients = 32
+	identities := fewer(dir, 1000)
 	first := serve(t, dir)
 	first.putTenant("acme")
 	key := first.serviceKey()
@@ -213,7 +214,7 @@ func testManyClientsOneTruth(t *testing.T, dir string) {
 func TestReplayWhileEventsKeepComing(t *testing.T) { onEveryStore(t, testReplayWhileEventsKeepComing) }
 
 func testReplayWhileEventsKeepComing(t *testing.T, dir string) {
-	const rows = 20_000
+	rows := fewer(dir, 20_000)
 	p := serve(t, dir)
 	p.putTenant("acme")
 	p.putTenant("globex")

@@ -89,6 +89,14 @@ func onEveryStoreIn(t *testing.T, folder func(*testing.T) string, test func(t *t
 	})
 }
 
+// fewer is how much of a load a test brings: less of it where the log is not in Postgres, as each event takes longer there.
+func fewer(dir string, n int) int {
+	if eventStoreOf(dir) != "postgres" {
+		return n * 2 / 5
+	}
+	return n
+}
+
 // rounds is how often a torture does its worst: in its short form once where the log is not in Postgres.
 func rounds(dir string) int {
 	if eventStoreOf(dir) != "postgres" {
