@@ -416,40 +416,29 @@ func fits(taken, requested money.Decimal, known bool, limit money.Decimal) bool 
 // whenFits is the first instant at which the check fits if nothing else happens: leases of other checks end, and windows
 // turn. Between those instants nothing changes.
 func (d *decision) whenFits(l *Limit, part *event.LimitPart, m measure) Tick {
-	w := calendar.Window{Start: part.WindowStart, End: part.WindowEnd}
-	used, held := part.Used, part.Held
-	passes := func(at Tick, alone bool) bool { return d.passes(l, m, w, used.Add(held), alone, at) }
-	turns := func(until Tick, alone bool) (at Tick, ok bool) {
-		for at = d.turn(m, w); at <= until && at != never; at = d.turn(m, w) {
+	w, used, held := calendar.Window{Start: part.WindowStart, End: part.WindowEnd}, part.Used, part.Held
+	leases, stop := iter.Pull(d.leases(keyOf(part)))
+	defer stop()
+	next, open := leases()
+	for turn := d.turn(m, w); ; {
+		at := turn
+		if open {
+			at = min(at, next.ends)
+		}
+		if at == never {
+			return never
+		}
+		for ; open && next.ends <= at; next, open = leases() {
+			held = held.Sub(next.amount)
+		}
+		if at == turn {
 			w = d.policy.Calendar.Window(m.period, at.Time())
-			used = m.used(w)
-			if passes(at, alone) {
-				return at, true
-			}
+			used, turn = m.used(w), d.turn(m, w)
 		}
-		return never, false
-	}
-	ending := lease{ends: never} // its end is looked at when it is known whether it is the last one
-	for next := range d.leases(keyOf(part)) {
-		if ending.ends != never {
-			held = held.Sub(ending.amount)
-			if passes(ending.ends, false) {
-				return ending.ends
-			}
-		}
-		if at, ok := turns(next.ends, false); ok {
+		if d.passes(l, m, w, used.Add(held), !open, at) {
 			return at
 		}
-		ending = next
 	}
-	if ending.ends != never {
-		held = held.Sub(ending.amount)
-		if passes(ending.ends, true) {
-			return ending.ends
-		}
-	}
-	at, _ := turns(never, true)
-	return at
 }
 
 // turn is when the first window after w begins in which another quantity is used. That changes what a check costs even
