@@ -30,21 +30,38 @@ func (d *decision) budget(l *Limit, part *event.LimitPart) {
 			}
 			return spent
 		},
-		requested: func(w calendar.Window, alone bool) (cost money.Decimal, known bool) {
-			for i := range d.policy.prices {
-				p := &d.policy.prices[i]
-				if p.meter.EventType != string(d.ask.Type) || !matches(p.Where, d.ask.Data) {
-					continue
-				}
-				q, ok := requested(p.meter, d.ask.Check)
-				if !ok {
-					return money.Decimal{}, false
-				}
-				cost = cost.Add(adds(&p.Price, d.sum(all[i], period, w), q, alone))
-			}
-			return cost, true
+		requested: func(w calendar.Window, alone bool) (money.Decimal, bool) {
+			return d.cost(alone, func(i int) money.Decimal { return d.sum(all[i], period, w) })
 		},
 	})
+}
+
+// cost is what a check adds at the plan's prices for usage: exactly where it is alone, and else at most. used tells how much came
+// before it at the price of an index. known is false where the check does not say the quantity that one of the prices is for.
+func (d *decision) cost(alone bool, used func(price int) money.Decimal) (cost money.Decimal, known bool) {
+	for i := range d.policy.prices {
+		p := &d.policy.prices[i]
+		if p.meter.EventType != string(d.ask.Type) || !matches(p.Where, d.ask.Data) {
+			continue
+		}
+		q, ok := requested(p.meter, d.ask.Check)
+		if !ok {
+			return money.Decimal{}, false
+		}
+		cost = cost.Add(adds(&p.Price, used(i), q, alone))
+	}
+	return cost, true
+}
+
+// adds is what a quantity adds to the cost of what is used: exactly, while nothing can come before it, and else at most.
+func adds(p *catalog.Price, before, q money.Decimal, alone bool) money.Decimal {
+	more := money.Decimal{}
+	if alone {
+		more = pricing.Amount(p, before.Add(q)).Sub(pricing.Amount(p, before))
+	} else {
+		more = dearest(p, before, q)
+	}
+	return more.Max(money.Decimal{})
 }
 
 // dearest is the most that a quantity adds to what is used and to any quantity that comes in between: nothing free, all of it

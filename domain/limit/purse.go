@@ -10,7 +10,6 @@ import (
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/money"
-	"github.com/tollgate-io/tollgate/domain/pricing"
 )
 
 // Purse is the credit of a tenant and what draws on it: its billing as it stood when the purse was made, and the usage since
@@ -118,32 +117,10 @@ func (p *Purse) used(price *catalog.Price, at Tick) (q money.Decimal) {
 	return q
 }
 
-// cost is what a check will draw on at an instant: what it adds where it is the only one, and else the most that it can add. The
-// spend cap of the plan is left out: beyond it usage costs nothing, and a check is still asked for its price.
-func (d *decision) cost(at Tick, alone bool) (cost money.Decimal, known bool) {
-	for i := range d.policy.prices {
-		p := &d.policy.prices[i]
-		if p.meter.EventType != string(d.ask.Type) || !matches(p.Where, d.ask.Data) {
-			continue
-		}
-		q, ok := requested(p.meter, d.ask.Check)
-		if !ok {
-			return money.Decimal{}, false
-		}
-		cost = cost.Add(adds(&p.Price, d.account.purse.used(&p.Price, at), q, alone))
-	}
-	return cost, true
-}
-
-// adds is what a quantity adds to the cost of what is used: exactly, while nothing can come before it, and else at most.
-func adds(p *catalog.Price, before, q money.Decimal, alone bool) money.Decimal {
-	more := money.Decimal{}
-	if alone {
-		more = pricing.Amount(p, before.Add(q)).Sub(pricing.Amount(p, before))
-	} else {
-		more = dearest(p, before, q)
-	}
-	return more.Max(money.Decimal{})
+// draws is what a check will draw on the credit at an instant. The spend cap of the plan is left out: beyond it usage costs nothing,
+// and a check is still asked for its price.
+func (d *decision) draws(at Tick, alone bool) (cost money.Decimal, known bool) {
+	return d.cost(alone, func(i int) money.Decimal { return d.account.purse.used(&d.policy.prices[i].Price, at) })
 }
 
 // credits judges what a check will cost against what the tenant's grants leave. Max is what they pay for since the last
@@ -154,21 +131,21 @@ func (d *decision) credits(part *event.LimitPart) {
 	part.Used, part.Max, part.Held = s.Drawn, s.Drawn.Add(s.Available), d.others(limit)
 	if d.covers(limit, part.Held, d.alone(limit), d.at) {
 		// Others may come before its usage and take what is free or cheap: then it costs more, and that is held.
-		part.Requested, _ = d.cost(d.at, false)
+		part.Requested, _ = d.draws(d.at, false)
 		return
 	}
-	part.Requested, _ = d.cost(d.at, d.alone(limit))
+	part.Requested, _ = d.draws(d.at, d.alone(limit))
 	part.Denied, part.ResetAt = true, d.whenCovered(limit, part.Held).Time()
 }
 
 // covers reports whether grants pay at an instant for what is held and requested, or the check holds that much already.
 func (d *decision) covers(limit limitKey, held money.Decimal, alone bool, at Tick) bool {
-	q, known := d.cost(at, alone)
+	q, known := d.draws(at, alone)
 	available := d.account.purse.stands(at).Available
 	if fits(held, q, known, available) {
 		return true
 	}
-	most, _ := d.cost(at, false)
+	most, _ := d.draws(at, false)
 	return known && d.hasWithin(available.Sub(held), limit, most, at)
 }
 
