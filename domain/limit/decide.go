@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/tollgate-io/tollgate/domain/calendar"
 	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/money"
@@ -340,124 +339,6 @@ func (d *decision) hasWithin(room money.Decimal, limit limitKey, q money.Decimal
 	return d.has(limit, q, at) && d.own.part(limit, at).Cmp(room) <= 0
 }
 
-// measure is what a limit that counts in windows of the calendar looks at.
-type measure struct {
-	period catalog.Period
-	series []*series
-	used   func(calendar.Window) money.Decimal
-	// estimated: requested depends on whether no other check holds anything at that time.
-	estimated bool
-	requested func(w calendar.Window, alone bool) (q money.Decimal, known bool)
-}
-
-func (d *decision) quota(l *Limit, part *event.LimitPart) {
-	of := d.account.series[Series{l.Meter, ""}]
-	q, known := requested(l.meter, d.ask.Check)
-	d.windowed(l, part, measure{
-		period:    l.Window.Period,
-		series:    []*series{of},
-		used:      func(w calendar.Window) money.Decimal { return d.sum(of, l.Window.Period, w) },
-		requested: func(calendar.Window, bool) (money.Decimal, bool) { return q, known },
-	})
-}
-
-// sum is that of one window of a series. Only the window of now is worth remembering.
-func (d *decision) sum(s *series, period catalog.Period, w calendar.Window) money.Decimal {
-	if w.Contains(d.at.Time()) {
-		return s.used(period, w)
-	}
-	return s.sum(period, w)
-}
-
-// windowed judges a sum within a window of the calendar. Where it is not known how much the check will add, it passes as
-// long as there is something left. A check that would take back something makes no room for others: it requests nothing.
-func (d *decision) windowed(l *Limit, part *event.LimitPart, m measure) {
-	w := d.account.window(d.policy, m.period, d.at)
-	part.WindowStart, part.WindowEnd = w.Start, w.End
-	part.Used, part.Held = m.used(w), d.others(keyOf(part))
-	alone, taken := d.alone(keyOf(part)), part.Used.Add(part.Held)
-	switch {
-	case d.passes(l, m, w, taken, alone, d.at):
-	case l.Soft:
-		part.Soft = true
-	default:
-		q, _ := m.requested(w, alone)
-		part.Denied, part.Requested = true, q.Max(money.Decimal{})
-		part.ResetAt = d.whenFits(l, part, m).Time()
-		return
-	}
-	// Others may come before its usage and take what is included or cheap: then it costs more, and that is what it holds.
-	most, _ := m.requested(w, false)
-	part.Requested = most.Max(money.Decimal{})
-}
-
-// passes reports whether the check fits beside what is taken, or asks for no more than it holds.
-func (d *decision) passes(l *Limit, m measure, w calendar.Window, taken money.Decimal, alone bool, at Tick) bool {
-	q, known := m.requested(w, alone)
-	switch q = q.Max(money.Decimal{}); {
-	case fits(taken, q, known, l.Max):
-		return true
-	case !known:
-		return false
-	case !m.estimated:
-		return d.has(l.key(), q, at)
-	}
-	most, _ := m.requested(w, false)
-	return d.hasWithin(l.Max.Sub(taken), l.key(), most.Max(money.Decimal{}), at)
-}
-
-func fits(taken, requested money.Decimal, known bool, limit money.Decimal) bool {
-	if !known {
-		return taken.Cmp(limit) < 0
-	}
-	return taken.Add(requested).Cmp(limit) <= 0
-}
-
-// whenFits is the first instant at which the check fits if nothing else happens: leases of other checks end, and windows
-// turn. Between those instants nothing changes.
-func (d *decision) whenFits(l *Limit, part *event.LimitPart, m measure) Tick {
-	w, used, held := calendar.Window{Start: part.WindowStart, End: part.WindowEnd}, part.Used, part.Held
-	leases, stop := iter.Pull(d.leases(keyOf(part)))
-	defer stop()
-	next, open := leases()
-	for turn := d.turn(m, w); ; {
-		at := turn
-		if open {
-			at = min(at, next.ends)
-		}
-		if at == never {
-			return never
-		}
-		for ; open && next.ends <= at; next, open = leases() {
-			held = held.Sub(next.amount)
-		}
-		if at == turn {
-			w = d.policy.Calendar.Window(m.period, at.Time())
-			used, turn = m.used(w), d.turn(m, w)
-		}
-		if d.passes(l, m, w, used.Add(held), !open, at) {
-			return at
-		}
-	}
-}
-
-// turn is when the first window after w begins in which another quantity is used. That changes what a check costs even
-// where nothing has been spent; from one window without usage to the next, nothing changes.
-func (d *decision) turn(m measure, w calendar.Window) Tick {
-	first := never
-	for _, s := range m.series {
-		first = min(first, s.next(m.period, w.Start))
-	}
-	switch {
-	case first == never:
-		return never
-	case first < TickOf(w.End):
-		return TickOf(w.End)
-	default:
-		return TickOf(d.policy.Calendar.Window(m.period, first.Time()).Start)
-	}
-}
-
 // alone reports whether no other check has a lease.
 func (d *decision) alone(limit limitKey) bool {
 	for range d.leases(limit) {
@@ -499,76 +380,6 @@ func (d *decision) concurrency(l *Limit, part *event.LimitPart) {
 	}
 }
 
-func (d *decision) rate(l *Limit, part *event.LimitPart) {
-	window := l.length()
-	slide := d.account.state.Slides[keyOf(part)]
-	limit := wholeOf(l.Max)
-	part.WindowStart, part.WindowEnd = d.at.after(-window).Time(), d.at.Time()
-	part.Burst = l.Burst
-	part.Used, part.Requested = money.Int(slide.Taken.most(d.at, window)), money.Int(1)
-	if d.own != nil { // counted when it was asked for the first time
-		return
-	}
-	passes := slide.Taken.room(d.at, window, limit-1)
-	if l.Burst > 0 && passes != never {
-		passes = max(passes, slide.passBurst(d.at, limit, l.Burst, window))
-	}
-	if passes > d.at {
-		part.Denied, part.ResetAt = true, passes.Time()
-	}
-}
-
-// retries judges a check that says it is a retry: attempt above 1, and retryOf. A first attempt passes, and adds to what
-// retries may come to.
-func (d *decision) retries(l *Limit, part *event.LimitPart) {
-	window := l.length()
-	slide := d.account.state.Slides[keyOf(part)]
-	part.WindowStart, part.WindowEnd = d.at.after(-window).Time(), d.at.Time()
-	part.Max, part.Used = d.allowance(l, slide, d.at), money.Int(slide.Taken.most(d.at, window))
-	attempt, isRetry := attemptOf(d.ask.Data)
-	if !isRetry || d.own != nil {
-		return
-	}
-	part.Requested = money.Int(1)
-	if attempt.Cmp(money.Int(l.MaxAttempts)) > 0 {
-		part.Denied = true // for ever: time does not make it an earlier attempt
-		return
-	}
-	passes := func(at Tick) bool {
-		return money.Int(slide.Taken.most(at, window)+1).Cmp(d.allowance(l, slide, at)) <= 0
-	}
-	if passes(d.at) {
-		return
-	}
-	part.Denied = true
-	for _, c := range slide.Taken { // room is made when retries leave the window
-		if at := c.Last.after(window); at > d.at && passes(at) {
-			part.ResetAt = at.Time()
-			return
-		}
-	}
-}
-
-// allowance is minimum + ratio * first attempts, rounded down.
-func (d *decision) allowance(l *Limit, slide Slide, at Tick) money.Decimal {
-	firsts := money.Int(slide.Firsts.least(at, l.length()))
-	return money.Int(l.Minimum).Add(l.Ratio.Mul(firsts).Floor())
-}
-
-// attemptOf is the number of the attempt; a check is a retry from the second on, or when it names what it retries.
-func attemptOf(data event.Data) (attempt money.Decimal, isRetry bool) {
-	attempt, ok := data.Get("attempt").Decimal()
-	if !ok {
-		attempt = money.Int(1)
-	}
-	of := data.Get("retryOf")
-	named := of.Kind == event.Text && of.String() != ""
-	if attempt.Cmp(money.Int(1)) > 0 {
-		return attempt, true
-	}
-	return attempt, named
-}
-
 func (d *decision) ceiling(l *Limit, part *event.LimitPart) {
 	q, ok := d.ask.Quantity, true
 	if l.Field != "" {
@@ -591,39 +402,6 @@ func (d *decision) access(l *Limit, part *event.LimitPart) {
 		}
 	}
 	part.Denied = true
-}
-
-func (d *decision) guard(l *Limit, part *event.LimitPart) {
-	window := l.length()
-	guard := d.account.state.Guards[keyOf(part)]
-	part.WindowStart, part.WindowEnd = d.at.after(-window).Time(), d.at.Time()
-	part.Max, part.Used = money.Int(l.Denials), money.Int(guard.Denials.most(d.at, window))
-	if guard.Until > d.at && d.own == nil {
-		part.Denied, part.ResetAt = true, guard.Until.Time()
-	}
-}
-
-// strike counts a denial, and starts a cooldown when there are too many. Strikes are forgotten when the guard had nothing
-// to do for the longest cooldown.
-func (d *decision) strike(l *Limit, part *event.LimitPart) {
-	window := l.length()
-	before := d.account.state.Guards[keyOf(part)]
-	guard := before.count(d.at, true, window)
-	denials, checks := guard.Denials.most(d.at, window), guard.Checks.most(d.at, window)
-	if denials < l.Denials || money.Int(denials).Cmp(l.Ratio.Mul(money.Int(checks))) < 0 {
-		return
-	}
-	strikes := before.Strikes
-	if d.at >= before.Until.after(l.MaxCooldown.Value()) {
-		strikes = 0
-	}
-	cooldown := l.Cooldown.Value()
-	for i := int64(0); i < strikes && cooldown < l.MaxCooldown.Value(); i++ {
-		cooldown *= 2
-	}
-	part.Strikes = strikes + 1
-	part.Until = d.at.after(min(cooldown, l.MaxCooldown.Value())).Time()
-	part.Denied, part.ResetAt = true, part.Until // whoever comes back earlier is refused
 }
 
 // replenished sets when a limit will be as good as new after an allowed check.

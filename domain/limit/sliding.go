@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/money"
 )
 
 // exactCells is up to how many different instants a sliding window keeps apart. With more, instants of the same 64th of the
@@ -142,6 +143,109 @@ func (g Guard) count(at Tick, denied bool, window time.Duration) Guard {
 		g.Denials = g.Denials.add(at, window)
 	}
 	return g
+}
+
+func (d *decision) rate(l *Limit, part *event.LimitPart) {
+	window := l.length()
+	slide := d.account.state.Slides[keyOf(part)]
+	limit := wholeOf(l.Max)
+	part.WindowStart, part.WindowEnd = d.at.after(-window).Time(), d.at.Time()
+	part.Burst = l.Burst
+	part.Used, part.Requested = money.Int(slide.Taken.most(d.at, window)), money.Int(1)
+	if d.own != nil { // counted when it was asked for the first time
+		return
+	}
+	passes := slide.Taken.room(d.at, window, limit-1)
+	if l.Burst > 0 && passes != never {
+		passes = max(passes, slide.passBurst(d.at, limit, l.Burst, window))
+	}
+	if passes > d.at {
+		part.Denied, part.ResetAt = true, passes.Time()
+	}
+}
+
+// retries judges a check that says it is a retry: attempt above 1, and retryOf. A first attempt passes, and adds to what
+// retries may come to.
+func (d *decision) retries(l *Limit, part *event.LimitPart) {
+	window := l.length()
+	slide := d.account.state.Slides[keyOf(part)]
+	part.WindowStart, part.WindowEnd = d.at.after(-window).Time(), d.at.Time()
+	part.Max, part.Used = d.allowance(l, slide, d.at), money.Int(slide.Taken.most(d.at, window))
+	attempt, isRetry := attemptOf(d.ask.Data)
+	if !isRetry || d.own != nil {
+		return
+	}
+	part.Requested = money.Int(1)
+	if attempt.Cmp(money.Int(l.MaxAttempts)) > 0 {
+		part.Denied = true // for ever: time does not make it an earlier attempt
+		return
+	}
+	passes := func(at Tick) bool {
+		return money.Int(slide.Taken.most(at, window)+1).Cmp(d.allowance(l, slide, at)) <= 0
+	}
+	if passes(d.at) {
+		return
+	}
+	part.Denied = true
+	for _, c := range slide.Taken { // room is made when retries leave the window
+		if at := c.Last.after(window); at > d.at && passes(at) {
+			part.ResetAt = at.Time()
+			return
+		}
+	}
+}
+
+// allowance is minimum + ratio * first attempts, rounded down.
+func (d *decision) allowance(l *Limit, slide Slide, at Tick) money.Decimal {
+	firsts := money.Int(slide.Firsts.least(at, l.length()))
+	return money.Int(l.Minimum).Add(l.Ratio.Mul(firsts).Floor())
+}
+
+// attemptOf is the number of the attempt; a check is a retry from the second on, or when it names what it retries.
+func attemptOf(data event.Data) (attempt money.Decimal, isRetry bool) {
+	attempt, ok := data.Get("attempt").Decimal()
+	if !ok {
+		attempt = money.Int(1)
+	}
+	of := data.Get("retryOf")
+	named := of.Kind == event.Text && of.String() != ""
+	if attempt.Cmp(money.Int(1)) > 0 {
+		return attempt, true
+	}
+	return attempt, named
+}
+
+func (d *decision) guard(l *Limit, part *event.LimitPart) {
+	window := l.length()
+	guard := d.account.state.Guards[keyOf(part)]
+	part.WindowStart, part.WindowEnd = d.at.after(-window).Time(), d.at.Time()
+	part.Max, part.Used = money.Int(l.Denials), money.Int(guard.Denials.most(d.at, window))
+	if guard.Until > d.at && d.own == nil {
+		part.Denied, part.ResetAt = true, guard.Until.Time()
+	}
+}
+
+// strike counts a denial, and starts a cooldown when there are too many. Strikes are forgotten when the guard had nothing
+// to do for the longest cooldown.
+func (d *decision) strike(l *Limit, part *event.LimitPart) {
+	window := l.length()
+	before := d.account.state.Guards[keyOf(part)]
+	guard := before.count(d.at, true, window)
+	denials, checks := guard.Denials.most(d.at, window), guard.Checks.most(d.at, window)
+	if denials < l.Denials || money.Int(denials).Cmp(l.Ratio.Mul(money.Int(checks))) < 0 {
+		return
+	}
+	strikes := before.Strikes
+	if d.at >= before.Until.after(l.MaxCooldown.Value()) {
+		strikes = 0
+	}
+	cooldown := l.Cooldown.Value()
+	for i := int64(0); i < strikes && cooldown < l.MaxCooldown.Value(); i++ {
+		cooldown *= 2
+	}
+	part.Strikes = strikes + 1
+	part.Until = d.at.after(min(cooldown, l.MaxCooldown.Value())).Time()
+	part.Denied, part.ResetAt = true, part.Until // whoever comes back earlier is refused
 }
 
 // State is the part of an account that decisions alone determine and that stays small: the projection of the quota read
