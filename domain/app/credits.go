@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -14,7 +13,6 @@ import (
 	"github.com/tollgate-io/tollgate/domain/invalid"
 	"github.com/tollgate-io/tollgate/domain/limit"
 	"github.com/tollgate-io/tollgate/domain/money"
-	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
 const (
@@ -205,79 +203,4 @@ func (b *Billing) refundable(ctx context.Context, a *account, g *billing.Grant, 
 		left = left.Min(c.Available.Sub(held))
 	}
 	return left, nil
-}
-
-// Settle notes that an invoice is paid, or that nobody expects it to be. Again is no error; an invoice that was given up may
-// be paid after all. Errors: ErrNotFound; *invalid.Error; ErrConflict, for an invoice that is void or paid.
-func (b *Billing) Settle(ctx context.Context, e event.InvoiceSettled) (Invoice, error) {
-	if e.Reference == "" || !isText(e.Reference, maxReasonLength, "\n\r\t") {
-		return Invoice{}, invalid.New("/reference", "invalid_event", fmt.Sprintf("reference is required, with at most %d printable characters", maxReasonLength))
-	}
-	return b.change(ctx, e.ID, func(a *account, i int) (eventstore.Append, error) {
-		inv := a.book.Issued[i]
-		switch {
-		case inv.Voided != nil:
-			return eventstore.Append{}, fmt.Errorf("%w: the invoice is void", ErrConflict)
-		case inv.Settled != nil && inv.Settled.As == e.As:
-			return eventstore.Append{}, errDone
-		case inv.Settled != nil && inv.Settled.As == event.Paid:
-			return eventstore.Append{}, fmt.Errorf("%w: the invoice is paid", ErrConflict)
-		}
-		e.Tenant = a.book.Tenant
-		return e.Append(a.revision), nil
-	})
-}
-
-// change decides about an invoice.
-func (b *Billing) change(ctx context.Context, invoice event.InvoiceID, decide func(a *account, i int) (eventstore.Append, error)) (changed Invoice, err error) {
-	notFound := fmt.Errorf("invoice %q: %w", shorten(string(invoice)), ErrNotFound)
-	id, ok := billing.TenantOf(invoice)
-	if !ok {
-		return changed, notFound
-	}
-	_, err = b.revise(ctx, id, func(a *account) (eventstore.Append, error) {
-		i := slices.IndexFunc(a.book.Issued, func(i billing.Issued) bool { return i.ID == invoice })
-		if i < 0 {
-			return eventstore.Append{}, notFound
-		}
-		changed = a.invoice(i)
-		return decide(a, i)
-	})
-	if errors.Is(err, tenant.ErrUnknown) {
-		err = notFound
-	}
-	if err != nil {
-		return Invoice{}, err
-	}
-	return changed, nil
-}
-
-var (
-	// errDone: there is nothing to change.
-	errDone      = errors.New("done before")
-	errContended = fmt.Errorf("%w: the tenant's invoices are being changed by others at the same time", ErrConflict)
-)
-
-// revise appends what is decided about a tenant's billing. It is decided again until it says errDone: after others were faster, and
-// after it was written, so that what is answered is what stands on the log. written tells whether this call wrote.
-func (b *Billing) revise(ctx context.Context, id event.TenantID, decide func(a *account) (eventstore.Append, error)) (written bool, err error) {
-	for range maxAttempts {
-		a, err := b.account(ctx, id)
-		if err != nil {
-			return written, err
-		}
-		e, err := decide(&a)
-		if errors.Is(err, errDone) {
-			return written, nil
-		}
-		if err != nil {
-			return written, err
-		}
-		r := b.c.Store.Append(ctx, []eventstore.Append{e})[0]
-		if r.Outcome == eventstore.Unknown {
-			return written, fmt.Errorf("change the billing of tenant %q: %w", id, r.Err)
-		}
-		written = r.Outcome == eventstore.Appended
-	}
-	return written, errContended
 }
