@@ -89,7 +89,8 @@ func (b *Billing) Grant(ctx context.Context, g event.CreditGranted) (_ billing.G
 		}
 		if before != nil {
 			if !sameGrant(before.CreditGranted, g) {
-				return eventstore.Append{}, fmt.Errorf("%w: %q is the id of another grant, of %s %s", ErrConflict, shorten(string(g.ID)), before.Amount, before.Currency)
+				return eventstore.Append{}, fmt.Errorf("%w: %q is the id of another grant, of %s %s",
+					ErrConflict, shorten(string(g.ID)), before.Amount, before.Currency)
 			}
 			granted = *before
 			return eventstore.Append{}, errDone
@@ -127,8 +128,8 @@ func checkGrant(g event.CreditGranted, now time.Time) error {
 		refuse("/amount/currency", "currency must be a code of ISO 4217")
 	case g.Amount.Sign() <= 0:
 		refuse("/amount", "amount must be above 0")
-	case !g.Amount.Round(c.MinorUnits()).Equal(g.Amount):
-		refuse("/amount", fmt.Sprintf("an amount of %s has at most %d decimals", g.Currency, c.MinorUnits()))
+	case !payable(g.Amount, c):
+		refuse("/amount", unpayable(c))
 	}
 	if g.Priority < -maxPriority || g.Priority > maxPriority {
 		refuse("/priority", fmt.Sprintf("priority must be between %d and %d", -maxPriority, maxPriority))
@@ -145,9 +146,18 @@ func checkGrant(g event.CreditGranted, now time.Time) error {
 	return nil
 }
 
+// payable reports whether an amount is a whole number of the currency's minor units.
+func payable(amount money.Decimal, c catalog.Currency) bool {
+	return amount.Round(c.MinorUnits()).Equal(amount)
+}
+
+func unpayable(c catalog.Currency) string {
+	return fmt.Sprintf("an amount of %s has at most %d decimals", c, c.MinorUnits())
+}
+
 // Refund takes back what is left of a grant, or a part of it: nothing that is used, or held by checks. A currency is optional,
-// and must be that of the grant. Of a refund id the first one counts;
-// refunding the same again is no error. Errors: tenant.ErrUnknown; ErrNotFound; *invalid.Error; ErrConflict.
+// and must be that of the grant. Of a refund id the first one counts; refunding the same again is no error. Errors:
+// tenant.ErrUnknown; ErrNotFound; *invalid.Error; ErrConflict.
 //
 // A check that is decided at another server in the same moment may have counted on what is taken back.
 func (b *Billing) Refund(ctx context.Context, r event.CreditRefunded, currency string, held money.Decimal) (billing.Grant, error) {
@@ -178,10 +188,11 @@ func (b *Billing) Refund(ctx context.Context, r event.CreditRefunded, currency s
 			return eventstore.Append{}, err
 		}
 		if r.Amount.Sign() <= 0 || r.Amount.Cmp(left) > 0 {
-			return eventstore.Append{}, invalid.New("/amount", "invalid_event", fmt.Sprintf("amount must be above 0 and at most the %s %s that is neither used nor held", left.Max(money.Decimal{}), g.Currency))
+			return eventstore.Append{}, invalid.New("/amount", "invalid_event",
+				fmt.Sprintf("amount must be above 0 and at most the %s %s that is neither used nor held", left.Max(money.Decimal{}), g.Currency))
 		}
-		if !r.Amount.Round(catalog.Currency(g.Currency).MinorUnits()).Equal(r.Amount) {
-			return eventstore.Append{}, invalid.New("/amount", "invalid_event", fmt.Sprintf("an amount of %s has at most %d decimals", g.Currency, catalog.Currency(g.Currency).MinorUnits()))
+		if c := catalog.Currency(g.Currency); !payable(r.Amount, c) {
+			return eventstore.Append{}, invalid.New("/amount", "invalid_event", unpayable(c))
 		}
 		return r.Append(a.revision), nil
 	})

@@ -181,7 +181,8 @@ func (b *Billing) Void(ctx context.Context, invoice event.InvoiceID, rebill bool
 // be paid after all. Errors: ErrNotFound; *invalid.Error; ErrConflict, for an invoice that is void or paid.
 func (b *Billing) Settle(ctx context.Context, e event.InvoiceSettled) (Invoice, error) {
 	if e.Reference == "" || !isText(e.Reference, maxReasonLength, "\n\r\t") {
-		return Invoice{}, invalid.New("/reference", "invalid_event", fmt.Sprintf("reference is required, with at most %d printable characters", maxReasonLength))
+		return Invoice{}, invalid.New("/reference", "invalid_event",
+			fmt.Sprintf("reference is required, with at most %d printable characters", maxReasonLength))
 	}
 	return b.change(ctx, e.ID, func(a *account, i int) (eventstore.Append, error) {
 		inv := a.book.Issued[i]
