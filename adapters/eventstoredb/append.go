@@ -142,13 +142,12 @@ func (l *Log) append(ctx context.Context, a *eventstore.Append) eventstore.Resul
 		return l.readBack(ctx, a, id)
 	case codeOf(err) == esdb.ErrorCodeWrongExpectedVersion:
 		return eventstore.Result{Outcome: eventstore.Conflict}
-	case codeOf(err) == esdb.ErrorCodeStreamDeleted:
-		return eventstore.Result{Err: fmt.Errorf("%w: stream %s was deleted from the log", eventstore.ErrInvalid, a.Stream)}
 	}
 	return eventstore.Result{Err: err}
 }
 
-// write appends events to a stream directly after a revision. Once the server has answered, the error is the client's.
+// write appends events to a stream directly after a revision. Where something else stands there, the error is the client's, with
+// ErrorCodeWrongExpectedVersion.
 func (l *Log) write(ctx context.Context, stream eventstore.StreamName, after eventstore.Revision, events []esdb.EventData) (*esdb.WriteResult, error) {
 	expected := esdb.ExpectedRevision(esdb.NoStream{})
 	if after > eventstore.NoStream {
@@ -156,13 +155,17 @@ func (l *Log) write(ctx context.Context, stream eventstore.StreamName, after eve
 	}
 	name := l.prefix + string(stream)
 	longer := 2 * l.config.Attempt // than the context, which is what ends an attempt
-	return retry(ctx, l, "append to "+string(stream), func(ctx context.Context, db *esdb.Client) (*esdb.WriteResult, error) {
+	written, err := retry(ctx, l, "append to "+string(stream), func(ctx context.Context, db *esdb.Client) (*esdb.WriteResult, error) {
 		r, err := db.AppendToStream(ctx, name, esdb.AppendToStreamOptions{ExpectedRevision: expected, Deadline: &longer}, events...)
 		if err != nil && strings.Contains(err.Error(), "Maximum Append Size") {
 			err = fmt.Errorf("%w: %w", eventstore.ErrTooLarge, err)
 		}
 		return r, err
 	})
+	if codeOf(err) == esdb.ErrorCodeStreamDeleted {
+		err = fmt.Errorf("%w: stream %s was deleted from the log", eventstore.ErrInvalid, stream)
+	}
+	return written, err
 }
 
 // readBack is for what the subscription did not show. It finds out where an append stands and when it was recorded, and whether

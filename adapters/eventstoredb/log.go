@@ -21,17 +21,19 @@ import (
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 )
 
-// Config is how a log is opened.
+// Config is how a log is opened. What is zero, other than the URL, has its default.
 type Config struct {
 	// URL is esdb://host, esdb://a,b,c for a cluster or esdb+discover://name; see ParseURL.
 	URL string
-	// Concurrency bounds the appends of this process that are under way.
+	// Concurrency bounds the appends of this process that are under way: 64 by default.
 	Concurrency int
-	// QueueLimit bounds the appends that wait for their turn; more is refused as overloaded.
+	// QueueLimit bounds the appends that have not been answered, where each stream of a batch is one; more is refused as overloaded:
+	// 50,000 by default.
 	QueueLimit int
-	// Attempt bounds one try of a call, and Retry all tries together, before the caller is told that the outcome is unknown.
+	// Attempt bounds one try of a call, and Retry all tries together, before the caller is told that the outcome is unknown: 5 s and
+	// 15 s by default.
 	Attempt, Retry time.Duration
-	// KeepEvents is how many of the latest events are kept in memory, for all readers of this process.
+	// KeepEvents is how many of the latest events are kept in memory, for all readers of this process: 20,000 by default.
 	KeepEvents int
 }
 

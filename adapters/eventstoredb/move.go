@@ -38,50 +38,44 @@ func (l *Log) ReadOriginals(ctx context.Context, after eventstore.Position, limi
 	return originals, nil
 }
 
+// importing is an event on its way into the log.
+type importing struct {
+	*eventstore.Original
+	data esdb.EventData
+}
+
 // Import implements eventstore.Movable. Tenants are written at the same time, and the events of each one after the other, those
 // of one stream that follow each other together.
 func (l *Log) Import(ctx context.Context, events []eventstore.Original) error {
 	if err := eventstore.CheckImport(events); err != nil {
 		return err
 	}
-	meta := make([]esdb.EventData, len(events))
-	tenants := map[string][]int{}
+	tenants := map[string][]importing{}
 	call := uuid.New()
 	for i := range events {
 		e := &events[i]
-		m, err := json.Marshal(eventMetadata{Tenant: e.Tenant, Append: call, RecordedAt: e.RecordedAt.UTC()})
+		meta, err := json.Marshal(eventMetadata{Tenant: e.Tenant, Append: call, RecordedAt: e.RecordedAt.UTC()})
 		if err != nil {
 			return fmt.Errorf("%w: metadata: %w", eventstore.ErrInvalid, err)
 		}
-		meta[i] = eventData(&eventstore.NewEvent{ID: e.ID, Type: e.Type, Data: e.Data}, m)
-		if size := sizeOf(&meta[i]); size > maxAppendSize {
+		data := eventData(&eventstore.NewEvent{ID: e.ID, Type: e.Type, Data: e.Data}, meta)
+		if size := sizeOf(&data); size > maxAppendSize {
 			return fmt.Errorf("%w: event %d of %s has %d bytes; a server takes %d", eventstore.ErrTooLarge, e.Revision, e.Stream, size, maxAppendSize)
 		}
-		tenants[e.Tenant] = append(tenants[e.Tenant], i)
+		tenants[e.Tenant] = append(tenants[e.Tenant], importing{e, data})
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var group sync.WaitGroup
-	for _, of := range tenants {
+	for _, rest := range tenants {
 		group.Go(func() {
-			for len(of) > 0 {
-				n, size := 0, 0
-				for n < len(of) && n < eventstore.MaxStreamBatch {
-					e, first := &events[of[n]], &events[of[0]]
-					if size += sizeOf(&meta[of[n]]); n > 0 && (size > maxAppendSize || e.Stream != first.Stream || e.Revision != first.Revision+eventstore.Revision(n)) {
-						break
-					}
-					n++
-				}
-				data := make([]esdb.EventData, n)
-				for i := range data {
-					data[i] = meta[of[i]]
-				}
-				if err := l.copyTo(ctx, events[of[0]].Stream, events[of[0]].Revision, data); err != nil {
+			for len(rest) > 0 {
+				n := together(rest)
+				if err := l.copyTo(ctx, rest[:n]); err != nil {
 					cancel(err)
 					return
 				}
-				of = of[n:]
+				rest = rest[n:]
 			}
 		})
 	}
@@ -89,8 +83,27 @@ func (l *Log) Import(ctx context.Context, events []eventstore.Original) error {
 	return context.Cause(ctx)
 }
 
-// copyTo writes events that follow each other, from a revision of a stream on.
-func (l *Log) copyTo(ctx context.Context, stream eventstore.StreamName, from eventstore.Revision, events []esdb.EventData) error {
+// together counts the events that one append takes: those that follow the first one in its stream, as far as there is room.
+func together(events []importing) int {
+	size := 0
+	for n := range events {
+		e, first := &events[n], &events[0]
+		size += sizeOf(&e.data)
+		follows := e.Stream == first.Stream && e.Revision == first.Revision+eventstore.Revision(n)
+		if n == eventstore.MaxStreamBatch || n > 0 && (!follows || size > maxAppendSize) {
+			return n
+		}
+	}
+	return len(events)
+}
+
+// copyTo writes events that follow each other in one stream.
+func (l *Log) copyTo(ctx context.Context, copied []importing) error {
+	stream, from := copied[0].Stream, copied[0].Revision
+	events := make([]esdb.EventData, len(copied))
+	for i := range copied {
+		events[i] = copied[i].data
+	}
 	select {
 	case l.turns <- struct{}{}:
 		defer func() { <-l.turns }()

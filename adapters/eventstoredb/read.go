@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// scanPages are how many events are read back from the end of the log to find the last one of ours.
+	// So many events are read back at once from the end of the log, to find the last one of ours.
 	firstScan, laterScan = 1, 1000
 	// catchUp is how long a read waits for the tail to have what the log has, before it reads for itself.
 	catchUp = time.Second

@@ -13,7 +13,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 )
 
-// metadata is what the log keeps beside an event's type and data.
+// eventMetadata is what the log keeps beside an event's type and data.
 type eventMetadata struct {
 	Tenant string `json:"tenant,omitempty"`
 	// Append names the call that wrote the event. The server answers a repetition as it answered the first time: by this a

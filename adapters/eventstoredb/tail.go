@@ -1,6 +1,7 @@
 package eventstoredb
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -258,13 +259,7 @@ func (t *tail) look(after int64, limit int) view {
 }
 
 func compareOffset(r eventstore.Recorded, offset int64) int {
-	switch {
-	case r.Position.Offset < offset:
-		return -1
-	case r.Position.Offset > offset:
-		return 1
-	}
-	return 0
+	return cmp.Compare(r.Position.Offset, offset)
 }
 
 // subscribe begins a subscription to our streams after an offset. It lasts as long as the context.
