@@ -31,11 +31,11 @@ type Move struct {
 	Progress func(MoveProgress)
 }
 
-// MoveProgress is how far a Move is. Done and Total are offsets, summed over the partitions.
+// MoveProgress is how far a Move is in the first reading, which copies, or in the second one, which verifies.
 type MoveProgress struct {
 	Verifying   bool
-	Events      int64
-	Done, Total int64
+	Events      int64 // of the log, that were read
+	Done, Total int64 // offsets of the log, summed over the partitions
 }
 
 // MoveReport is what a log and its copy have.
@@ -69,7 +69,7 @@ func (m Move) Run(ctx context.Context) (MoveReport, error) {
 	return verifying.report, nil
 }
 
-// pass goes once through the log, in order, and holds each event against the copy.
+// pass goes once through the log, in order, and looks for each event in the copy.
 type pass struct {
 	Move
 	verifying bool
@@ -104,7 +104,7 @@ func (p *pass) run(ctx context.Context) error {
 		if !ok {
 			break
 		}
-		if err := p.hold(ctx, &e); err != nil {
+		if err := p.visit(ctx, &e); err != nil {
 			return err
 		}
 		p.report.Events++
@@ -119,12 +119,13 @@ func (p *pass) run(ctx context.Context) error {
 	if err := p.flush(ctx); err != nil {
 		return err
 	}
+	delete(p.tenants, "") // the system's own events
 	p.report.Tenants = len(p.tenants)
 	return p.copy.nothingMore(ctx, p.verifying)
 }
 
-// hold looks for an event in the copy. Where the copy ends, it is put into the window of those to import.
-func (p *pass) hold(ctx context.Context, e *eventstore.Original) error {
+// visit compares an event with its copy. Where the copy ends before it, it is put into the window of those to import.
+func (p *pass) visit(ctx context.Context, e *eventstore.Original) error {
 	c, ok, err := p.copy.find(ctx, e)
 	if err != nil {
 		return err
@@ -143,9 +144,6 @@ func (p *pass) hold(ctx context.Context, e *eventstore.Original) error {
 		return p.translate(ctx, e, at)
 	}); err != nil {
 		return err
-	}
-	if _, known := p.tenants[e.Tenant]; !known {
-		p.tenants[e.Tenant] = 0
 	}
 	p.window, p.bytes = append(p.window, moved), p.bytes+len(moved.Data)
 	if len(p.window) == moveWindow || p.bytes >= moveWindowBytes {
@@ -166,7 +164,7 @@ func (p *pass) flush(ctx context.Context) error {
 	return nil
 }
 
-// compare holds an event against its copy. The order within a tenant must be the same.
+// compare makes sure that an event and its copy are equal, and that the order within its tenant is.
 func (p *pass) compare(ctx context.Context, e *eventstore.Original, c *copiedEvent) error {
 	differs := func(what string) error {
 		return fmt.Errorf("%w: event %d of %s has another %s", eventstore.ErrForeign, e.Revision, e.Stream, what)
@@ -185,7 +183,7 @@ func (p *pass) compare(ctx context.Context, e *eventstore.Original, c *copiedEve
 		return differs("type")
 	case !bytes.Equal(c.Data, data):
 		return differs("payload")
-	case !c.RecordedAt.Equal(e.RecordedAt) && (!c.RecordedAt.Equal(c.before) || c.RecordedAt.Before(e.RecordedAt)): // it never goes back there
+	case !c.RecordedAt.Equal(e.RecordedAt) && (!c.RecordedAt.Equal(c.before) || c.RecordedAt.Before(e.RecordedAt)): // see eventstore.Movable.Import
 		return differs("recordedAt")
 	case c.Position.Offset <= p.tenants[e.Tenant]:
 		return fmt.Errorf("%w: event %d of %s stands in another order", eventstore.ErrForeign, e.Revision, e.Stream)
@@ -397,7 +395,7 @@ type copied struct {
 	log   eventstore.Movable
 	at    []eventstore.Position
 	last  []time.Time
-	ends  []bool // in the first pass, what is beyond is our own
+	ends  []bool // what comes later was written by this Move
 	ahead map[place]copiedEvent
 }
 
