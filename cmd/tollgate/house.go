@@ -299,9 +299,10 @@ func (h *house) newRunner(log *slog.Logger) (*watermill.Runner, error) {
 }
 
 // limit starts the limit engine, which runs until the house is closed.
-func (h *house) limit(patience time.Duration) {
+func (h *house) limit(checkTimeout time.Duration) {
 	h.limits = app.NewLimits(app.LimitsConfig{Writer: uuid.New(),
-		Store: h.log, Directory: h.directory, Accounts: postgres.NewAccounts(h.readModels, h.log), Catalogs: h.catalogs, Billing: h.billing, Now: time.Now, Patience: patience,
+		Store: h.log, Directory: h.directory, Accounts: postgres.NewAccounts(h.readModels, h.log), Catalogs: h.catalogs,
+		Billing: h.billing, Now: time.Now, CheckTimeout: checkTimeout,
 	})
 	h.closers = append(h.closers, h.limits.Close)
 }

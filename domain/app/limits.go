@@ -50,18 +50,18 @@ type LimitsConfig struct {
 	// RecentEvents bounds what is remembered of each partition of the log, for accounts that are loaded from read models which
 	// are behind. 0: 50,000.
 	RecentEvents int
-	// Patience is how long a check waits for its decision; then it is answered as if the log were away. 0: five seconds.
-	Patience time.Duration
+	// CheckTimeout is how long a check waits for its decision; then it is answered as if the log were away. 0: five seconds.
+	CheckTimeout time.Duration
 	// SweepEvery is how often ended holds are written down. 0: five seconds; below 0: never.
 	SweepEvery time.Duration
 }
 
 const (
-	defaultAccounts = 20_000
-	defaultIdle     = 10 * time.Minute
-	defaultSweep    = 5 * time.Second
-	defaultRecent   = 50_000
-	defaultPatience = 5 * time.Second
+	defaultAccounts     = 20_000
+	defaultIdle         = 10 * time.Minute
+	defaultSweep        = 5 * time.Second
+	defaultRecent       = 50_000
+	defaultCheckTimeout = 5 * time.Second
 
 	maxQueuedJobs = 10_000           // per tenant
 	maxJobs       = 500              // decided and appended together
@@ -105,8 +105,8 @@ func NewLimits(c LimitsConfig) *Limits {
 	if c.SweepEvery == 0 {
 		c.SweepEvery = defaultSweep
 	}
-	if c.Patience == 0 {
-		c.Patience = defaultPatience
+	if c.CheckTimeout == 0 {
+		c.CheckTimeout = defaultCheckTimeout
 	}
 	if c.Writer == uuid.Nil {
 		panic("app: a limit engine without an id of its own")
@@ -192,7 +192,7 @@ func (l *Limits) Check(ctx context.Context, asks []limit.Ask) []Decision {
 			}
 		}
 	}
-	waiting, cancel := context.WithTimeout(ctx, l.config.Patience)
+	waiting, cancel := context.WithTimeout(ctx, l.config.CheckTimeout)
 	defer cancel()
 	for i, j := range jobs {
 		if j == nil {

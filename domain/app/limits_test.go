@@ -173,12 +173,12 @@ func (s *slowStore) Append(ctx context.Context, batch []eventstore.Append) []eve
 // gate is a house with several replicas of the limit engine on one log.
 type gate struct {
 	*house
-	clock     atomic.Int64 // milliseconds since noon
-	snapshots *snapshots
-	lose      atomic.Pointer[func() fault]
-	replicas  []*app.Limits
-	directory *directory
-	patience  time.Duration // of the replicas to start
+	clock        atomic.Int64 // milliseconds since noon
+	snapshots    *snapshots
+	lose         atomic.Pointer[func() fault]
+	replicas     []*app.Limits
+	directory    *directory
+	checkTimeout time.Duration // of the replicas to start
 }
 
 func newGate(t testing.TB, replicas int, plan catalog.PlanKey) *gate {
@@ -205,7 +205,7 @@ func (g *gate) start() *app.Limits {
 		return none
 	}}
 	l := app.NewLimits(app.LimitsConfig{Writer: uuid.New(), Store: store, Directory: g.directory, Accounts: g.snapshots, Catalogs: g.snapshots.catalogs, Now: g.time, RecentEvents: 16, SweepEvery: -1,
-		Patience: g.patience})
+		CheckTimeout: g.checkTimeout})
 	g.t.Cleanup(l.Close)
 	g.replicas = append(g.replicas, l)
 	return l
@@ -606,7 +606,7 @@ func TestDegraded(t *testing.T) {
 	require.Equal(t, "1", d.Parts[0].Held.String(), "nothing was kept in the meantime")
 }
 
-// A log that does not answer keeps nobody waiting for longer than the engine's patience. What was under way is decided all the
+// A log that does not answer keeps nobody waiting for longer than the check timeout. What was under way is decided all the
 // same, once.
 func TestAHangingLog(t *testing.T) {
 	g := newGate(t, 1, "open")
@@ -619,7 +619,7 @@ func TestAHangingLog(t *testing.T) {
 		return none
 	}
 	g.lose.Store(&hangs)
-	g.patience = 20 * time.Millisecond
+	g.checkTimeout = 20 * time.Millisecond
 	impatient := g.start()
 	t.Cleanup(func() { close(answers) })
 	require.Eventually(t, func() bool { return impatient.Check(ctx, []limit.Ask{standard})[0].Replayed }, time.Minute, time.Millisecond, "this needs no append")
