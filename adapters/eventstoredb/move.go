@@ -4,10 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"sync"
 
 	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
 	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 )
@@ -64,23 +64,20 @@ func (l *Log) Import(ctx context.Context, events []eventstore.Original) error {
 		}
 		tenants[e.Tenant] = append(tenants[e.Tenant], importing{e, data})
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var group sync.WaitGroup
+	group, ctx := errgroup.WithContext(ctx)
 	for _, rest := range tenants {
-		group.Go(func() {
+		group.Go(func() error {
 			for len(rest) > 0 {
 				n := together(rest)
 				if err := l.copyTo(ctx, rest[:n]); err != nil {
-					cancel(err)
-					return
+					return err
 				}
 				rest = rest[n:]
 			}
+			return nil
 		})
 	}
-	group.Wait()
-	return context.Cause(ctx)
+	return group.Wait()
 }
 
 // together counts the events that one append takes: those that follow the first one in its stream, as far as there is room.
@@ -108,7 +105,7 @@ func (l *Log) copyTo(ctx context.Context, copied []importing) error {
 	case l.turns <- struct{}{}:
 		defer func() { <-l.turns }()
 	case <-ctx.Done():
-		return fmt.Errorf("%w: import to %s: %w", eventstore.ErrUnavailable, stream, context.Cause(ctx))
+		return fmt.Errorf("%w: import to %s: %w", eventstore.ErrUnavailable, stream, ctx.Err())
 	}
 	_, err := l.write(ctx, stream, from-1, events)
 	if codeOf(err) != esdb.ErrorCodeWrongExpectedVersion {

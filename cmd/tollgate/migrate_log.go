@@ -39,7 +39,7 @@ not copied; the servers build them from the log, beside a log in EventStoreDB in
 }
 
 func (c migrateLogCommand) Run(ctx context.Context, log *slog.Logger) error {
-	if c.From == c.To || filepath.Clean(c.From) == filepath.Clean(c.To) {
+	if filepath.Clean(c.From) == filepath.Clean(c.To) {
 		return errors.New("the log is there already: both ends are the same")
 	}
 	var h house
