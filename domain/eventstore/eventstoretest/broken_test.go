@@ -54,6 +54,8 @@ type broken struct {
 	readAt     func(context.Context, []position) ([]recorded, error)
 	head       func(context.Context, int) (position, error)
 	wait       func(context.Context, position) error
+	imports    func(context.Context, []original) error
+	originals  func([]original) // changes what ReadOriginals returns
 	sparse     bool
 }
 
@@ -282,7 +284,7 @@ type boasting struct{ eventstore.Store }
 
 func (*boasting) DenseOffsets() bool { return true }
 
-var faults = []fault{
+var storeFaults = []fault{
 	{
 		name:      "loses an acknowledged event",
 		refusedBy: []string{"append/new", "concurrent/one_stream", "model/random_batches"},
@@ -774,10 +776,7 @@ var faults = []fault{
 	{
 		name: "goes back in time", refusedBy: []string{"data/recorded_at", "read/log_pages"},
 		lacks: Features{SteadyClock: "the wrapper counts time down"},
-		log: reads(func(r recorded) recorded {
-			r.RecordedAt = time.Unix(1_800_000_000, 0).Add(-time.Duration(r.Position.Offset) * time.Second)
-			return r
-		}),
+		log:   countsDown,
 	},
 	{
 		name: "tells wrong places within an append", refusedBy: []string{"append/new", "absent/none_exists"},
