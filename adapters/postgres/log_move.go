@@ -20,10 +20,10 @@ const selectIDs = `select s.event_id from unnest($1::bytea[], $2::bigint[]) with
 	left join lateral (select event_id from log_streams s where s.stream = t.stream and s.revision = t.revision limit 1) s on true order by ord`
 
 // places are the arguments of selectIDs.
-func places[E any](events []E, at func(*E) *eventstore.Recorded) (streams [][]byte, revisions []int64) {
-	streams, revisions = make([][]byte, len(events)), make([]int64, len(events))
-	for i := range events {
-		e := at(&events[i])
+func places(n int, at func(i int) *eventstore.Recorded) (streams [][]byte, revisions []int64) {
+	streams, revisions = make([][]byte, n), make([]int64, n)
+	for i := range n {
+		e := at(i)
 		streams[i], revisions[i] = packStream(e.Stream), int64(e.Revision)
 	}
 	return streams, revisions
@@ -35,7 +35,7 @@ func (l *Log) ReadOriginals(ctx context.Context, after eventstore.Position, limi
 	if err != nil || len(events) == 0 {
 		return nil, err
 	}
-	streams, revisions := places(events, func(e *eventstore.Recorded) *eventstore.Recorded { return e })
+	streams, revisions := places(len(events), func(i int) *eventstore.Recorded { return &events[i] })
 	rows, err := l.pool.Query(ctx, selectIDs, streams, revisions)
 	if err != nil {
 		return nil, unavailable("read ids", err)
@@ -116,7 +116,7 @@ func (l *Log) importCommit(ctx context.Context, partition int, events []eventsto
 			return err
 		}
 		head = last + int64(len(fresh))
-		return l.insertImported(ctx, tx, fresh, last, at)
+		return l.importAfter(ctx, tx, fresh, last, at)
 	})
 	switch {
 	case err == nil && head > 0:
@@ -132,7 +132,7 @@ func (l *Log) importCommit(ctx context.Context, partition int, events []eventsto
 
 // missing are the events whose places are free, each with the one before it there or among them.
 func missing(ctx context.Context, tx pgx.Tx, events []eventstore.Original) ([]*eventstore.Original, error) {
-	streams, revisions := places(events, func(e *eventstore.Original) *eventstore.Recorded { return &e.Recorded })
+	streams, revisions := places(len(events), func(i int) *eventstore.Recorded { return &events[i].Recorded })
 	before := slices.Clone(revisions)
 	for i := range before {
 		before[i]--
@@ -164,8 +164,8 @@ func missing(ctx context.Context, tx pgx.Tx, events []eventstore.Original) ([]*e
 	return fresh, nil
 }
 
-// insertImported writes events after a position and an instant.
-func (l *Log) insertImported(ctx context.Context, tx pgx.Tx, events []*eventstore.Original, last int64, at time.Time) error {
+// importAfter writes events after a position and an instant of the log.
+func (l *Log) importAfter(ctx context.Context, tx pgx.Tx, events []*eventstore.Original, last int64, at time.Time) error {
 	n := len(events)
 	var (
 		positions, revisions = make([]int64, n), make([]int64, n)
