@@ -21,7 +21,7 @@ const (
 	MaxAppends     = 10_000    // streams in one call
 	MaxStreamBatch = 1_000     // events of one Append, and streams that it wants absent
 	MaxEventBytes  = 512 << 10 // payload of one event
-	MaxReadLimit   = 50_000    // events of one read
+	MaxReadLimit   = 50_000    // events of one read, and of one import
 	MaxNameLength  = 255       // bytes of a stream name
 
 	MaxTenantLength = 1_000 // bytes
