@@ -333,8 +333,8 @@ func (d *decision) has(limit limitKey, q money.Decimal, at Tick) bool {
 	return d.own != nil && TickOf(d.own.KeepUntil) > at && q.Cmp(d.own.part(limit, at)) <= 0
 }
 
-// hasWithin is has for a hold of the most that a check can come to. Such a hold may be larger than the room there was for it,
-// where the check was let pass by what it comes to next: then it shows nothing.
+// hasWithin is like has, where a hold is of the most that a check can come to. Such a hold may be larger than the room there was
+// for it, as a check that is alone passes by less: then it shows nothing.
 func (d *decision) hasWithin(room money.Decimal, limit limitKey, q money.Decimal, at Tick) bool {
 	return d.has(limit, q, at) && d.own.part(limit, at).Cmp(room) <= 0
 }
