@@ -340,6 +340,11 @@ func (j *job) wait(ctx context.Context) error {
 	case <-j.done:
 		return nil
 	case <-ctx.Done():
+		select {
+		case <-j.done: // what was decided in time is told, however long another job kept its caller
+			return nil
+		default:
+		}
 		return fmt.Errorf("%w: %w while a decision was under way", eventstore.ErrUnavailable, ctx.Err())
 	}
 }

@@ -638,6 +638,46 @@ func TestAHangingLog(t *testing.T) {
 	require.Equal(t, "1", d.Parts[0].Held.String(), "of the other one")
 }
 
+// Whoever waits for one tenant's decision in vain is still told what was decided about the others, allowed or denied.
+func TestWhatWasDecidedIsToldThoughAnotherHangs(t *testing.T) {
+	g := newGate(t, 1, "open")
+	g.checkTimeout = time.Second
+	impatient := g.start()
+	var asks []limit.Ask
+	for _, id := range []event.TenantID{"t1", "t2"} {
+		for i := range 30 {
+			a := ask(fmt.Sprint(i), "interview", 101) // more than a day's
+			a.Tenant, a.Data = id, data(t, `{"modelTier":"standard"}`)
+			asks = append(asks, a)
+		}
+	}
+	for _, a := range []limit.Ask{asks[0], asks[30]} { // their policies are known
+		a.Source = "before"
+		require.False(t, impatient.Check(ctx, []limit.Ask{a})[0].Allowed)
+	}
+	answers, hanging := make(chan struct{}), make(chan struct{})
+	first := true
+	hangs := func() fault {
+		if first {
+			first = false
+			close(hanging)
+			<-answers
+		}
+		return none
+	}
+	g.lose.Store(&hangs)
+	defer close(answers)
+	one := asks[0]
+	one.Source = "hangs"
+	go impatient.Check(ctx, []limit.Ask{one})
+	<-hanging
+	for _, d := range impatient.Check(ctx, asks)[30:] {
+		require.NoError(t, d.Err)
+		require.False(t, d.Degraded, "it was decided")
+		require.False(t, d.Allowed)
+	}
+}
+
 // Few accounts fit into memory; everybody's limits are right all the same.
 func TestAccountsLeaveTheMemory(t *testing.T) {
 	h := newHouse(t)

@@ -20,11 +20,12 @@ const (
 	// moveWindow bounds what is imported at once, and with it how far tenants may be out of order among each other in the copy.
 	moveWindow      = 5_000
 	moveWindowBytes = 16 << 20
+	markEvery       = 50 // events, of which the place is remembered
 )
 
 // Move copies a log into another store, and verifies the copy. Where an earlier Move was interrupted it goes on: what it has to do is
-// found by comparing both logs from their beginnings, and nothing else is kept anywhere. It reads the log as it stands; what is
-// appended meanwhile is for the next Move.
+// found by comparing both logs from their beginnings, and nothing else is kept anywhere. It reads the log as it stands when it
+// begins; what is appended meanwhile is for the next Move. Before it writes, it makes sure that the other store has nothing else.
 type Move struct {
 	From, To eventstore.Movable
 	// Progress is told how far it is, now and then; may be nil.
@@ -50,17 +51,15 @@ type MoveReport struct {
 // Run copies and verifies. Errors: eventstore.ErrForeign where the other store has anything that is not a copy; those of the stores. After an
 // error, Run goes on where it was.
 func (m Move) Run(ctx context.Context) (MoveReport, error) {
-	copying, err := m.newPass(ctx, nil)
+	until, err := m.heads(ctx)
 	if err != nil {
 		return MoveReport{}, err
 	}
+	copying := m.newPass(until)
 	if err := copying.run(ctx); err != nil {
 		return copying.report, err
 	}
-	verifying, err := m.newPass(ctx, copying.source.read()) // what came later is not there yet
-	if err != nil {
-		return copying.report, err
-	}
+	verifying := m.newPass(until)
 	verifying.verifying = true
 	verifying.report.Copied = copying.report.Copied
 	if err := verifying.run(ctx); err != nil {
@@ -82,17 +81,25 @@ type pass struct {
 	report    MoveReport
 }
 
-// newPass makes a pass through the log up to offsets by partition; nil: to its end.
-func (m Move) newPass(ctx context.Context, until []int64) (*pass, error) {
+// newPass makes a pass through the log up to offsets by partition.
+func (m Move) newPass(until []int64) *pass {
 	p := &pass{Move: m, source: newSource(m.From, until), copy: newCopied(m.To), tenants: map[string]int64{}}
+	for _, offset := range until {
+		p.total += offset
+	}
+	return p
+}
+
+// heads are the offsets at which the log ends now, by partition: a busy log has no end that a reader could reach.
+func (m Move) heads(ctx context.Context) (offsets []int64, err error) {
 	for n := range m.From.Partitions() {
 		head, err := m.From.Head(ctx, n)
 		if err != nil {
 			return nil, err
 		}
-		p.total += head.Offset
+		offsets = append(offsets, head.Offset)
 	}
-	return p, nil
+	return offsets, nil
 }
 
 func (p *pass) run(ctx context.Context) error {
@@ -121,7 +128,7 @@ func (p *pass) run(ctx context.Context) error {
 	}
 	delete(p.tenants, "") // the system's own events
 	p.report.Tenants = len(p.tenants)
-	return p.copy.nothingMore(ctx, p.verifying)
+	return p.nothingElse(ctx, p.verifying)
 }
 
 // visit compares an event with its copy. Where the copy ends before it, it is put into the window of those to import.
@@ -156,12 +163,56 @@ func (p *pass) flush(ctx context.Context) error {
 	if len(p.window) == 0 {
 		return nil
 	}
+	if p.report.Copied == 0 { // nothing is written to a log that has anything else
+		if err := p.nothingElse(ctx, true); err != nil {
+			return err
+		}
+	}
 	if err := p.To.Import(ctx, p.window); err != nil {
 		return fmt.Errorf("import %d events: %w", len(p.window), err)
 	}
 	p.report.Copied += int64(len(p.window))
 	p.window, p.bytes = p.window[:0], 0
 	return nil
+}
+
+// nothingElse makes sure that what the copy has beyond what was asked for is in the log all the same: a Move that was
+// interrupted leaves such events, as tenants are out of order among each other. Whole: up to its end.
+func (p *pass) nothingElse(ctx context.Context, whole bool) error {
+	for n := range p.copy.at {
+		for whole && !p.copy.ends[n] {
+			if err := p.copy.read(ctx, n); err != nil {
+				return err
+			}
+		}
+	}
+	others := map[place]copiedEvent{}
+	for at, c := range p.copy.ahead {
+		there, err := p.From.ReadStream(ctx, at.stream, at.revision, 1)
+		if err != nil {
+			return err
+		}
+		if len(there) == 0 || there[0].Tenant != c.Tenant || there[0].Type != c.Type {
+			others[at] = c
+			continue
+		}
+		data, err := unplaced(there[0])
+		if err != nil {
+			return err
+		}
+		if copied, err := unplaced(c.Recorded); err != nil || !bytes.Equal(data, copied) {
+			others[at] = c
+		}
+	}
+	if len(others) > 0 {
+		return foreign(others)
+	}
+	return nil
+}
+
+// unplaced is the payload of an event without the positions that it mentions.
+func unplaced(r eventstore.Recorded) ([]byte, error) {
+	return event.Relocate(r, func(eventstore.Position) (eventstore.Position, error) { return eventstore.Position{}, nil })
 }
 
 // compare makes sure that an event and its copy are equal, and that the order within its tenant is.
@@ -240,25 +291,26 @@ func (p *pass) nextOf(ctx context.Context, e *eventstore.Original, at eventstore
 	if at.Partition != e.Position.Partition || at.Offset >= e.Position.Offset {
 		return eventstore.Recorded{}, fmt.Errorf("%w at %s: it mentions %s, which is not before it", event.ErrMalformed, e.Position, at)
 	}
-	for limit := 100; ; limit = movePage {
-		events, err := p.From.ReadLog(ctx, at, limit)
+	from := p.source.upTo(at)
+	for limit := 2 * markEvery; ; limit = movePage {
+		events, err := p.From.ReadLog(ctx, from, limit)
 		if err != nil {
 			return eventstore.Recorded{}, err
 		}
-		if i := slices.IndexFunc(events, func(r eventstore.Recorded) bool { return r.Tenant == e.Tenant }); i >= 0 {
+		if i := slices.IndexFunc(events, func(r eventstore.Recorded) bool { return r.Tenant == e.Tenant && r.Position.Offset > at.Offset }); i >= 0 {
 			return events[i], nil
 		}
 		if len(events) == 0 {
 			return eventstore.Recorded{}, fmt.Errorf("%w: nothing at %s", eventstore.ErrHole, e.Position)
 		}
-		at = events[len(events)-1].Position
+		from = events[len(events)-1].Position
 	}
 }
 
 // digest adds the hash of an event: of stream, revision, id, type, tenant, microseconds since 1970 and payload, each text with its
 // length before it. Positions that it mentions count as none.
 func (p *pass) digest(e *eventstore.Original) error {
-	data, err := event.Relocate(e.Recorded, func(eventstore.Position) (eventstore.Position, error) { return eventstore.Position{}, nil })
+	data, err := unplaced(e.Recorded)
 	if err != nil {
 		return err
 	}
@@ -286,14 +338,16 @@ func (p *pass) digest(e *eventstore.Original) error {
 // whose time never goes back takes them in order.
 type source struct {
 	log    eventstore.Movable
-	until  []int64 // offsets, by partition; nil: to the end
+	until  []int64 // offsets, by partition
 	parts  []sourcePart
 	depth  int                  // so many are looked at to find the next one
 	latest map[string]time.Time // of each tenant
 }
 
 type sourcePart struct {
-	read  int64 // up to this offset
+	read  int64   // up to this offset
+	seen  int64   // events
+	marks []int64 // the offset of every so many of them, where offsets do not count
 	ended bool
 	ready []ordered
 }
@@ -339,9 +393,12 @@ func (s *source) fill(ctx context.Context, n int) error {
 		}
 		p.ended = len(page) == 0
 		for _, o := range page {
-			if s.until != nil && o.Position.Offset > s.until[n] {
+			if o.Position.Offset > s.until[n] {
 				p.ended = true
 				break
+			}
+			if p.seen++; s.latest != nil && p.seen%markEvery == 0 {
+				p.marks = append(p.marks, o.Position.Offset)
 			}
 			p.read = o.Position.Offset
 			p.ready = append(p.ready, ordered{o, s.instant(&o)})
@@ -363,17 +420,27 @@ func (s *source) instant(o *eventstore.Original) time.Time {
 	return s.latest[o.Tenant]
 }
 
-// read tells up to which offsets the log was read, by partition.
-func (s *source) read() (offsets []int64) {
-	for i := range s.parts {
-		offsets = append(offsets, s.parts[i].read)
+// upTo is a place at a position or not far before it from which the log can be read: where offsets do not count, that is only
+// where an event stands, and the position may have been that of another log.
+func (s *source) upTo(at eventstore.Position) eventstore.Position {
+	if s.log.DenseOffsets() {
+		return at
 	}
-	return offsets
+	marks := s.parts[at.Partition].marks
+	i, exact := slices.BinarySearch(marks, at.Offset)
+	switch {
+	case exact:
+	case i == 0:
+		at.Offset = 0
+	default:
+		at.Offset = marks[i-1]
+	}
+	return at
 }
 
 func (s *source) done() (sum int64) {
-	for _, offset := range s.read() {
-		sum += offset
+	for i := range s.parts {
+		sum += s.parts[i].read
 	}
 	return sum
 }
@@ -419,16 +486,17 @@ func (c *copied) find(ctx context.Context, e *eventstore.Original) (found copied
 		if c.ends[n] {
 			return found, false, nil
 		}
-		if len(c.ahead) > 2*moveWindow+movePage*len(c.at) {
-			return found, false, c.foreign()
-		}
 		if err := c.read(ctx, n); err != nil {
 			return found, false, err
 		}
 	}
 }
 
+// read reads on in a partition. There is never more that nobody has asked for than interrupted Moves leave.
 func (c *copied) read(ctx context.Context, n int) error {
+	if len(c.ahead) > 2*moveWindow+movePage*len(c.at) {
+		return foreign(c.ahead)
+	}
 	page, err := c.log.ReadOriginals(ctx, c.at[n], movePage)
 	if err != nil {
 		return err
@@ -441,25 +509,10 @@ func (c *copied) read(ctx context.Context, n int) error {
 	return nil
 }
 
-// nothingMore makes sure that the copy has nothing that the log does not have.
-func (c *copied) nothingMore(ctx context.Context, whole bool) error {
-	for n := range c.at {
-		for whole && !c.ends[n] && len(c.ahead) == 0 {
-			if err := c.read(ctx, n); err != nil {
-				return err
-			}
-		}
-	}
-	if len(c.ahead) > 0 {
-		return c.foreign()
-	}
-	return nil
-}
-
 // foreign names the first event of the copy that nobody has asked for.
-func (c *copied) foreign() error {
+func foreign(others map[place]copiedEvent) error {
 	var first *copiedEvent
-	for _, o := range c.ahead {
+	for _, o := range others {
 		if first == nil || cmp.Or(o.RecordedAt.Compare(first.RecordedAt), cmp.Compare(o.Position.Offset, first.Position.Offset)) < 0 {
 			first = &o
 		}

@@ -254,3 +254,54 @@ func TestWhatIsNoCopyIsRefused(t *testing.T) {
 	_, err = app.Move{From: w.log, To: to}.Run(canceled)
 	require.True(t, errors.Is(err, context.Canceled), err)
 }
+
+// Another log, or a copy in which somebody has gone on while the log has gone on as well, is refused before anything is
+// written to it.
+func TestALogOfOthersIsLeftAsItIs(t *testing.T) {
+	w := newWritten(t, 1)
+	for i := range 30 {
+		w.use(tenantNames(3)[i%3])
+	}
+	for what, to := range map[string]*written{"another log": newWritten(t, 1), "a copy in use": newWritten(t, 1)} {
+		if what == "a copy in use" {
+			_, err := app.Move{From: w.log, To: to.log}.Run(ctx)
+			require.NoError(t, err)
+			w.use("tenant-0")
+		}
+		to.n = 1000
+		for range 5 {
+			to.use("tenant-0")
+		}
+		before := originals(t, to.log)
+		_, err := app.Move{From: w.log, To: to.log}.Run(ctx)
+		require.ErrorIs(t, err, eventstore.ErrForeign, what)
+		require.Equal(t, before, originals(t, to.log), what)
+	}
+}
+
+// busy is a log to which something is appended each time that it is read.
+type busy struct {
+	*memory.Store
+	w    *written
+	left int
+}
+
+func (b *busy) ReadOriginals(ctx context.Context, after eventstore.Position, limit int) ([]eventstore.Original, error) {
+	if b.left--; b.left > 0 {
+		b.w.use("tenant-0")
+	}
+	return b.Store.ReadOriginals(ctx, after, limit)
+}
+
+// What is appended while it is read is for the next move: else a busy log would never end.
+func TestABusyLogIsMovedUpToWhereItWas(t *testing.T) {
+	w := newWritten(t, 1)
+	for range 30 {
+		w.use("tenant-0")
+	}
+	from := &busy{w.log, w, 500}
+	report, err := app.Move{From: from, To: memory.NewStore(1, w.now.UTC)}.Run(ctx)
+	require.NoError(t, err)
+	require.EqualValues(t, 30, report.Events)
+	require.Positive(t, from.left)
+}
