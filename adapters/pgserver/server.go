@@ -191,6 +191,15 @@ func Attach(ctx context.Context, dir string) (*Server, error) {
 	return s, nil
 }
 
+// Exists reports whether the folder has a server, whether or not it runs.
+func Exists(dir string) (bool, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return false, fmt.Errorf("pgserver: data folder: %w", err)
+	}
+	return (&cluster{dir: dir}).locate()
+}
+
 // Remove stops the server that may have been left running on the folder and
 // deletes everything this package keeps for it: all its data. It returns
 // ErrInUse when a live process owns the server.

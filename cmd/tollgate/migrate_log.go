@@ -14,6 +14,7 @@ import (
 	"github.com/schollz/progressbar/v3"
 
 	"github.com/tollgate-io/tollgate/adapters/eventstoredb"
+	"github.com/tollgate-io/tollgate/adapters/pgserver"
 	"github.com/tollgate-io/tollgate/adapters/postgres"
 	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
@@ -99,8 +100,11 @@ func (h *house) openMovable(ctx context.Context, where string, exists bool, part
 		h.closers = append(h.closers, l.Close)
 		return l, nil
 	case !isURL:
-		if _, err := os.Stat(where); exists && err != nil {
-			return nil, fmt.Errorf("%w: %w", errNoLog, err)
+		switch found, err := pgserver.Exists(where); {
+		case err != nil:
+			return nil, err
+		case exists && !found:
+			return nil, fmt.Errorf("%w in the folder %s", errNoLog, where)
 		}
 		if err := h.openPrivateServer(ctx, where, log); err != nil {
 			return nil, err

@@ -164,9 +164,11 @@ func TestMigrateLog(t *testing.T) {
 
 func TestWhatMigrateLogRefuses(t *testing.T) {
 	dir, beside, cluster := installation(t), installation(t), esdbtest.New(t, 1)
+	empty := t.TempDir()
 	for _, c := range []struct{ from, to, says string }{
 		{dir, dir, "both ends are the same"},
 		{filepath.Join(dir, "nowhere"), dir, "there is no log"},
+		{empty, cluster.URL(), "there is no log"},
 		{cluster.URL(), "kurrentdb://admin:secret@localhost:2113", "neither a postgres:// nor an esdb:// URL"},
 		{cluster.URL(), "esdb://admin:secret@localhost:2113?tls=false", "credentials are not sent over plain text"},
 		{"postgres://admin:secret@127.0.0.1:1/x", cluster.URL(), "refused"},
@@ -175,6 +177,9 @@ func TestWhatMigrateLogRefuses(t *testing.T) {
 		require.Contains(t, said, c.says)
 		require.NotContains(t, said, "secret")
 	}
+	left, err := os.ReadDir(empty)
+	require.NoError(t, err)
+	require.Empty(t, left, "no database is made to look for a log")
 	if databaseOf(beside) != "" {
 		t.Skip("a Postgres that is named is no data folder")
 	}
