@@ -17,7 +17,7 @@ type source struct {
 	log    eventstore.Movable
 	until  []int64 // offsets, by partition
 	parts  []sourcePart
-	depth  int                  // so many are looked at to find the next one
+	depth  int                  // so many are looked at to find the next one, or so many as two windows have bytes
 	latest map[string]time.Time // of each tenant
 }
 
@@ -27,6 +27,7 @@ type sourcePart struct {
 	marks []int64 // the offset of every so many of them, where offsets do not count
 	ended bool
 	ready []ordered
+	bytes int // of payloads in ready
 }
 
 type ordered struct {
@@ -58,12 +59,13 @@ func (s *source) next(ctx context.Context) (e eventstore.Original, ok bool, err 
 	}
 	p := &s.parts[first]
 	e, p.ready = p.ready[0].Original, p.ready[1:]
+	p.bytes -= len(e.Data)
 	return e, true, nil
 }
 
 func (s *source) fill(ctx context.Context, n int) error {
 	p := &s.parts[n]
-	for !p.ended && len(p.ready) < s.depth {
+	for !p.ended && (len(p.ready) == 0 || len(p.ready) < s.depth && p.bytes < 2*moveWindowBytes) {
 		page, err := s.log.ReadOriginals(ctx, eventstore.Position{Partition: n, Offset: p.read}, movePage)
 		if err != nil {
 			return err
@@ -78,7 +80,7 @@ func (s *source) fill(ctx context.Context, n int) error {
 				p.marks = append(p.marks, o.Position.Offset)
 			}
 			p.read = o.Position.Offset
-			p.ready = append(p.ready, ordered{o, s.instant(&o)})
+			p.ready, p.bytes = append(p.ready, ordered{o, s.instant(&o)}), p.bytes+len(o.Data)
 		}
 		if s.latest != nil {
 			slices.SortStableFunc(p.ready, func(a, b ordered) int { return a.at.Compare(b.at) })
