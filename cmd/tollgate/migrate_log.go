@@ -53,6 +53,12 @@ func (c migrateLogCommand) Run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("open the copy: %w", err)
 	}
+	switch head, err := from.Head(ctx, 0); { // where the system has its events, with which every log begins
+	case err != nil:
+		return fmt.Errorf("read the log: %w", err)
+	case head.Offset == 0:
+		return fmt.Errorf("%w at %s: it has no events", errNoLog, redacted(c.From))
+	}
 	bar := progressbar.NewOptions64(1, progressbar.OptionSetDescription("copy"), progressbar.OptionSetWriter(os.Stderr),
 		progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
 	started := time.Now()
@@ -122,8 +128,11 @@ func (h *house) openMovable(ctx context.Context, where string, exists bool, part
 	}
 	h.closers = append(h.closers, pools.Close)
 	if exists {
-		if err := pools.CheckLogElsewhere(ctx); !errors.Is(err, postgres.ErrOtherLog) {
-			return nil, errors.Join(errNoLog, err)
+		switch err := pools.CheckLogElsewhere(ctx); {
+		case err == nil:
+			return nil, errNoLog
+		case !errors.Is(err, postgres.ErrOtherLog):
+			return nil, err
 		}
 	}
 	if err := pools.CheckLogHere(ctx); err != nil {

@@ -172,6 +172,7 @@ func TestWhatMigrateLogRefuses(t *testing.T) {
 		{cluster.URL(), "kurrentdb://admin:secret@localhost:2113", "neither a postgres:// nor an esdb:// URL"},
 		{cluster.URL(), "esdb://admin:secret@localhost:2113?tls=false", "credentials are not sent over plain text"},
 		{"postgres://admin:secret@127.0.0.1:1/x", cluster.URL(), "refused"},
+		{cluster.URL() + "&streamPrefix=mistyped-", dir, "there is no log"},
 	} {
 		said := messageOf(t, dir, "migrate-log", c.from, c.to)
 		require.Contains(t, said, c.says)
