@@ -55,6 +55,7 @@ type tail struct {
 type awaited struct {
 	events []eventstore.Recorded
 	want   int
+	upTo   int64         // the server says that they stand up to here; 0 as long as it has not answered
 	done   chan struct{} // closed when they have, or when nobody knows whether they will
 }
 
@@ -151,6 +152,11 @@ func (t *tail) take(r eventstore.Recorded, by uuid.UUID) {
 	t.events = append(t.events, r)
 	t.bytes += len(r.Data)
 	t.head = r.Position.Offset
+	for call, a := range t.awaited { // what others wrote before, as a repetition meets it, has come by without being awaited
+		if a.upTo > 0 && a.upTo <= t.head {
+			t.ends(call, a)
+		}
+	}
 	if len(t.events) > t.log.config.KeepEvents || t.bytes > keepBytes {
 		t.forget(max(len(t.events)/2, 1))
 	}
@@ -187,7 +193,11 @@ func (t *tail) ends(call uuid.UUID, a *awaited) {
 // came waits for the events of a call, which the server says stand up to an offset, and returns them; ok is false where they do
 // not come by, as those of a repetition do not.
 func (t *tail) came(ctx context.Context, a *awaited, upTo int64) (events []eventstore.Recorded, ok bool) {
-	if t.at() < upTo {
+	t.mu.Lock()
+	a.upTo = upTo
+	behind := t.head < upTo
+	t.mu.Unlock()
+	if behind {
 		timeout := time.NewTimer(confirmWithin)
 		defer timeout.Stop()
 		select {
