@@ -186,14 +186,24 @@ func (s *storm) rage(reads *pgxpool.Pool, queries int, faults bool) (findings []
 		s.found("weak storm", "%d of %d questions were answered, and %d connections ended", answered.Load(), queries, killed.Load())
 	}
 	idle := reads.AcquireAllIdle(ctx)
-	require.NotEmpty(s, idle)
+	looked := 0
 	for _, c := range idle {
 		var left string
-		require.NoError(s, c.QueryRow(ctx, `select concat(current_setting('app.tenant_id', true), current_setting('app.scope', true))`).Scan(&left))
-		if left != "" {
+		err := c.QueryRow(ctx, `select concat(current_setting('app.tenant_id', true), current_setting('app.scope', true))`).Scan(&left)
+		ended := faults && c.Conn().IsClosed() // by the last of the killer's work: nobody gets it any more
+		c.Release()
+		switch {
+		case ended:
+			continue
+		case err != nil:
+			s.found("error", "an idle connection: %v", err)
+		case left != "":
 			s.found("left behind", "a connection still speaks of %s", left)
 		}
-		c.Release()
+		looked++
+	}
+	if looked == 0 {
+		s.found("weak storm", "no connection was left to look at")
 	}
 	return slices.Sorted(maps.Values(s.findings))
 }

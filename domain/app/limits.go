@@ -105,7 +105,7 @@ func NewLimits(c LimitsConfig) *Limits {
 	if c.SweepEvery == 0 {
 		c.SweepEvery = defaultSweep
 	}
-	if c.CheckTimeout == 0 {
+	if c.CheckTimeout <= 0 {
 		c.CheckTimeout = defaultCheckTimeout
 	}
 	if c.Writer == uuid.Nil {

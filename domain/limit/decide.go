@@ -40,7 +40,8 @@ type Answer struct {
 // account is left as it is; Propose the decision to make it count.
 //
 // An open hold of the same check is the check's own: asking again for the same renews it, for more tries to raise it, for
-// less lowers it. What is asked again is not counted again by sliding limits, and never needs more room than it adds.
+// less lowers it. What is asked again is not counted again by sliding limits, and never needs more room than it adds; but a budget
+// decides it anew where the hold is larger than the room there is.
 func (a *Account) Decide(p *Policy, ask Ask, now time.Time) Answer {
 	at := a.advance(now)
 	own := a.open(Source{ask.Type, ask.Source}, at)
