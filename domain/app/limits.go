@@ -198,10 +198,13 @@ func (l *Limits) Check(ctx context.Context, asks []limit.Ask) []Decision {
 		if j == nil {
 			continue
 		}
-		if err := j.wait(waiting); err != nil {
-			decisions[i] = undecided(l.follower(asks[i].Tenant).actor(asks[i].Tenant).lastPolicy.Load(), &asks[i], err, l.config.Now())
-		} else {
+		switch err := j.wait(waiting); {
+		case err == nil:
 			decisions[i] = j.decision
+		case ctx.Err() != nil: // nobody waits for the answer
+			decisions[i].Err = err
+		default:
+			decisions[i] = undecided(l.follower(asks[i].Tenant).actor(asks[i].Tenant).lastPolicy.Load(), &asks[i], err, l.config.Now())
 		}
 		l.count(&decisions[i])
 	}

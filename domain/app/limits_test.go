@@ -628,6 +628,11 @@ func TestAHangingLog(t *testing.T) {
 	require.NoError(t, d.Err)
 	require.True(t, d.Allowed && d.Degraded)
 	require.ErrorIs(t, impatient.Check(ctx, []limit.Ask{ask("c", "tokens", 1)})[0].Err, eventstore.ErrUnavailable)
+	let := impatient.Counts().DegradedAllowed.Load()
+	gone, leave := context.WithCancel(ctx)
+	leave()
+	require.ErrorIs(t, impatient.Check(gone, []limit.Ask{standard})[0].Err, context.Canceled, "whoever has left is told nothing")
+	require.Equal(t, let, impatient.Counts().DegradedAllowed.Load())
 
 	g.lose.Store(nil)
 	answers <- struct{}{} // to the append that hangs
