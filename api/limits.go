@@ -405,7 +405,7 @@ func (s *Server) ListLimits(c echo.Context, params ListLimitsParams) error {
 	return writeJSON(c, http.StatusOK, append(b, `,"nextCursor":null}`...))
 }
 
-func appendStanding(b []byte, l *limit.Status, version string, currency catalog.Currency) []byte {
+func appendStanding(b []byte, l *limit.LimitState, version string, currency catalog.Currency) []byte {
 	p := &l.LimitPart
 	b = appendString(append(b, `{"limit":`...), p.Limit)
 	b = append(append(append(b, `,"kind":"`...), p.Kind.String()...), '"')

@@ -62,7 +62,7 @@ func tell(l *ledger, a *limit.Account, of event.TenantID, c *catalog.Catalog, af
 			if e.Tenant != string(of) {
 				continue
 			}
-			told := limit.Event{Position: e.Position, Revision: e.Revision, Payload: e.Payload}
+			told := limit.Entry{Position: e.Position, Revision: e.Revision, Payload: e.Payload}
 			switch p := e.Payload.(type) {
 			case event.UsageRecorded:
 				told.Meters = c.MetersOf(string(p.Type))

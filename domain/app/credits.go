@@ -55,7 +55,7 @@ func (b *Billing) credits(ctx context.Context, a *account, atLeast eventstore.Po
 }
 
 // purse is the credit of a tenant for the limit engine.
-func (b *Billing) purse(ctx context.Context, id event.TenantID, of *limit.Policy) (*limit.Purse, error) {
+func (b *Billing) purse(ctx context.Context, id event.TenantID, of *limit.Policy) (*limit.CreditTracker, error) {
 	a, err := b.account(ctx, id)
 	if err != nil {
 		return nil, err
@@ -68,7 +68,7 @@ func (b *Billing) purse(ctx context.Context, id event.TenantID, of *limit.Policy
 	if err != nil {
 		return nil, fmt.Errorf("what tenant %q used: %w", id, err)
 	}
-	return limit.NewPurse(of, &a.book, a.revision, open, sums, at.Offset), nil
+	return limit.NewCreditTracker(of, &a.book, a.revision, open, sums, at.Offset), nil
 }
 
 // Grant gives a tenant credit. A grant without a currency is in the one that the tenant pays in. Granting the same again is

@@ -255,7 +255,7 @@ func (l *Limits) Release(ctx context.Context, id event.Identity, by event.Actor)
 // Standing is how a tenant's limits, or its holds, are at an instant.
 type Standing struct {
 	Policy *limit.Policy
-	Limits []limit.Status
+	Limits []limit.LimitState
 	Holds  []limit.Hold // open ones, in the order in which they end
 	At     eventstore.Position
 	Now    time.Time

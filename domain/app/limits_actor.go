@@ -34,7 +34,7 @@ type actor struct {
 	loading bool
 	account *limit.Account // nil while it is not loaded
 	broken  bool           // the account cannot be trusted any more
-	inbox   []limit.Event
+	inbox   []limit.Entry
 
 	lastPolicy atomic.Pointer[limit.Policy] // for those who do not wait any longer
 
@@ -89,7 +89,7 @@ func (a *actor) knows(r *eventstore.Recorded) bool {
 }
 
 // tell informs the account, at once or as soon as the goroutine lets it go.
-func (a *actor) tell(e limit.Event) {
+func (a *actor) tell(e limit.Entry) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
@@ -101,7 +101,7 @@ func (a *actor) tell(e limit.Event) {
 }
 
 // apply folds an event; a.mu is held.
-func (a *actor) apply(e limit.Event) {
+func (a *actor) apply(e limit.Entry) {
 	if !a.broken && a.account.Apply(e) != nil {
 		a.broken = true // it is loaded again before the next decision
 	}
@@ -278,7 +278,7 @@ func (a *actor) load(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		account.SetPurse(purse)
+		account.SetCredit(purse)
 		low = min(low, purse.At())
 	}
 	missed, err := a.follower.between(ctx, a.tenant, low, from)

@@ -137,7 +137,7 @@ func (f *follower) advance(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	// Decoding, and looking up catalogs, does not keep anybody from the lock. Nobody is told a part of a page.
-	told := make([]*limit.Event, len(page))
+	told := make([]*limit.Entry, len(page))
 	for decoded := false; !decoded; {
 		for i := range page {
 			a := f.find(event.TenantID(page[i].Tenant))
@@ -146,7 +146,7 @@ func (f *follower) advance(ctx context.Context) (more bool, err error) {
 			}
 			if told[i], err = f.limits.decode(ctx, page[i]); errors.Is(err, event.ErrMalformed) {
 				a.breaks() // loading it again meets the same event, and tells those who ask for this tenant
-				told[i] = &limit.Event{Position: page[i].Position}
+				told[i] = &limit.Entry{Position: page[i].Position}
 			} else if err != nil {
 				return false, err
 			}
@@ -288,12 +288,12 @@ func (f *follower) before(ctx context.Context, t event.TenantID, after, since in
 }
 
 // decode reads an event as accounts want to have it.
-func (l *Limits) decode(ctx context.Context, r eventstore.Recorded) (*limit.Event, error) {
+func (l *Limits) decode(ctx context.Context, r eventstore.Recorded) (*limit.Entry, error) {
 	payload, err := event.Decode(r)
 	if err != nil {
 		return nil, err
 	}
-	e := &limit.Event{Position: r.Position, Revision: r.Revision, Payload: payload}
+	e := &limit.Entry{Position: r.Position, Revision: r.Revision, Payload: payload}
 	if revision, t, ok := event.CountedBy(payload); ok {
 		e.Meters, err = l.meters(ctx, revision, t)
 	}

@@ -92,10 +92,10 @@ type Account struct {
 	endings  *btree.BTreeG[lease] // of whole holds
 	pools    map[limitKey]*pool
 	series   map[Series]*series
-	purse    *Purse // nil where no limit looks at credit
-	told     int64  // offset of the last event that the account was told
-	reached  Tick   // the latest instant that the account was asked about: what had ended by then is gone
-	forgot   Tick   // when buckets were dropped last
+	credit   *CreditTracker // nil where no limit looks at credit
+	told     int64          // offset of the last event that the account was told
+	reached  Tick           // the latest instant that the account was asked about: what had ended by then is gone
+	forgot   Tick           // when buckets were dropped last
 
 	windows  map[catalog.Period]calendar.Window // the ones asked for last
 	calendar calendar.Calendar
@@ -131,20 +131,19 @@ func (a *Account) Revision() eventstore.Revision { return a.revision }
 // AddSeries makes the account add up a series. Facts that stand in the log after what is loaded must be told afterwards.
 func (a *Account) AddSeries(l Loaded) { a.series[l.Series] = newSeries(l) }
 
-// SetPurse makes the account follow the credit of its tenant. What stands in the log after what is in the purse must be told
-// afterwards.
-func (a *Account) SetPurse(p *Purse) { a.purse = p }
+// SetCredit makes the account follow its tenant's credit. Apply the events after credit.At afterwards.
+func (a *Account) SetCredit(c *CreditTracker) { a.credit = c }
 
 // Misses reports whether the account does not know something that the policy looks at.
 func (a *Account) Misses(p *Policy, now time.Time) bool {
-	return p.Credits() && (a.purse == nil || a.purse.outdated(p, now)) || slices.ContainsFunc(p.needs, func(n Need) bool {
+	return p.Credits() && (a.credit == nil || a.credit.outdated(p, now)) || slices.ContainsFunc(p.needs, func(n Need) bool {
 		s := a.series[n.Series]
 		return s == nil || n.Minutes && !s.Need.Minutes
 	})
 }
 
-// Event is something that happened to the tenant, as the log tells it.
-type Event struct {
+// Entry is something that happened to the tenant, as the log tells it.
+type Entry struct {
 	Position eventstore.Position
 	Revision eventstore.Revision
 	Payload  any
@@ -153,7 +152,7 @@ type Event struct {
 
 // Apply folds an event; events come in the order of the log. What the account knows already is skipped: events that it was
 // told before, and decisions of its own. Error: ErrGap.
-func (a *Account) Apply(e Event) error {
+func (a *Account) Apply(e Entry) error {
 	switch p := e.Payload.(type) {
 	case event.LimitDecided, event.HoldReleased, event.HoldExpired:
 		if e.Revision <= a.revision {
@@ -164,8 +163,8 @@ func (a *Account) Apply(e Event) error {
 		}
 		a.decided(p, e.Position)
 	case event.CreditGranted, event.CreditRefunded, event.InvoiceFinalised, event.InvoiceVoided:
-		if a.purse != nil && e.Revision > a.purse.revision {
-			a.purse.changed = true
+		if a.credit != nil && e.Revision > a.credit.revision {
+			a.credit.changed = true
 		}
 	case event.UsageRecorded:
 		// A snapshot may be ahead of what is told: then its hold was decided after the usage, and is not settled by it.
@@ -178,8 +177,8 @@ func (a *Account) Apply(e Event) error {
 	}
 	a.told = e.Position.Offset
 	for _, f := range FactsOf(e.Payload, e.Meters) {
-		if a.purse != nil {
-			a.purse.add(e.Position.Offset, f)
+		if a.credit != nil {
+			a.credit.add(e.Position.Offset, f)
 		}
 		for _, s := range a.series { // each on its own, so their order is of no importance
 			if q, counts := s.Need.Quantity(f); counts {

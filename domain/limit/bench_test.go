@@ -21,7 +21,7 @@ func loaded(b *testing.B, holds int, most int64) (*world, *limit.Policy) {
 	p := w.policy()
 	for i := range 31 * 96 {
 		u := event.Usage{Identity: identity("call", nth(i)), Quantity: money.Int(1), OccurredAt: start.Add(-time.Duration(i) * 15 * time.Minute), Data: event.NewData(map[string]any{"tokens": 100})}
-		if err := w.account.Apply(limit.Event{Position: w.next(), Payload: event.UsageRecorded{Usage: u}, Meters: metersOf("call")}); err != nil {
+		if err := w.account.Apply(limit.Entry{Position: w.next(), Payload: event.UsageRecorded{Usage: u}, Meters: metersOf("call")}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -284,16 +284,16 @@ func (d *decision) view() event.LimitDecided {
 	return e
 }
 
-// Status is how one limit stands, whatever is asked of it.
-type Status struct {
+// LimitState is how one limit is at an instant, whatever is asked of it.
+type LimitState struct {
 	event.LimitPart
 	Limit *Limit
 }
 
 // View tells how every limit of the policy stands.
-func (a *Account) View(p *Policy, now time.Time) []Status {
+func (a *Account) View(p *Policy, now time.Time) []LimitState {
 	at := a.advance(now)
-	all := make([]Status, 0, len(p.Limits))
+	all := make([]LimitState, 0, len(p.Limits))
 	for i := range p.Limits {
 		l := &p.Limits[i]
 		d := &decision{account: a, policy: p, at: at}
@@ -303,7 +303,7 @@ func (a *Account) View(p *Policy, now time.Time) []Status {
 			part.ResetAt = time.Time{}
 			d.replenished(l, &part)
 		}
-		all = append(all, Status{part, l})
+		all = append(all, LimitState{part, l})
 	}
 	return all
 }

@@ -145,7 +145,7 @@ func (p *Policy) findNeeds() []Need {
 		l := &p.Limits[i]
 		minutes := l.Window.Period == catalog.Minute
 		switch {
-		case l.Credits: // has a purse
+		case l.Credits: // the credit tracker counts
 		case l.kind == event.QuotaLimit:
 			add(Series{Meter: l.Meter}, nil, minutes)
 		case l.kind == event.BudgetLimit:

@@ -64,7 +64,7 @@ type world struct {
 	latest   time.Time // that the account was asked about
 	account  *limit.Account
 	revision eventstore.Revision
-	log      []limit.Event
+	log      []limit.Entry
 	needs    []limit.Need
 }
 
@@ -115,7 +115,7 @@ func (w *world) fold() *limit.Account {
 	return w.replay(limit.NewAccount(acme, limit.Snapshot{Revision: eventstore.NoStream}), w.log)
 }
 
-func (w *world) replay(a *limit.Account, log []limit.Event) *limit.Account {
+func (w *world) replay(a *limit.Account, log []limit.Entry) *limit.Account {
 	for _, n := range w.needs {
 		a.AddSeries(limit.Loaded{Need: n})
 	}
@@ -160,14 +160,14 @@ func (w *world) record(events ...event.QuotaEvent) eventstore.Position {
 			Position: last, Stream: a.Stream, Revision: w.revision, Tenant: a.Tenant, Type: e.Type, Data: e.Data,
 		})
 		require.NoError(w.t, err)
-		w.log = append(w.log, limit.Event{Position: last, Revision: w.revision, Payload: payload})
+		w.log = append(w.log, limit.Entry{Position: last, Revision: w.revision, Payload: payload})
 	}
 	return last
 }
 
 // tell records something about a fact.
 func (w *world) tell(payload any, t event.Type) {
-	e := limit.Event{Position: w.next(), Payload: payload, Meters: metersOf(t)}
+	e := limit.Entry{Position: w.next(), Payload: payload, Meters: metersOf(t)}
 	w.log = append(w.log, e)
 	require.NoError(w.t, w.account.Apply(e))
 }

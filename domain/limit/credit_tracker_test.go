@@ -26,7 +26,7 @@ type wallet struct {
 	policy  *limit.Policy
 	account *limit.Account
 	now     time.Time
-	log     []limit.Event
+	log     []limit.Entry
 }
 
 var began = time.Date(2026, 1, 12, 0, 0, 0, 0, time.UTC)
@@ -52,7 +52,7 @@ func newWallet(t require.TestingT, price catalog.Price, grants ...event.CreditGr
 func (w *wallet) fold() *limit.Account {
 	a := limit.NewAccount(acme, limit.Snapshot{Revision: eventstore.NoStream})
 	open := w.book.Open(began.Add(10 * time.Hour))
-	a.SetPurse(limit.NewPurse(w.policy, &w.book, 0, open, make([]billing.Sum, len(w.book.OpenMeasures(open))), 0))
+	a.SetCredit(limit.NewCreditTracker(w.policy, &w.book, 0, open, make([]billing.Sum, len(w.book.OpenMeasures(open))), 0))
 	for _, e := range w.log {
 		require.NoError(w.t, a.Apply(e))
 	}
@@ -73,17 +73,17 @@ func (w *wallet) check(ask limit.Ask) limit.Answer {
 		w.account.Begin()
 		w.account.Propose(a.LimitDecided)
 		w.account.Keep([]event.QuotaEvent{a.LimitDecided}, eventstore.Result{Position: w.next()})
-		w.log = append(w.log, limit.Event{Position: w.next(), Revision: w.account.Revision(), Payload: a.LimitDecided})
+		w.log = append(w.log, limit.Entry{Position: w.next(), Revision: w.account.Revision(), Payload: a.LimitDecided})
 	}
 	return a
 }
 
 func (w *wallet) use(source event.SourceID, quantity string) {
-	w.tell(limit.Event{Position: w.next(), Meters: metersOf("job"),
+	w.tell(limit.Entry{Position: w.next(), Meters: metersOf("job"),
 		Payload: event.UsageRecorded{Usage: event.Usage{Identity: identity("job", source), Quantity: money.MustParse(quantity), OccurredAt: w.now}}})
 }
 
-func (w *wallet) tell(e limit.Event) {
+func (w *wallet) tell(e limit.Entry) {
 	w.log = append(w.log, e)
 	require.NoError(w.t, w.account.Apply(e))
 }
@@ -113,7 +113,7 @@ func TestCreditsAreHeldAndSpent(t *testing.T) {
 	require.True(t, part(t, never.LimitDecided, "credit").ResetAt.IsZero(), "there will never be so much")
 
 	// Whatever the log says about billing asks for another look.
-	w.tell(limit.Event{Position: w.next(), Revision: 1, Payload: event.CreditGranted{Tenant: acme, ID: "c"}})
+	w.tell(limit.Entry{Position: w.next(), Revision: 1, Payload: event.CreditGranted{Tenant: acme, ID: "c"}})
 	require.True(t, w.account.Misses(w.policy, w.now))
 }
 

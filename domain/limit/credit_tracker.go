@@ -12,9 +12,9 @@ import (
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
-// Purse is the credit of a tenant and what draws on it: its billing as it stood when the purse was made, and the usage since
-// the last invoice, which is kept up to date by facts. When something else about billing changes, another purse is needed.
-type Purse struct {
+// CreditTracker keeps a tenant's credit balance current: its billing as of when the tracker was made, and the usage since the
+// last invoice, to which facts are added. When anything else about billing changes, a new tracker is needed.
+type CreditTracker struct {
 	book     *billing.Book
 	revision eventstore.Revision // of the billing stream
 	of       *Policy
@@ -25,38 +25,38 @@ type Purse struct {
 	changed  bool
 
 	// The last answer, and from when until when it is right.
-	asked    Tick
-	until    Tick // exclusive
-	standing billing.Standing
-	known    bool
+	asked   Tick
+	until   Tick // exclusive
+	balance billing.Standing
+	known   bool
 }
 
-// NewPurse makes a purse from what was used in the open periods, up to an offset of the log; the sums are those of
+// NewCreditTracker makes a tracker from what was used in the open periods, up to an offset of the log; the sums are those of
 // book.OpenMeasures(open).
-func NewPurse(of *Policy, book *billing.Book, revision eventstore.Revision, open []billing.Period, sums []billing.Sum, at int64) *Purse {
-	return &Purse{of: of, book: book, revision: revision, open: open, measures: book.OpenMeasures(open), sums: slices.Clone(sums), at: at}
+func NewCreditTracker(of *Policy, book *billing.Book, revision eventstore.Revision, open []billing.Period, sums []billing.Sum, at int64) *CreditTracker {
+	return &CreditTracker{of: of, book: book, revision: revision, open: open, measures: book.OpenMeasures(open), sums: slices.Clone(sums), at: at}
 }
 
-// At is the offset of the last event in the purse.
-func (p *Purse) At() int64 { return p.at }
+// At is the offset of the last event that the tracker counts.
+func (c *CreditTracker) At() int64 { return c.at }
 
-// outdated reports whether another purse is needed at an instant.
-func (p *Purse) outdated(policy *Policy, now time.Time) bool {
-	return p.changed || p.of != policy || len(p.open) > 0 && !p.book.Ended(p.ends()) && !now.Before(p.ends())
+// outdated reports whether a new tracker is needed at an instant.
+func (c *CreditTracker) outdated(policy *Policy, now time.Time) bool {
+	return c.changed || c.of != policy || len(c.open) > 0 && !c.book.Ended(c.ends()) && !now.Before(c.ends())
 }
 
 // ends is the end of the open period.
-func (p *Purse) ends() time.Time { return p.open[len(p.open)-1].End }
+func (c *CreditTracker) ends() time.Time { return c.open[len(c.open)-1].End }
 
 // add counts a fact that stands at an offset of the log.
-func (p *Purse) add(offset int64, f Fact) {
-	if offset <= p.at {
+func (c *CreditTracker) add(offset int64, f Fact) {
+	if offset <= c.at {
 		return
 	}
-	for i := range p.measures {
-		if q, counts := Measured(&p.measures[i], f); counts {
-			p.sums[i].Quantity = p.sums[i].Quantity.Add(q)
-			p.known = false
+	for i := range c.measures {
+		if q, counts := Measured(&c.measures[i], f); counts {
+			c.sums[i].Quantity = c.sums[i].Quantity.Add(q)
+			c.known = false
 		}
 	}
 }
@@ -70,48 +70,47 @@ func Measured(m *billing.Measure, f Fact) (q money.Decimal, counts bool) {
 	return Need{Series: Series{Meter: m.Meter}, Where: m.Where}.Quantity(f)
 }
 
-// stands is how the credit stands at an instant if nothing else happens until then. Where nobody knows what is owed, there is no
-// credit.
-func (p *Purse) stands(at Tick) billing.Standing {
-	if p.known && p.asked <= at && at < p.until {
-		return p.standing
+// balanceAt is the balance at an instant if nothing else happens until then. Where what is owed is unknown, there is no credit.
+func (c *CreditTracker) balanceAt(at Tick) billing.Standing {
+	if c.known && c.asked <= at && at < c.until {
+		return c.balance
 	}
-	now, open := at.Time(), p.open
-	if len(open) > 0 && !now.Before(p.ends()) {
-		open = p.book.Open(now)
+	now, open := at.Time(), c.open
+	if len(open) > 0 && !now.Before(c.ends()) {
+		open = c.book.Open(now)
 	}
-	standing, err := p.book.Standing(open, now, billing.SumsOf(p.measures, p.sums, billing.ZeroElsewhere))
+	balance, err := c.book.Standing(open, now, billing.SumsOf(c.measures, c.sums, billing.ZeroElsewhere))
 	if err != nil {
-		standing = billing.Standing{}
+		balance = billing.Standing{}
 	}
-	p.asked, p.standing, p.known = at, standing, true
+	c.asked, c.balance, c.known = at, balance, true
 	// Until the next of these, nothing changes by itself.
-	p.until = never
+	c.until = never
 	change := func(t time.Time) {
 		if t.After(now) {
-			p.until = min(p.until, TickOf(t))
+			c.until = min(c.until, TickOf(t))
 		}
 	}
-	for i := range p.book.Grants {
-		change(p.book.Grants[i].EffectiveAt)
-		change(p.book.Grants[i].ExpiresAt)
+	for i := range c.book.Grants {
+		change(c.book.Grants[i].EffectiveAt)
+		change(c.book.Grants[i].ExpiresAt)
 	}
-	for i := range p.book.Terms {
-		change(p.book.Terms[i].From)
+	for i := range c.book.Terms {
+		change(c.book.Terms[i].From)
 	}
 	if len(open) > 0 {
 		change(open[len(open)-1].End)
 	}
-	return standing
+	return balance
 }
 
 // used is what was used by a price in the part of the period that contains an instant.
-func (p *Purse) used(price *catalog.Price, at Tick) (q money.Decimal) {
+func (c *CreditTracker) used(price *catalog.Price, at Tick) (q money.Decimal) {
 	now, end := at.Time(), time.Time{}
-	for i := range p.measures {
-		m := &p.measures[i]
+	for i := range c.measures {
+		m := &c.measures[i]
 		if m.Meter == price.Meter && len(m.Except) == 0 && maps.Equal(m.Where, price.Where) && !now.Before(m.From) && now.Before(m.To) && m.To.After(end) {
-			q, end = p.sums[i].Quantity, m.To // the longest one: others end where a grant does
+			q, end = c.sums[i].Quantity, m.To // the longest one: others end where a grant does
 		}
 	}
 	return q
@@ -120,14 +119,14 @@ func (p *Purse) used(price *catalog.Price, at Tick) (q money.Decimal) {
 // draws is what a check will draw on the credit at an instant. The spend cap of the plan is left out: beyond it usage costs nothing,
 // and a check is still asked for its price.
 func (d *decision) draws(at Tick, alone bool) (cost money.Decimal, known bool) {
-	return d.cost(alone, func(i int) money.Decimal { return d.account.purse.used(&d.policy.prices[i].Price, at) })
+	return d.cost(alone, func(i int) money.Decimal { return d.account.credit.used(&d.policy.prices[i].Price, at) })
 }
 
 // credits judges what a check will cost against what the tenant's grants leave. Max is what they pay for since the last
 // invoice, used or not.
 func (d *decision) credits(part *event.LimitPart) {
 	limit := keyOf(part)
-	s := d.account.purse.stands(d.at)
+	s := d.account.credit.balanceAt(d.at)
 	part.Used, part.Max, part.Held = s.Drawn, s.Drawn.Add(s.Available), d.others(limit)
 	if d.covers(limit, part.Held, d.alone(limit), d.at) {
 		// Others may come before its usage and take what is free or cheap: then it costs more, and that is held.
@@ -141,7 +140,7 @@ func (d *decision) credits(part *event.LimitPart) {
 // covers reports whether grants pay at an instant for what is held and requested, or the check holds that much already.
 func (d *decision) covers(limit limitKey, held money.Decimal, alone bool, at Tick) bool {
 	q, known := d.draws(at, alone)
-	available := d.account.purse.stands(at).Available
+	available := d.account.credit.balanceAt(at).Available
 	if fits(held, q, known, available) {
 		return true
 	}
@@ -152,7 +151,7 @@ func (d *decision) covers(limit limitKey, held money.Decimal, alone bool, at Tic
 // whenCovered is the first instant at which the check passes if nothing else happens: leases of other checks end, grants become
 // effective, and in another period there are included units again. Between those instants nothing gets better.
 func (d *decision) whenCovered(limit limitKey, held money.Decimal) Tick {
-	changes := d.account.purse.changes(d.at)
+	changes := d.account.credit.changes(d.at)
 	var ends []lease
 	for l := range d.leases(limit) {
 		ends = append(ends, l)
@@ -172,20 +171,20 @@ func (d *decision) whenCovered(limit limitKey, held money.Decimal) Tick {
 
 // changes are the instants to come from which on there may be more credit, or usage may cost less: beyond the second boundary
 // each period is like the one before.
-func (p *Purse) changes(after Tick) (changes []Tick) {
-	for i := range p.book.Grants {
-		if at := TickOf(p.book.Grants[i].EffectiveAt); at > after {
+func (c *CreditTracker) changes(after Tick) (changes []Tick) {
+	for i := range c.book.Grants {
+		if at := TickOf(c.book.Grants[i].EffectiveAt); at > after {
 			changes = append(changes, at)
 		}
 	}
-	if len(p.open) == 0 {
+	if len(c.open) == 0 {
 		return changes
 	}
-	end := p.ends()
+	end := c.ends()
 	for range 2 {
-		if at := TickOf(end); at > after && !p.book.Ended(end) {
+		if at := TickOf(end); at > after && !c.book.Ended(end) {
 			changes = append(changes, at)
-			end = p.book.Next(end).End
+			end = c.book.Next(end).End
 		}
 	}
 	return changes
