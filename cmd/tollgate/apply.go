@@ -11,7 +11,7 @@ import (
 )
 
 type applyCommand struct {
-	database
+	settings
 	File   string `short:"f" required:"" placeholder:"FILE" help:"Catalog, YAML or JSON; - for standard input."`
 	DryRun bool   `help:"Only print what would change."`
 }
@@ -21,12 +21,12 @@ func (c applyCommand) Run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	h, err := c.openReady(ctx, log)
+	s, err := c.open(ctx, log)
 	if err != nil {
 		return err
 	}
-	defer h.close()
-	change, err := h.ledger.ApplyCatalog(ctx, next, c.DryRun, "cli")
+	defer s.Close()
+	change, err := s.Ledger.ApplyCatalog(ctx, next, c.DryRun, "cli")
 	if err != nil {
 		return err
 	}

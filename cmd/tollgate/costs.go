@@ -25,7 +25,7 @@ type costsCommand struct {
 }
 
 type importCostsCommand struct {
-	database
+	settings
 	File          string `arg:"" help:"Price list, JSON; - for standard input."`
 	Source        string `placeholder:"NAME" help:"Whose list it is; the file's name where none is given."`
 	From          string `placeholder:"DATE" help:"First day that the prices hold for, such as 2026-04-05, UTC; today where none is given."`
@@ -62,12 +62,12 @@ func (c importCostsCommand) Run(ctx context.Context, log *slog.Logger) error {
 	if i.MaxJump, err = money.ParseQuantity(c.MaxJump); err != nil || i.MaxJump.Cmp(money.Int(1)) < 0 {
 		return fmt.Errorf("--max-jump %s: a number of at least 1 is needed", c.MaxJump)
 	}
-	h, err := c.openReady(ctx, log)
+	s, err := c.open(ctx, log)
 	if err != nil {
 		return err
 	}
-	defer h.close()
-	change, err := h.costs.ImportCosts(ctx, i, "cli")
+	defer s.Close()
+	change, err := s.Costs.ImportCosts(ctx, i, "cli")
 	var jump *costs.JumpError
 	if err != nil && !errors.As(err, &jump) {
 		return err
@@ -182,7 +182,7 @@ func priceCells(before, now *event.ModelCost) string {
 }
 
 type listCostsCommand struct {
-	database
+	settings
 	Provider string `help:"Only of this provider."`
 	Model    string `help:"Only of this model."`
 	On       string `placeholder:"DATE" help:"Only what holds on this day; all versions where none is given."`
@@ -193,12 +193,12 @@ func (c listCostsCommand) Run(ctx context.Context, log *slog.Logger) error {
 	if on != "" && !on.Valid() {
 		return fmt.Errorf("--on %s: no day such as %s", c.On, time.DateOnly)
 	}
-	h, err := c.openReady(ctx, log)
+	s, err := c.open(ctx, log)
 	if err != nil {
 		return err
 	}
-	defer h.close()
-	book, err := h.costs.Current(ctx)
+	defer s.Close()
+	book, err := s.Costs.Current(ctx)
 	if err != nil {
 		return err
 	}

@@ -23,7 +23,7 @@ import (
 )
 
 type demoCommand struct {
-	database
+	settings
 	Addr string `env:"TOLLGATE_ADDR" default:"127.0.0.1:8080" help:"Where the server listens."`
 	Seed uint64 `default:"1" help:"Another seed, another day."`
 }
@@ -70,22 +70,22 @@ func (c demoCommand) Run(ctx context.Context, log *slog.Logger) error {
 
 // prepare creates the tenants with their plans, and a service key. Whoever may open the database may do that; no key has to be given.
 func (c demoCommand) prepare(ctx context.Context, log *slog.Logger) (tenant.Secret, error) {
-	h, err := c.openReady(ctx, log)
+	s, err := c.open(ctx, log)
 	if err != nil {
 		return "", err
 	}
-	defer h.close()
+	defer s.Close()
 	for _, t := range demoTenants {
-		if _, err := h.ledger.DefineTenant(ctx, t.Tenant, "cli"); err != nil {
+		if _, err := s.Ledger.DefineTenant(ctx, t.Tenant, "cli"); err != nil {
 			return "", err
 		}
 		assignment := app.PlanAssignment{Plan: t.plan, EffectiveAt: time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC),
 			BillingAnchor: time.Date(2025, 1, t.anchor, 12, 0, 0, 0, time.UTC)} // noon in UTC is that day in all three zones
-		if _, err := h.ledger.AssignPlan(ctx, t.ID, assignment, "cli"); err != nil {
+		if _, err := s.Ledger.AssignPlan(ctx, t.ID, assignment, "cli"); err != nil {
 			return "", fmt.Errorf("assign a plan of the sample catalog to %s: %w", t.ID, err)
 		}
 	}
-	_, secret, err := h.ledger.CreateKey(ctx, app.NewKey{Kind: tenant.Service, Name: "demo"}, rand.Reader, "cli")
+	_, secret, err := s.Ledger.CreateKey(ctx, app.NewKey{Kind: tenant.Service, Name: "demo"}, rand.Reader, "cli")
 	return secret, err
 }
 

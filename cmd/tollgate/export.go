@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,25 +16,14 @@ import (
 
 	"github.com/schollz/progressbar/v3"
 
+	"github.com/tollgate-io/tollgate/cmd/stack"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/export"
 	"github.com/tollgate-io/tollgate/projections"
 )
 
-// issuerNames are what FOCUS exports call those who sell and host.
-type issuerNames struct {
-	Issuer       string `env:"TOLLGATE_ISSUER" default:"Tollgate" help:"Who issues the invoices, as exports name it."`
-	ServiceName  string `env:"TOLLGATE_SERVICE_NAME" help:"The service that is sold, as FOCUS exports name it; empty: the issuer."`
-	HostProvider string `env:"TOLLGATE_HOST_PROVIDER" help:"Whose infrastructure the service runs on, as FOCUS exports name it; empty: the issuer."`
-}
-
-func (n issuerNames) issuer() export.Issuer {
-	name := cmp.Or(n.Issuer, "Tollgate")
-	return export.Issuer{Name: name, Service: cmp.Or(n.ServiceName, name), Host: cmp.Or(n.HostProvider, name)}
-}
-
 type exportCommand struct {
-	database
+	settings
 	Dataset export.Name   `arg:"" enum:"usage,invoices,journal,focus" help:"usage, invoices, journal or focus."`
 	From    string        `placeholder:"TIME" help:"From this day (2026-04-01, UTC) or RFC 3339 instant on; empty: from the beginning."`
 	To      string        `placeholder:"TIME" help:"Before this day or instant; empty: without end."`
@@ -64,15 +52,15 @@ func (c exportCommand) Run(ctx context.Context, log *slog.Logger) error {
 	if err := q.Check(); err != nil {
 		return err
 	}
-	h, err := c.openReady(ctx, log)
+	s, err := c.open(ctx, log)
 	if err != nil {
 		return err
 	}
-	defer h.close()
-	if err := h.caughtUp(ctx, catchUpTimeout, projections.DirectoryModel, projections.TimelineModel); err != nil {
+	defer s.Close()
+	if err := s.AwaitReadModels(ctx, stack.FoldTimeout, projections.DirectoryModel, projections.TimelineModel); err != nil {
 		return err
 	}
-	e, err := h.exports.Open(ctx, q)
+	e, err := s.Exports.Open(ctx, q)
 	if err != nil {
 		return err
 	}

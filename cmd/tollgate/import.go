@@ -22,7 +22,7 @@ import (
 )
 
 type importCommand struct {
-	database
+	settings
 	File      string   `arg:"" type:"existingfile" help:"CSV file with a header line."`
 	Tenant    string   `required:"" help:"Tenant that used it."`
 	EventType string   `required:"" help:"Event type, such as tokens_spent."`
@@ -61,18 +61,18 @@ func (c importCommand) Run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	h, err := c.openReady(ctx, log)
+	s, err := c.open(ctx, log)
 	if err != nil {
 		return err
 	}
-	defer h.close()
-	if _, err := h.directory.Tenant(ctx, rows.tenant); err != nil {
+	defer s.Close()
+	if _, err := s.Directory.Tenant(ctx, rows.tenant); err != nil {
 		return fmt.Errorf("tenant %q: %w", rows.tenant, err)
 	}
 	bar := progressbar.NewOptions64(max(info.Size(), 1),
 		progressbar.OptionSetDescription("import "+filepath.Base(c.File)), progressbar.OptionSetWriter(os.Stderr),
 		progressbar.OptionShowBytes(true), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
-	total, err := c.record(ctx, h.ledger, rows, bar)
+	total, err := c.record(ctx, s.Ledger, rows, bar)
 	_ = bar.Finish()
 	total.print(os.Stdout, time.Since(total.started))
 	if err != nil {

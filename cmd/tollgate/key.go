@@ -12,7 +12,7 @@ import (
 )
 
 type keyCommand struct {
-	database
+	settings
 	Kind   tenant.KeyKind `enum:"admin,service,tenant" default:"admin" help:"admin, service or tenant."`
 	Tenant string         `help:"Tenant of a tenant key."`
 	Name   string         `default:"made by tollgate key" help:"What the key is for."`
@@ -21,12 +21,12 @@ type keyCommand struct {
 // Run makes a key without needing one: whoever may open the database could write the log anyway. It is the way back in
 // when the last admin key is lost.
 func (c keyCommand) Run(ctx context.Context, log *slog.Logger) error {
-	h, err := c.openReady(ctx, log)
+	s, err := c.open(ctx, log)
 	if err != nil {
 		return err
 	}
-	defer h.close()
-	id, secret, err := h.ledger.CreateKey(ctx, app.NewKey{Kind: c.Kind, Tenant: event.TenantID(c.Tenant), Name: c.Name}, rand.Reader, "cli")
+	defer s.Close()
+	id, secret, err := s.Ledger.CreateKey(ctx, app.NewKey{Kind: c.Kind, Tenant: event.TenantID(c.Tenant), Name: c.Name}, rand.Reader, "cli")
 	if err != nil {
 		return err
 	}

@@ -7,18 +7,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
 
-	"github.com/tollgate-io/tollgate/adapters/eventstoredb"
-	"github.com/tollgate-io/tollgate/adapters/pgserver"
-	"github.com/tollgate-io/tollgate/adapters/postgres"
+	"github.com/tollgate-io/tollgate/cmd/stack"
 	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
-	"github.com/tollgate-io/tollgate/migrations"
 )
 
 type migrateLogCommand struct {
@@ -43,21 +39,21 @@ func (c migrateLogCommand) Run(ctx context.Context, log *slog.Logger) error {
 	if filepath.Clean(c.From) == filepath.Clean(c.To) {
 		return errors.New("the log is there already: both ends are the same")
 	}
-	var h house
-	defer h.close()
-	from, err := h.openMovable(ctx, c.From, true, 0, log)
+	from, closeFrom, err := stack.OpenLog(ctx, stack.LogConfig{At: c.From, MustExist: true, Logger: log})
 	if err != nil {
 		return fmt.Errorf("open the log: %w", err)
 	}
-	to, err := h.openMovable(ctx, c.To, false, c.Partitions, log)
+	defer closeFrom()
+	to, closeTo, err := stack.OpenLog(ctx, stack.LogConfig{At: c.To, Partitions: c.Partitions, Logger: log})
 	if err != nil {
 		return fmt.Errorf("open the copy: %w", err)
 	}
+	defer closeTo()
 	switch head, err := from.Head(ctx, 0); { // where the system has its events, with which every log begins
 	case err != nil:
 		return fmt.Errorf("read the log: %w", err)
 	case head.Offset == 0:
-		return fmt.Errorf("%w at %s: it has no events", errNoLog, redacted(c.From))
+		return fmt.Errorf("%w at %s: it has no events", stack.ErrNoLog, stack.Redacted(c.From))
 	}
 	bar := progressbar.NewOptions64(1, progressbar.OptionSetDescription("copy"), progressbar.OptionSetWriter(os.Stderr),
 		progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
@@ -90,58 +86,4 @@ func (c migrateLogCommand) Run(ctx context.Context, log *slog.Logger) error {
 	_ = w.Flush()
 	fmt.Println("the copy is equal to the log")
 	return nil
-}
-
-var errNoLog = errors.New("there is no log")
-
-// openMovable opens a log by itself, without read models. One that exists is not made.
-func (h *house) openMovable(ctx context.Context, where string, exists bool, partitions int, log *slog.Logger) (eventstore.Movable, error) {
-	url := where
-	switch scheme, _, isURL := strings.Cut(where, "://"); {
-	case eventstoredb.IsURL(where):
-		l, err := eventstoredb.Open(ctx, eventstoredb.Config{URL: where})
-		if err != nil {
-			return nil, err
-		}
-		h.closers = append(h.closers, l.Close)
-		return l, nil
-	case !isURL:
-		switch found, err := pgserver.Exists(where); {
-		case err != nil:
-			return nil, err
-		case exists && !found:
-			return nil, fmt.Errorf("%w in the folder %s", errNoLog, where)
-		}
-		if err := h.openPrivateServer(ctx, where, log); err != nil {
-			return nil, err
-		}
-		url = h.url
-	case scheme != "postgres" && scheme != "postgresql":
-		return nil, fmt.Errorf("%q is neither a postgres:// nor an esdb:// URL, nor a folder", redacted(where))
-	}
-	if err := migrations.Up(ctx, url); err != nil {
-		return nil, err
-	}
-	pools, err := postgres.OpenPools(ctx, url, 1, 1)
-	if err != nil {
-		return nil, err
-	}
-	h.closers = append(h.closers, pools.Close)
-	if exists {
-		switch err := pools.CheckLogElsewhere(ctx); {
-		case err == nil:
-			return nil, errNoLog
-		case !errors.Is(err, postgres.ErrOtherLog):
-			return nil, err
-		}
-	}
-	if err := pools.CheckLogHere(ctx); err != nil {
-		return nil, err
-	}
-	l, err := postgres.OpenLog(ctx, pools.Log, url, postgres.LogConfig{Partitions: partitions})
-	if err != nil {
-		return nil, err
-	}
-	h.closers = append(h.closers, l.Close)
-	return l, nil
 }

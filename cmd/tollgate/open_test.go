@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"github.com/tollgate-io/tollgate/cmd/stack"
 	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
@@ -34,14 +35,13 @@ func (l *lines) String() string {
 // them; whoever opens it at the same time waits.
 func TestAnEarlierInstallationIsBuiltAgain(t *testing.T) {
 	dir := installation(t)
-	d := database{DataDir: dir, DatabaseURL: databaseOf(dir), EventStore: eventStoreOf(dir)}
-	quiet := slog.New(slog.DiscardHandler)
-	h, err := d.openReady(t.Context(), quiet)
+	config := stack.Config{DataDir: dir, DatabaseURL: databaseOf(dir), EventStore: eventStoreOf(dir), Logger: slog.New(slog.DiscardHandler)}
+	s, err := stack.OpenReady(t.Context(), config)
 	require.NoError(t, err)
-	defer h.close()
-	_, err = h.ledger.DefineTenant(t.Context(), tenant.Tenant{ID: "acme", Name: "Acme"}, "cli")
+	defer s.Close()
+	_, err = s.Ledger.DefineTenant(t.Context(), tenant.Tenant{ID: "acme", Name: "Acme"}, "cli")
 	require.NoError(t, err)
-	conn, err := pgx.Connect(t.Context(), h.url)
+	conn, err := pgx.Connect(t.Context(), s.URL)
 	require.NoError(t, err)
 	defer func() { _ = conn.Close(t.Context()) }()
 	for _, statement := range []string{
@@ -53,24 +53,24 @@ func TestAnEarlierInstallationIsBuiltAgain(t *testing.T) {
 		require.NoError(t, err)
 	}
 
-	d.DatabaseURL = h.url
 	var log lines
+	config.DatabaseURL, config.Logger = s.URL, slog.New(slog.NewTextHandler(&log, nil))
 	var group sync.WaitGroup
 	for range 3 {
 		group.Go(func() {
-			opened, err := d.open(t.Context(), slog.New(slog.NewTextHandler(&log, nil)))
+			opened, err := stack.Open(t.Context(), config)
 			if err != nil {
 				t.Error(err)
 				return
 			}
-			defer opened.close()
-			if _, err := opened.directory.Tenant(t.Context(), "acme"); err != nil {
+			defer opened.Close()
+			if _, err := opened.Directory.Tenant(t.Context(), "acme"); err != nil {
 				t.Error(err)
 			}
-			if _, err := opened.directory.Subscription(t.Context(), "acme"); err != nil {
+			if _, err := opened.Directory.Subscription(t.Context(), "acme"); err != nil {
 				t.Error(err)
 			}
-			if _, err := opened.directory.Catalog(t.Context()); err != nil {
+			if _, err := opened.Directory.Catalog(t.Context()); err != nil {
 				t.Error(err)
 			}
 		})

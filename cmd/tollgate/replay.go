@@ -12,11 +12,12 @@ import (
 	"github.com/schollz/progressbar/v3"
 
 	"github.com/tollgate-io/tollgate/adapters/postgres"
+	"github.com/tollgate-io/tollgate/cmd/stack"
 	"github.com/tollgate-io/tollgate/projections"
 )
 
 type replayCommand struct {
-	database
+	settings
 	ReadModels []string `arg:"" optional:"" help:"Read models to rebuild (directory, insights, quota, timeline, usage); all where none is named."`
 	Accept     bool     `name:"accept-differences" help:"Switch although the rebuilt read model differs from the live one: after a fold was corrected."`
 }
@@ -32,42 +33,42 @@ func (c replayCommand) Run(ctx context.Context, log *slog.Logger) error {
 	if c.Accept {
 		options = append(options, postgres.AcceptDifferences(func(d *postgres.Difference) { fmt.Println("accepted:", d) }))
 	}
-	return c.rebuild(ctx, log, "rebuilt and switched", func(h *house, progress func(done, total int64)) (postgres.RebuildReport, error) {
-		return h.readModels.Rebuild(ctx, h.log, c.ReadModels, progress, options...)
+	return c.rebuild(ctx, log, "rebuilt and switched", func(s *stack.Stack, progress func(done, total int64)) (postgres.RebuildReport, error) {
+		return s.ReadModels.Rebuild(ctx, s.Log, c.ReadModels, progress, options...)
 	})
 }
 
 type verifyCommand struct {
-	database
+	settings
 	ReadModels []string `arg:"" optional:"" help:"Read models to verify (directory, insights, quota, timeline, usage); all where none is named."`
 }
 
 func (c verifyCommand) Run(ctx context.Context, log *slog.Logger) error {
-	return c.rebuild(ctx, log, "equal to the log", func(h *house, progress func(done, total int64)) (postgres.RebuildReport, error) {
-		if err := h.standsAtHead(ctx, log); err != nil {
+	return c.rebuild(ctx, log, "equal to the log", func(s *stack.Stack, progress func(done, total int64)) (postgres.RebuildReport, error) {
+		if err := showWholeLog(ctx, s); err != nil {
 			return postgres.RebuildReport{}, err
 		}
-		return h.readModels.Verify(ctx, h.log, c.ReadModels, progress)
+		return s.ReadModels.Verify(ctx, s.Log, c.ReadModels, progress)
 	})
 }
 
 // behindTimeout is how long read models may take to show what is on the log before a verification calls them behind.
 const behindTimeout = time.Minute
 
-// standsAtHead makes sure that the read models show the whole log: one that has stopped somewhere may be right up to
-// there, and is still wrong.
-func (h *house) standsAtHead(ctx context.Context, log *slog.Logger) error {
-	if err := h.caughtUp(ctx, patience, projections.Names()...); err == nil {
+// showWholeLog makes sure that the read models show the whole log: one that has stopped somewhere may be right up to there,
+// and is still wrong.
+func showWholeLog(ctx context.Context, s *stack.Stack) error {
+	if err := s.AwaitReadModels(ctx, stack.FoldGrace, projections.Names()...); err == nil {
 		return nil
 	}
-	if err := h.fold(ctx, log); err != nil {
+	if err := s.Fold(ctx); err != nil {
 		return err
 	}
-	behind := h.caughtUp(ctx, behindTimeout, projections.Names()...)
+	behind := s.AwaitReadModels(ctx, behindTimeout, projections.Names()...)
 	if behind == nil {
 		return nil
 	}
-	lags, err := h.readModels.Lag(ctx, h.log, time.Now())
+	lags, err := s.ReadModels.Lag(ctx, s.Log, time.Now())
 	if err != nil {
 		return err
 	}
@@ -80,16 +81,16 @@ func (h *house) standsAtHead(ctx context.Context, log *slog.Logger) error {
 }
 
 // rebuild shows the progress of a rebuild or a verification, and its report.
-func (d database) rebuild(ctx context.Context, log *slog.Logger, done string, run func(*house, func(done, total int64)) (postgres.RebuildReport, error)) error {
-	h, err := d.open(ctx, log)
+func (c settings) rebuild(ctx context.Context, log *slog.Logger, done string, run func(*stack.Stack, func(done, total int64)) (postgres.RebuildReport, error)) error {
+	s, err := stack.Open(ctx, c.config(log))
 	if err != nil {
 		return err
 	}
-	defer h.close()
+	defer s.Close()
 	bar := progressbar.NewOptions64(1, progressbar.OptionSetDescription("events"), progressbar.OptionSetWriter(os.Stderr),
 		progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
 	started := time.Now()
-	report, err := run(h, func(done, total int64) {
+	report, err := run(s, func(done, total int64) {
 		bar.ChangeMax64(max(total, 1))
 		_ = bar.Set64(min(done, total))
 	})

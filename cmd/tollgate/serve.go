@@ -13,16 +13,15 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 
-	"github.com/tollgate-io/tollgate/adapters/pgserver"
 	"github.com/tollgate-io/tollgate/api"
+	"github.com/tollgate-io/tollgate/cmd/stack"
 	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
 type serveCommand struct {
-	database
+	settings
 	Addr           string         `env:"TOLLGATE_ADDR" default:"127.0.0.1:8080" help:"Address to listen on."`
 	AdminKey       string         `env:"TOLLGATE_ADMIN_KEY" placeholder:"KEY" help:"Bootstrap admin key; else one is made on first start and printed once."`
 	Catalog        string         `env:"TOLLGATE_CATALOG" placeholder:"FILE" help:"Catalog to apply at start."`
@@ -37,18 +36,17 @@ type serveCommand struct {
 }
 
 const (
-	startTimeout    = 5 * time.Minute
+	startTimeout    = 5 * time.Minute // of what follows the opening
 	shutdownTimeout = 20 * time.Second
-	restartPause    = time.Second
 )
 
-// garbage is how much a heap may grow before it is collected, in percent of what lives: requests leave a lot behind, and
+// gcPercent is how much the heap may grow before it is collected, in percent of what lives: requests leave a lot behind, and
 // little of it lives.
-const garbage = 400
+const gcPercent = 400
 
 func (c serveCommand) Run(ctx context.Context, log *slog.Logger) error {
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(garbage)
+		debug.SetGCPercent(gcPercent)
 	}
 	// A taken port is the commonest reason to fail, so it is tried first. Clients are let in when they can be served.
 	probe, err := net.Listen("tcp", c.Addr)
@@ -56,26 +54,23 @@ func (c serveCommand) Run(ctx context.Context, log *slog.Logger) error {
 		return fmt.Errorf("listen: %w", err)
 	}
 	_ = probe.Close()
-	h, key, err := c.start(ctx, log)
+	s, key, err := c.start(ctx, log)
 	if err != nil {
 		return err
 	}
-	defer h.close()
+	defer s.Close()
 	listener, err := net.Listen("tcp", c.Addr)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
 
-	h.background(ctx, h.keyUses.Run)
+	s.Background(ctx, s.KeyUses.Run)
 	if c.BillingEvery > 0 {
-		h.background(ctx, func(ctx context.Context) { h.newClosing(c.BillingDelay, log).Run(ctx, c.BillingEvery) })
+		s.Background(ctx, func(ctx context.Context) { s.CloseInvoices(ctx, c.BillingEvery, c.BillingDelay) })
 	}
-	surface := newSurface(h, c.MaxLag)
-	server := api.NewHTTPServer(c.Addr, api.New(api.Config{
-		Ledger: h.ledger, Directory: h.directory, Usage: h.readModels, Timeline: surface, Limits: h.limits, Billing: h.billing, Exports: h.exports, Costs: h.costs, Insights: h.insights, Keys: surface, Positions: surface,
-		Readiness: surface, Registry: h.metrics, Log: log, Now: time.Now, Random: rand.Reader,
-		MaxRequestsPerSecond: c.MaxRequests, Domains: h.domains, TrustedProxies: c.TrustedProxies, DNS: c.dns(), Uses: h.keyUses,
-	}))
+	config := s.API()
+	config.MaxRequestsPerSecond, config.TrustedProxies, config.DNS = c.MaxRequests, c.TrustedProxies, c.dns()
+	server := api.NewHTTPServer(c.Addr, api.New(config))
 	server.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()
@@ -106,80 +101,58 @@ func (c serveCommand) dns() *net.Resolver {
 	}}
 }
 
-// start opens everything and does what the first start needs. The key is "" when it was there already.
-func (c serveCommand) start(ctx context.Context, log *slog.Logger) (_ *house, key tenant.Secret, err error) {
-	d := c.database
-	var server *pgserver.Server
-	if err := d.checkEventStore(); err != nil {
-		return nil, "", err
-	}
-	if d.DatabaseURL == "" {
-		starting, cancel := context.WithTimeout(ctx, startTimeout)
-		server, err = pgserver.Start(starting, pgserver.Config{Dir: d.DataDir, Log: log, Fsync: true})
-		cancel()
-		if err != nil {
-			return nil, "", err
-		}
-		d.DatabaseURL = server.URL()
-	}
-	h, err := d.open(ctx, log) // without a time-out: it may have to build read models again
+// start opens everything and does what the first start needs. The key is "" when there was one already.
+func (c serveCommand) start(ctx context.Context, log *slog.Logger) (_ *stack.Stack, key tenant.Secret, err error) {
+	config := c.config(log)
+	config.Supervise, config.Metrics = true, prometheus.NewRegistry()
+	config.CheckTimeout, config.MaxLag = c.CheckTimeout, c.MaxLag
+	s, err := stack.Open(ctx, config) // without a time-out: it may have to build read models again
 	if err != nil {
-		if server != nil {
-			err = errors.Join(err, server.Stop(ctx))
-		}
 		return nil, "", err
 	}
 	defer func() {
 		if err != nil {
-			h.close()
+			s.Close()
 		}
 	}()
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	if server != nil {
-		h.supervise(server, log)
-	}
-	h.limit(c.CheckTimeout)
-	h.metrics = prometheus.NewRegistry()
-	h.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newLagCollector(h), newLimitCollector(h.limits))
-	if log, ok := h.log.(prometheus.Collector); ok { // a store elsewhere has a life of its own
-		h.metrics.MustRegister(log)
-	}
+	s.StartLimits()
 	if c.Projections {
-		if err := h.fold(ctx, log); err != nil {
+		if err := s.Fold(ctx); err != nil {
 			return nil, "", err
 		}
 	}
-	if key, err = c.bootstrap(ctx, h); err != nil {
+	if key, err = c.bootstrap(ctx, s); err != nil {
 		return nil, "", err
 	}
 	if c.Catalog == "" {
-		return h, key, nil
+		return s, key, nil
 	}
 	next, err := readCatalog(c.Catalog)
 	if err != nil {
 		return nil, "", err
 	}
-	change, err := h.ledger.ApplyCatalog(ctx, next, false, "system")
+	change, err := s.Ledger.ApplyCatalog(ctx, next, false, "system")
 	if err != nil {
 		return nil, "", fmt.Errorf("apply %s: %w", c.Catalog, err)
 	}
 	if change.Applied {
 		log.Info("catalog applied", "file", c.Catalog, "revision", change.Revision, "changes", len(change.Changes))
 	}
-	return h, key, nil
+	return s, key, nil
 }
 
 // bootstrap makes sure that there is an admin key: the operator's, or one that is made on the first start.
-func (c serveCommand) bootstrap(ctx context.Context, h *house) (tenant.Secret, error) {
+func (c serveCommand) bootstrap(ctx context.Context, s *stack.Stack) (tenant.Secret, error) {
 	if c.AdminKey != "" {
-		if _, err := h.ledger.RegisterAdminKey(ctx, tenant.Secret(c.AdminKey), "TOLLGATE_ADMIN_KEY"); err != nil {
+		if _, err := s.Ledger.RegisterAdminKey(ctx, tenant.Secret(c.AdminKey), "TOLLGATE_ADMIN_KEY"); err != nil {
 			return "", fmt.Errorf("TOLLGATE_ADMIN_KEY: %w", err)
 		}
 		return "", nil
 	}
-	for p := range h.log.Partitions() {
-		head, err := h.log.Head(ctx, p)
+	for p := range s.Log.Partitions() {
+		head, err := s.Log.Head(ctx, p)
 		if err != nil {
 			return "", err
 		}
@@ -187,7 +160,7 @@ func (c serveCommand) bootstrap(ctx context.Context, h *house) (tenant.Secret, e
 			return "", nil
 		}
 	}
-	_, secret, err := h.ledger.CreateKey(ctx, app.NewKey{Kind: tenant.Admin, Name: "made on first start"}, rand.Reader, "system")
+	_, secret, err := s.Ledger.CreateKey(ctx, app.NewKey{Kind: tenant.Admin, Name: "made on first start"}, rand.Reader, "system")
 	return secret, err
 }
 
@@ -207,42 +180,4 @@ func (c serveCommand) greet(addr string, key tenant.Secret) {
 	fmt.Printf("\nTry it: create a tenant\n\n  curl -X PUT http://%s/v1/admin/tenants/tenant_123 -H \"Authorization: Bearer %s\" \\\n"+
 		"    -H 'Content-Type: application/json' -d '{\"name\":\"Acme\",\"timeZone\":\"Europe/Berlin\"}'\n\n", addr, shown)
 	_ = os.Stdout.Sync()
-}
-
-// supervise starts the private server again when it dies under us; the pools reconnect by themselves.
-func (h *house) supervise(server *pgserver.Server, log *slog.Logger) {
-	watching, stop := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			select {
-			case <-watching.Done():
-				return
-			case <-server.Done():
-			}
-			if watching.Err() != nil {
-				return
-			}
-			log.Error("the private Postgres ended; starting it again")
-			if err := server.Restart(watching); err != nil {
-				log.Error("the private Postgres does not start", "error", err)
-			}
-			select {
-			case <-time.After(restartPause):
-			case <-watching.Done():
-				return
-			}
-		}
-	}()
-	// Closed last, that is, first in the list: everything else needs the server until it is closed itself.
-	h.closers = append([]func(){func() {
-		stop()
-		<-done
-		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
-		defer cancel()
-		if err := server.Stop(ctx); err != nil {
-			log.Warn("the private Postgres did not stop in order; its next start recovers", "error", err)
-		}
-	}}, h.closers...)
 }

@@ -252,12 +252,12 @@ func checkHistory(ctx context.Context, b *bench, _ []string) error {
 // decide makes decisions of the hot tenant and waits until the read models have them. It writes them as the engine does,
 // without waiting for a commit each.
 func decide(ctx context.Context, url string, n int, hold bool) error {
-	l, err := openLedger(ctx, url, 0)
+	s, err := openStack(ctx, url, 0)
 	if err != nil {
 		return err
 	}
-	defer l.close()
-	if err := l.fold(ctx); err != nil {
+	defer s.Close()
+	if err := s.Fold(ctx); err != nil {
 		return err
 	}
 	for made := 0; made < n; {
@@ -266,14 +266,14 @@ func decide(ctx context.Context, url string, n int, hold bool) error {
 			asks[i] = limit.Ask{NoHold: !hold, Check: event.Check{Quantity: money.Int(100), Identity: event.Identity{
 				Tenant: event.TenantID(tenantName(hotTenant)), Type: "tokens_spent", Source: event.SourceID(newID())}}}
 		}
-		for _, d := range l.limits.Check(ctx, asks) {
+		for _, d := range s.Limits.Check(ctx, asks) {
 			if d.Err != nil || !d.Allowed {
 				return fmt.Errorf("a check was not allowed: %w", errors.Join(d.Err, eventstore.ErrInvalid))
 			}
 		}
 		made += len(asks)
 	}
-	return l.caughtUp(ctx)
+	return awaitReadModels(ctx, s)
 }
 
 // checkSize: what a check costs in the tables until its usage comes, which then removes the row of the hold.

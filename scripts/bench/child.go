@@ -3,11 +3,9 @@ package main
 import (
 	"bufio"
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -20,14 +18,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-
 	"github.com/tollgate-io/tollgate/api"
-	"github.com/tollgate-io/tollgate/domain/app"
-	"github.com/tollgate-io/tollgate/domain/event"
-	"github.com/tollgate-io/tollgate/domain/eventstore"
-	"github.com/tollgate-io/tollgate/projections"
 )
 
 // The servers under load are processes of their own, as in reality: this program again, told by its environment to be one.
@@ -119,28 +110,29 @@ func runChild() (code int) {
 	return 0
 }
 
-// garbage is as in tollgate serve, for our server and for the baselines.
-const garbage = 400
+// gcPercent is as in tollgate serve, for our server and for the baselines.
+const gcPercent = 400
 
 func (c childConfig) serve(ctx context.Context) error {
-	debug.SetGCPercent(garbage)
+	debug.SetGCPercent(gcPercent)
 	if c.Kind == childServer {
 		return serveEventStore(ctx)
 	}
 	var handler http.Handler
 	switch c.Kind {
 	case childLedger:
-		l, err := openLedger(ctx, c.URL, 0)
+		s, err := openStack(ctx, c.URL, 0)
 		if err != nil {
 			return err
 		}
-		defer l.close()
+		defer s.Close()
 		if c.Fold {
-			if err := l.fold(ctx); err != nil {
+			if err := s.Fold(ctx); err != nil {
 				return err
 			}
 		}
-		handler = l.handler()
+		s.Background(ctx, s.KeyUses.Run)
+		handler = api.New(s.API())
 	case childBaseline:
 		committer, err := newCommitter(ctx, c.URL)
 		if err != nil {
@@ -188,38 +180,3 @@ func (c childConfig) serve(ctx context.Context) error {
 		return server.Close()
 	}
 }
-
-// handler is the API with all that costs time in production: metrics, keys, the tenant directory.
-func (l *ledger) handler() http.Handler {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	s := surface{TimelineReader: projections.TimelineReader{Index: l.readModels, Log: l.log}, ledger: l}
-	return api.New(api.Config{
-		Ledger: l.Ledger, Limits: l.limits, Directory: l.directory, Usage: l.readModels, Timeline: s, Keys: s, Positions: s, Readiness: s,
-		Billing:  app.NewBilling(app.BillingConfig{}), // no benchmark makes invoices
-		Exports:  app.NewExports(app.ExportsConfig{}), // nor exports
-		Costs:    app.NewCosts(l.log, l.directory, time.Now),
-		Insights: app.NewInsights(l.readModels, l.directory, app.NewCosts(l.log, l.directory, time.Now), time.Now),
-		Registry: registry, Log: slog.New(slog.DiscardHandler), Now: time.Now, Random: rand.Reader,
-	})
-}
-
-// surface fills the ports that no benchmark calls.
-type surface struct {
-	projections.TimelineReader
-	ledger *ledger
-}
-
-func (s surface) Keys(context.Context, int, string) (api.Keys, eventstore.Position, error) {
-	return api.Keys{}, eventstore.Position{}, nil
-}
-
-func (s surface) Await(ctx context.Context, at eventstore.Position) error {
-	return s.ledger.readModels.Await(ctx, projections.Names(), at)
-}
-
-func (s surface) Shown(context.Context, event.TenantID) (eventstore.Position, error) {
-	return eventstore.Position{}, nil
-}
-
-func (s surface) Ready(context.Context) []api.Check { return nil }

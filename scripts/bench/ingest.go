@@ -127,11 +127,11 @@ func importRows(ctx context.Context, b *bench, _ []string) error {
 	if err != nil {
 		return err
 	}
-	l, err := openLedger(ctx, url, 0)
+	s, err := openStack(ctx, url, 0)
 	if err != nil {
 		return err
 	}
-	b.onClose(l.close)
+	b.onClose(s.Close)
 	// A trace has a time and two counts in each line.
 	rows := newGenerator(1, time.Now().Add(-24*time.Hour)).submissions(50_000)
 	for i := range rows {
@@ -156,7 +156,7 @@ func importRows(ctx context.Context, b *bench, _ []string) error {
 					part[i].Source = event.SourceID(newID())
 				}
 				before := time.Now()
-				if err := l.record(ctx, part); err != nil {
+				if err := record(ctx, s.Ledger, part); err != nil {
 					return m, err
 				}
 				m.latencies = append(m.latencies, time.Since(before))

@@ -47,11 +47,11 @@ func (l *largeLog) load(ctx context.Context, b *bench, n int) error {
 	if l.events >= n {
 		return nil
 	}
-	ledger, err := openLedger(ctx, l.url, 0)
+	s, err := openStack(ctx, l.url, 0)
 	if err != nil {
 		return err
 	}
-	defer ledger.close()
+	defer s.Close()
 	started, before, told := time.Now(), l.events, time.Now()
 	group, loading := errgroup.WithContext(ctx)
 	group.SetLimit(3)
@@ -59,7 +59,7 @@ func (l *largeLog) load(ctx context.Context, b *bench, n int) error {
 		// Made here, so that the same seed gives the same events, whoever records them.
 		part := l.g.submissions(min(batch, n-l.events))
 		l.events += len(part)
-		group.Go(func() error { return ledger.record(loading, part) })
+		group.Go(func() error { return record(loading, s.Ledger, part) })
 		if time.Since(told) > 5*time.Second {
 			told = time.Now()
 			b.say("loading: %d of %d events", l.events, n)
@@ -77,12 +77,12 @@ func (l *largeLog) foldAll(ctx context.Context) error {
 	if _, missing, err := l.probe.lag(ctx); err != nil || missing == 0 {
 		return err
 	}
-	ledger, err := openLedger(ctx, l.url, 0)
+	s, err := openStack(ctx, l.url, 0)
 	if err != nil {
 		return err
 	}
-	defer ledger.close()
-	if err := ledger.fold(ctx); err != nil {
+	defer s.Close()
+	if err := s.Fold(ctx); err != nil {
 		return err
 	}
 	return l.probe.settle(ctx, foldTimeout)
@@ -299,11 +299,11 @@ func rebuild(ctx context.Context, b *bench, _ []string) error {
 		return err
 	}
 	defer b.scope()()
-	l, err := openLedger(ctx, long.url, 0)
+	s, err := openStack(ctx, long.url, 0)
 	if err != nil {
 		return err
 	}
-	b.onClose(l.close)
+	b.onClose(s.Close)
 	typed, err := b.typedTable(ctx, int64(long.events))
 	if err != nil {
 		return err
@@ -321,7 +321,7 @@ func rebuild(ctx context.Context, b *bench, _ []string) error {
 		all[0] = append(all[0], m)
 		b.say("rebuild round %d typed read: %.0f/s", round+1, m.rate())
 		stop := b.profile("rebuild")
-		r, err := l.readModels.Rebuild(ctx, l.log, projections.Names(), nil)
+		r, err := s.ReadModels.Rebuild(ctx, s.Log, projections.Names(), nil)
 		stop()
 		if err != nil {
 			return err

@@ -8,90 +8,27 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/tollgate-io/tollgate/adapters/postgres"
-	"github.com/tollgate-io/tollgate/adapters/watermill"
+	"github.com/tollgate-io/tollgate/cmd/stack"
 	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/tenant"
-	"github.com/tollgate-io/tollgate/migrations"
 	"github.com/tollgate-io/tollgate/projections"
 )
 
-// The sizes of the pools of `tollgate serve`.
-const (
-	readPool  = 8
-	applyPool = 8
-)
-
-// ledger is an open ledger, wired as the product wires it.
-type ledger struct {
-	*app.Ledger
-	log        *postgres.Log
-	readModels *postgres.ReadModels
-	directory  *postgres.Directory
-	limits     *app.Limits
-	closers    []func()
-}
-
-func openLedger(ctx context.Context, url string, partitions int) (_ *ledger, err error) {
-	l := &ledger{}
-	defer func() {
-		if err != nil {
-			l.close()
-		}
-	}()
-	if err := migrations.Up(ctx, url); err != nil {
-		return nil, err
-	}
-	pools, err := postgres.OpenPools(ctx, url, readPool, applyPool)
+// openStack opens the ledger in a database, with the limit engine. Nothing folds its log until the caller asks for it.
+func openStack(ctx context.Context, url string, partitions int) (*stack.Stack, error) {
+	s, err := stack.Open(ctx, stack.Config{DatabaseURL: url, EventStore: stack.InPostgres, Partitions: partitions,
+		Logger: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
 	if err != nil {
 		return nil, err
 	}
-	l.closers = append(l.closers, pools.Close)
-	if l.log, err = postgres.OpenLog(ctx, pools.Log, url, postgres.LogConfig{Partitions: partitions}); err != nil {
-		return nil, err
-	}
-	l.closers = append(l.closers, l.log.Close)
-	l.readModels = postgres.NewReadModels(pools.Apply, pools.Read, projections.NewCatalogs(l.log))
-	if _, err := l.readModels.Ensure(ctx, l.log.Partitions()); err != nil {
-		return nil, err
-	}
-	l.directory = postgres.NewDirectory(l.readModels)
-	l.Ledger = app.New(l.log, l.directory, time.Now)
-	l.limits = app.NewLimits(app.LimitsConfig{Writer: uuid.New(), Store: l.log, Directory: l.directory, Accounts: postgres.NewAccounts(l.readModels, l.log),
-		Catalogs: projections.NewCatalogs(l.log), Now: time.Now})
-	l.closers = append(l.closers, l.limits.Close)
-	return l, nil
-}
-
-// fold runs the projections until the ledger is closed.
-func (l *ledger) fold(ctx context.Context) error {
-	runner, err := watermill.NewRunner(watermill.Config{Target: l.readModels, Log: l.log, Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		return err
-	}
-	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = runner.Run(running) // whoever waits for the read models sees that they stand still
-	}()
-	l.closers = append(l.closers, func() {
-		cancel()
-		<-done
-	})
-	return nil
-}
-
-func (l *ledger) close() {
-	for i := len(l.closers) - 1; i >= 0; i-- {
-		l.closers[i]()
-	}
+	s.StartLimits()
+	return s, nil
 }
 
 const prepareTimeout = time.Minute
@@ -100,19 +37,19 @@ const prepareTimeout = time.Minute
 func prepare(ctx context.Context, url string, partitions int) (tenant.Secret, error) {
 	ctx, cancel := context.WithTimeout(ctx, prepareTimeout)
 	defer cancel()
-	l, err := openLedger(ctx, url, partitions)
+	s, err := openStack(ctx, url, partitions)
 	if err != nil {
 		return "", err
 	}
-	defer l.close()
-	if err := l.fold(ctx); err != nil {
+	defer s.Close()
+	if err := s.Fold(ctx); err != nil {
 		return "", err
 	}
 	c, err := catalog.Parse([]byte(benchCatalog + benchPlan))
 	if err != nil {
 		return "", err
 	}
-	if _, err := l.ApplyCatalog(ctx, c, false, "bench"); err != nil {
+	if _, err := s.Ledger.ApplyCatalog(ctx, c, false, "bench"); err != nil {
 		return "", err
 	}
 	// All at once: one by one each would wait until the directory shows it.
@@ -122,38 +59,29 @@ func prepare(ctx context.Context, url string, partitions int) (tenant.Secret, er
 		definitions = append(definitions, tenantOf(n).Append(eventstore.NoStream),
 			event.PlanAssigned{Tenant: id, Plan: "bench", EffectiveAt: planned, BillingAnchor: planned, By: "bench"}.Append(eventstore.NoStream))
 	}
-	for _, r := range l.log.Append(ctx, definitions) {
+	for _, r := range s.Log.Append(ctx, definitions) {
 		if r.Outcome != eventstore.Appended {
 			return "", fmt.Errorf("define a tenant: %w", errors.Join(r.Err, eventstore.ErrInvalid))
 		}
 	}
-	_, key, err := l.CreateKey(ctx, app.NewKey{Kind: tenant.Service, Name: "bench"}, rand.Reader, "bench")
+	_, key, err := s.Ledger.CreateKey(ctx, app.NewKey{Kind: tenant.Service, Name: "bench"}, rand.Reader, "bench")
 	if err != nil {
 		return "", err
 	}
-	return key, l.caughtUp(ctx)
+	return key, awaitReadModels(ctx, s)
 }
 
 // planned is since when the tenants have their plan.
 var planned = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// caughtUp waits until the read models show all that is on the log.
-func (l *ledger) caughtUp(ctx context.Context) error {
-	for p := range l.log.Partitions() {
-		head, err := l.log.Head(ctx, p)
-		if err != nil {
-			return err
-		}
-		if err := l.readModels.Await(ctx, projections.Names(), head); err != nil {
-			return err
-		}
-	}
-	return nil
+// awaitReadModels waits until the read models show all that is on the log.
+func awaitReadModels(ctx context.Context, s *stack.Stack) error {
+	return s.AwaitReadModels(ctx, foldTimeout, projections.Names()...)
 }
 
 // record records a batch in which everything is new.
-func (l *ledger) record(ctx context.Context, batch []app.Submission) error {
-	for i, r := range l.Record(ctx, batch) {
+func record(ctx context.Context, ledger *app.Ledger, batch []app.Submission) error {
+	for i, r := range ledger.Record(ctx, batch) {
 		if r.Status != app.Recorded {
 			return fmt.Errorf("event %d of %d is %q: %w", i, len(batch), r.Status, r.Err)
 		}

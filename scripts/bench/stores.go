@@ -22,11 +22,11 @@ func stores(ctx context.Context, b *bench, _ []string) error {
 	if err != nil {
 		return err
 	}
-	l, err := openLedger(ctx, url, 0)
+	s, err := openStack(ctx, url, 0)
 	if err != nil {
 		return err
 	}
-	b.onClose(l.close)
+	b.onClose(s.Close)
 	server := os.Getenv(esdbtest.Variable)
 	if server == "" {
 		addr, err := b.child(ctx, childConfig{Kind: childServer}, "stores-eventstoredb")
@@ -55,13 +55,13 @@ func stores(ctx context.Context, b *bench, _ []string) error {
 				return appendFor(ctx, d, to, load.writers, load.events)
 			}
 		}
-		all, err := b.interleave(ctx, load.name, b.roundCount, side{name: "postgres", run: appends(l.log)}, side{name: "eventstoredb", run: appends(log)})
+		all, err := b.interleave(ctx, load.name, b.roundCount, side{name: "postgres", run: appends(s.Log)}, side{name: "eventstoredb", run: appends(log)})
 		if err != nil {
 			return err
 		}
 		b.report.add(compared(load.name, "events/s", all[1], all[0]))
 	}
-	all, err := b.interleave(ctx, "stores/read", b.roundCount, side{name: "postgres", run: readsOf(l.log)}, side{name: "eventstoredb", run: readsOf(log)})
+	all, err := b.interleave(ctx, "stores/read", b.roundCount, side{name: "postgres", run: readsOf(s.Log)}, side{name: "eventstoredb", run: readsOf(log)})
 	if err != nil {
 		return err
 	}

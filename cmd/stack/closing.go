@@ -1,7 +1,7 @@
-package main
+package stack
 
 import (
-	"log/slog"
+	"context"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -11,13 +11,14 @@ import (
 	"github.com/tollgate-io/tollgate/domain/event"
 )
 
-// newClosing closes periods by itself, and tells operators of it.
-func (h *house) newClosing(delay time.Duration, log *slog.Logger) *app.Closing {
-	factory := promauto.With(h.metrics)
+// CloseInvoices closes periods that have ended until the context ends. It looks for them every so often, keeps the first
+// periods of a tenant open for the delay after it was given a plan, and reports each invoice in the metrics and in the log.
+func (s *Stack) CloseInvoices(ctx context.Context, every, delay time.Duration) {
+	log, factory := s.config.Logger, promauto.With(s.registerer())
 	closed := factory.NewCounter(prometheus.CounterOpts{Name: "tollgate_invoices_finalised_total", Help: "Invoices that this process finalised by itself."})
 	failed := factory.NewCounter(prometheus.CounterOpts{Name: "tollgate_billing_failures_total", Help: "Attempts to close a period that failed; they are made again."})
 	held := factory.NewCounter(prometheus.CounterOpts{Name: "tollgate_invoice_lines_held_total", Help: "Lines of these invoices whose usage no price is for."})
-	return app.NewClosing(app.ClosingConfig{Billing: h.billing, Tenants: h.readModels, Backfill: delay, Report: func(t event.TenantID, inv app.Invoice, err error) {
+	app.NewClosing(app.ClosingConfig{Billing: s.Billing, Tenants: s.ReadModels, Backfill: delay, Report: func(t event.TenantID, inv app.Invoice, err error) {
 		if err != nil {
 			failed.Inc()
 			log.Warn("a period could not be closed", "tenant", t, "error", err)
@@ -31,5 +32,5 @@ func (h *house) newClosing(delay time.Duration, log *slog.Logger) *app.Closing {
 				log.Warn("usage without a price is held", "tenant", t, "invoice", inv.ID, "meter", l.Meter, "quantity", l.Quantity)
 			}
 		}
-	}})
+	}}).Run(ctx, every)
 }

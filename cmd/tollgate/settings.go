@@ -1,0 +1,42 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+
+	"github.com/tollgate-io/tollgate/cmd/stack"
+	"github.com/tollgate-io/tollgate/domain/export"
+)
+
+// settings say where the ledger is. All commands share them.
+type settings struct {
+	DatabaseURL string   `env:"TOLLGATE_DATABASE_URL" placeholder:"URL" help:"PostgreSQL to use; empty: a private server in the data folder."`
+	DataDir     string   `env:"TOLLGATE_DATA_DIR" default:".tollgate" placeholder:"DIR" help:"Data folder."`
+	EventStore  string   `env:"TOLLGATE_EVENT_STORE" default:"postgres" placeholder:"postgres|URL" help:"Where the log is: in postgres, or the URL of an EventStoreDB, such as esdb://user:password@host:2113."`
+	BaseDomains []string `env:"TOLLGATE_BASE_DOMAINS" placeholder:"DOMAIN" help:"Domains of the product, such as product.com: a tenant's slug is its host name below them."`
+	issuerNames
+	Partitions int `env:"TOLLGATE_PARTITIONS" default:"0" hidden:"" help:"Partitions of a new log; fixed from then on."`
+}
+
+// issuerNames are what FOCUS exports call those who sell and host.
+type issuerNames struct {
+	Issuer       string `env:"TOLLGATE_ISSUER" default:"Tollgate" help:"Who issues the invoices, as exports name it."`
+	ServiceName  string `env:"TOLLGATE_SERVICE_NAME" help:"The service that is sold, as FOCUS exports name it; empty: the issuer."`
+	HostProvider string `env:"TOLLGATE_HOST_PROVIDER" help:"Whose infrastructure the service runs on, as FOCUS exports name it; empty: the issuer."`
+}
+
+func (n issuerNames) issuer() export.Issuer {
+	name := cmp.Or(n.Issuer, "Tollgate")
+	return export.Issuer{Name: name, Service: cmp.Or(n.ServiceName, name), Host: cmp.Or(n.HostProvider, name)}
+}
+
+func (s settings) config(log *slog.Logger) stack.Config {
+	return stack.Config{DatabaseURL: s.DatabaseURL, DataDir: s.DataDir, EventStore: s.EventStore, Partitions: s.Partitions,
+		BaseDomains: s.BaseDomains, Issuer: s.issuer(), Logger: log}
+}
+
+// open opens the ledger for a command that ends.
+func (s settings) open(ctx context.Context, log *slog.Logger) (*stack.Stack, error) {
+	return stack.OpenReady(ctx, s.config(log))
+}
