@@ -12,9 +12,9 @@ import (
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 )
 
-var _ eventstore.Movable = (*Log)(nil)
+var _ eventstore.Copyable = (*Log)(nil)
 
-// ReadOriginals implements eventstore.Movable. It reads from the server, up to where the log ends now.
+// ReadOriginals implements eventstore.Copyable. It reads from the server, up to where the log ends now.
 func (l *Log) ReadOriginals(ctx context.Context, after eventstore.Position, limit int) ([]eventstore.Original, error) {
 	if err := checkLimit(limit); err != nil {
 		return nil, fmt.Errorf("read log after %s: %w", after, err)
@@ -44,7 +44,7 @@ type importing struct {
 	data esdb.EventData
 }
 
-// Import implements eventstore.Movable. Tenants are written at the same time, and the events of each one after the other, those
+// Import implements eventstore.Copyable. Tenants are written at the same time, and the events of each one after the other, those
 // of one stream that follow each other together.
 func (l *Log) Import(ctx context.Context, events []eventstore.Original) error {
 	if err := eventstore.CheckImport(events); err != nil {
@@ -118,14 +118,14 @@ func (l *Log) copyTo(ctx context.Context, copied []importing) error {
 	}
 	for i, e := range there {
 		if e.EventID != events[i].EventID {
-			return fmt.Errorf("%w: event %d of %s", eventstore.ErrForeign, e.EventNumber, stream)
+			return fmt.Errorf("%w: event %d of %s", eventstore.ErrNotACopy, e.EventNumber, stream)
 		}
 	}
 	if len(there) == len(events) {
 		return nil
 	}
 	if _, err = l.write(ctx, stream, from-1+eventstore.Revision(len(there)), events[len(there):]); codeOf(err) == esdb.ErrorCodeWrongExpectedVersion {
-		return fmt.Errorf("%w: event %d of %s", eventstore.ErrForeign, from, stream)
+		return fmt.Errorf("%w: event %d of %s", eventstore.ErrNotACopy, from, stream)
 	}
 	return err
 }

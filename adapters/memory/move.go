@@ -7,9 +7,9 @@ import (
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 )
 
-var _ eventstore.Movable = (*Store)(nil)
+var _ eventstore.Copyable = (*Store)(nil)
 
-// ReadOriginals implements eventstore.Movable.
+// ReadOriginals implements eventstore.Copyable.
 func (s *Store) ReadOriginals(ctx context.Context, after eventstore.Position, limit int) ([]eventstore.Original, error) {
 	events, err := s.ReadLog(ctx, after, limit)
 	if err != nil {
@@ -24,7 +24,7 @@ func (s *Store) ReadOriginals(ctx context.Context, after eventstore.Position, li
 	return originals, nil
 }
 
-// Import implements eventstore.Movable.
+// Import implements eventstore.Copyable.
 func (s *Store) Import(ctx context.Context, events []eventstore.Original) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("import: %w: %w", eventstore.ErrUnavailable, err)
@@ -52,7 +52,7 @@ func (s *Store) take(e *eventstore.Original) error {
 	case e.Revision < next && st.ids[e.Revision] == e.ID && st.tenant == e.Tenant:
 		return nil
 	case e.Revision != next || st.tenant != e.Tenant:
-		return fmt.Errorf("%w: event %d of %s", eventstore.ErrForeign, e.Revision, e.Stream)
+		return fmt.Errorf("%w: event %d of %s", eventstore.ErrNotACopy, e.Revision, e.Stream)
 	}
 	s.streams[e.Stream] = st
 	s.place(st, e.Stream, e.Tenant, []eventstore.NewEvent{{ID: e.ID, Type: e.Type, Data: e.Data}}, e.RecordedAt)

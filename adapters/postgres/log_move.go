@@ -13,7 +13,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 )
 
-var _ eventstore.Movable = (*Log)(nil)
+var _ eventstore.Copyable = (*Log)(nil)
 
 // selectIDs looks up who stands at places, in their order; null where nobody does.
 const selectIDs = `select s.event_id from unnest($1::bytea[], $2::bigint[]) with ordinality as t (stream, revision, ord)
@@ -29,7 +29,7 @@ func places(n int, at func(i int) *eventstore.Recorded) (streams [][]byte, revis
 	return streams, revisions
 }
 
-// ReadOriginals implements eventstore.Movable.
+// ReadOriginals implements eventstore.Copyable.
 func (l *Log) ReadOriginals(ctx context.Context, after eventstore.Position, limit int) ([]eventstore.Original, error) {
 	events, err := l.ReadLog(ctx, after, limit)
 	if err != nil || len(events) == 0 {
@@ -54,7 +54,7 @@ func (l *Log) ReadOriginals(ctx context.Context, after eventstore.Position, limi
 	return originals, nil
 }
 
-// Import implements eventstore.Movable. A transaction takes as many events of a partition as a commit does.
+// Import implements eventstore.Copyable. A transaction takes as many events of a partition as a commit does.
 func (l *Log) Import(ctx context.Context, events []eventstore.Original) error {
 	if err := eventstore.CheckImport(events); err != nil {
 		return err
@@ -122,7 +122,7 @@ func (l *Log) importCommit(ctx context.Context, partition int, events []eventsto
 	case err == nil && head > 0:
 		l.heads.committed(partition, offsetOf(head))
 		return nil
-	case err == nil || errors.Is(err, eventstore.ErrForeign):
+	case err == nil || errors.Is(err, eventstore.ErrNotACopy):
 		return err
 	case isDataError(err):
 		return fmt.Errorf("%w: %w", eventstore.ErrInvalid, err)
@@ -156,7 +156,7 @@ func missing(ctx context.Context, tx pgx.Tx, events []eventstore.Original) ([]*e
 		case id != nil && *id == e.ID:
 			continue
 		case id != nil || !follows || next[e.Stream] > e.Revision:
-			return nil, fmt.Errorf("%w: event %d of %s", eventstore.ErrForeign, e.Revision, e.Stream)
+			return nil, fmt.Errorf("%w: event %d of %s", eventstore.ErrNotACopy, e.Revision, e.Stream)
 		}
 		next[e.Stream] = e.Revision + 1
 		fresh = append(fresh, e)

@@ -70,7 +70,7 @@ type LogConfig struct {
 }
 
 // OpenLog opens a log by itself, to copy it or to copy into it. The caller calls close.
-func OpenLog(ctx context.Context, c LogConfig) (_ eventstore.Movable, closeLog func(), err error) {
+func OpenLog(ctx context.Context, c LogConfig) (_ eventstore.Copyable, closeLog func(), err error) {
 	opened := &closers{}
 	defer func() {
 		if err != nil {

@@ -69,7 +69,7 @@ func (c migrateLogCommand) Run(ctx context.Context, log *slog.Logger) error {
 	}}.Run(ctx)
 	_ = bar.Finish()
 	if err != nil {
-		if !errors.Is(err, eventstore.ErrForeign) {
+		if !errors.Is(err, eventstore.ErrNotACopy) {
 			err = fmt.Errorf("%w\n%d events were copied; run the command again to go on", err, report.Copied)
 		}
 		return err

@@ -22,7 +22,7 @@ const (
 
 // Credits is how the credit of a tenant stands.
 type Credits struct {
-	billing.Standing
+	billing.CreditBalance
 	Grants []billing.Grant
 	At     eventstore.Position // of the usage that is in it
 	Now    time.Time
@@ -50,7 +50,7 @@ func (b *Billing) credits(ctx context.Context, a *account, atLeast eventstore.Po
 		return c, fmt.Errorf("what tenant %q used: %w", a.book.Tenant, err)
 	}
 	c.At = at
-	c.Standing, err = a.book.Standing(open, c.Now, billing.SumsOf(measures, sums, billing.NeverElsewhere))
+	c.CreditBalance, err = a.book.CreditBalance(open, c.Now, billing.SumsOf(measures, sums, billing.NeverElsewhere))
 	return c, err
 }
 

@@ -25,7 +25,7 @@ const (
 // found by comparing both logs from their beginnings, and nothing else is kept anywhere. It reads the log as it stands when it
 // begins; what is appended meanwhile is for the next Move. Before it writes, it makes sure that the other store has nothing else.
 type Move struct {
-	From, To eventstore.Movable
+	From, To eventstore.Copyable
 	// Progress is told how far it is, now and then; may be nil.
 	Progress func(MoveProgress)
 }
@@ -46,7 +46,7 @@ type MoveReport struct {
 	Digest [sha256.Size]byte
 }
 
-// Run copies and verifies. Errors: eventstore.ErrForeign where the other store has anything that is not a copy; those of the stores. After an
+// Run copies and verifies. Errors: eventstore.ErrNotACopy where the other store has anything that is not a copy; those of the stores. After an
 // error, Run goes on where it was.
 func (m Move) Run(ctx context.Context) (MoveReport, error) {
 	until, err := m.heads(ctx)
@@ -139,7 +139,7 @@ func (p *pass) visit(ctx context.Context, e *eventstore.Original) error {
 		return p.compare(ctx, e, &c)
 	}
 	if p.verifying {
-		return fmt.Errorf("%w: event %d of %s is missing", eventstore.ErrForeign, e.Revision, e.Stream)
+		return fmt.Errorf("%w: event %d of %s is missing", eventstore.ErrNotACopy, e.Revision, e.Stream)
 	}
 	moved := *e
 	if moved.Data, err = event.Relocate(e.Recorded, func(at eventstore.Position) (eventstore.Position, error) {
@@ -216,7 +216,7 @@ func unplaced(r eventstore.Recorded) ([]byte, error) {
 // compare makes sure that an event and its copy are equal, and that the order within its tenant is.
 func (p *pass) compare(ctx context.Context, e *eventstore.Original, c *copiedEvent) error {
 	differs := func(what string) error {
-		return fmt.Errorf("%w: event %d of %s has another %s", eventstore.ErrForeign, e.Revision, e.Stream, what)
+		return fmt.Errorf("%w: event %d of %s has another %s", eventstore.ErrNotACopy, e.Revision, e.Stream, what)
 	}
 	data, err := event.Relocate(e.Recorded, func(at eventstore.Position) (eventstore.Position, error) {
 		return p.check(ctx, e, c, at)
@@ -232,10 +232,10 @@ func (p *pass) compare(ctx context.Context, e *eventstore.Original, c *copiedEve
 		return differs("type")
 	case !bytes.Equal(c.Data, data):
 		return differs("payload")
-	case !c.RecordedAt.Equal(e.RecordedAt) && (!c.RecordedAt.Equal(c.before) || c.RecordedAt.Before(e.RecordedAt)): // see eventstore.Movable.Import
+	case !c.RecordedAt.Equal(e.RecordedAt) && (!c.RecordedAt.Equal(c.before) || c.RecordedAt.Before(e.RecordedAt)): // see eventstore.Copyable.Import
 		return differs("recordedAt")
 	case c.Position.Offset <= p.tenants[e.Tenant]:
-		return fmt.Errorf("%w: event %d of %s stands in another order", eventstore.ErrForeign, e.Revision, e.Stream)
+		return fmt.Errorf("%w: event %d of %s stands in another order", eventstore.ErrNotACopy, e.Revision, e.Stream)
 	}
 	p.tenants[e.Tenant] = c.Position.Offset
 	return nil
@@ -256,7 +256,7 @@ func (p *pass) translate(ctx context.Context, e *eventstore.Original, at eventst
 		return at, err
 	}
 	if len(there) == 0 {
-		return at, fmt.Errorf("%w: event %d of %s is missing", eventstore.ErrForeign, next.Revision, next.Stream)
+		return at, fmt.Errorf("%w: event %d of %s is missing", eventstore.ErrNotACopy, next.Revision, next.Stream)
 	}
 	before := there[0].Position
 	before.Offset--
@@ -281,7 +281,7 @@ func (p *pass) check(ctx context.Context, e *eventstore.Original, c *copiedEvent
 	case says.Partition == c.Position.Partition && says.Offset >= p.tenants[e.Tenant] && says.Offset < c.Position.Offset:
 		return says, nil
 	}
-	return at, fmt.Errorf("%w: event %d of %s mentions the position %s", eventstore.ErrForeign, e.Revision, e.Stream, says)
+	return at, fmt.Errorf("%w: event %d of %s mentions the position %s", eventstore.ErrNotACopy, e.Revision, e.Stream, says)
 }
 
 // nextOf is the first event of the tenant of an event after a position of the log: that event at the latest.

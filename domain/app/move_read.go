@@ -14,7 +14,7 @@ import (
 // tenants may be out of order among each other, by as much as the window of the Move that wrote them: a partition of another store
 // whose time never goes back takes them in order.
 type source struct {
-	log    eventstore.Movable
+	log    eventstore.Copyable
 	until  []int64 // offsets, by partition
 	parts  []sourcePart
 	depth  int                  // so many are looked at to find the next one, or so many as two windows have bytes
@@ -35,7 +35,7 @@ type ordered struct {
 	at time.Time // its instant, or that of an event of its tenant before it
 }
 
-func newSource(log eventstore.Movable, until []int64) source {
+func newSource(log eventstore.Copyable, until []int64) source {
 	s := source{log: log, until: until, parts: make([]sourcePart, log.Partitions()), depth: 1}
 	if !log.DenseOffsets() {
 		s.depth, s.latest = 2*moveWindow, map[string]time.Time{}
@@ -138,14 +138,14 @@ type copiedEvent struct {
 
 // copied reads the copy as far as it is asked for, and keeps what nobody has asked for yet.
 type copied struct {
-	log   eventstore.Movable
+	log   eventstore.Copyable
 	at    []eventstore.Position
 	last  []time.Time
 	ends  []bool // what comes later was written by this Move
 	ahead map[place]copiedEvent
 }
 
-func newCopied(log eventstore.Movable) copied {
+func newCopied(log eventstore.Copyable) copied {
 	n := log.Partitions()
 	c := copied{log: log, at: make([]eventstore.Position, n), last: make([]time.Time, n), ends: make([]bool, n), ahead: map[place]copiedEvent{}}
 	for p := range c.at {
@@ -196,5 +196,5 @@ func foreign(others map[place]copiedEvent) error {
 			first = &o
 		}
 	}
-	return fmt.Errorf("%w: it has event %d of %s at %s, and the other one does not", eventstore.ErrForeign, first.Revision, first.Stream, first.Position)
+	return fmt.Errorf("%w: it has event %d of %s at %s, and the other one does not", eventstore.ErrNotACopy, first.Revision, first.Stream, first.Position)
 }

@@ -99,7 +99,7 @@ func tenantNames(n int) (names []event.TenantID) {
 }
 
 // originals are all events by tenant, in their order.
-func originals(t require.TestingT, log eventstore.Movable) map[string][]eventstore.Original {
+func originals(t require.TestingT, log eventstore.Copyable) map[string][]eventstore.Original {
 	all := map[string][]eventstore.Original{}
 	for p := range log.Partitions() {
 		events, err := log.ReadOriginals(ctx, eventstore.Position{Partition: p}, eventstore.MaxReadLimit)
@@ -236,7 +236,7 @@ func TestWhatIsNoCopyIsRefused(t *testing.T) {
 		to := copyWith(change)
 		before := originals(t, to)
 		_, err := app.Move{From: w.log, To: to}.Run(ctx)
-		require.ErrorIs(t, err, eventstore.ErrForeign, what)
+		require.ErrorIs(t, err, eventstore.ErrNotACopy, what)
 		if what != "something missing in the middle" {
 			require.Equal(t, before, originals(t, to), what)
 		}
@@ -274,7 +274,7 @@ func TestALogOfOthersIsLeftAsItIs(t *testing.T) {
 		}
 		before := originals(t, to.log)
 		_, err := app.Move{From: w.log, To: to.log}.Run(ctx)
-		require.ErrorIs(t, err, eventstore.ErrForeign, what)
+		require.ErrorIs(t, err, eventstore.ErrNotACopy, what)
 		require.Equal(t, before, originals(t, to.log), what)
 	}
 }

@@ -84,12 +84,12 @@ func compareGrants(a, b *Grant) int {
 		a.effective().Compare(b.effective()), cmp.Compare(a.ID, b.ID))
 }
 
-// purse is what is left of each grant.
-type purse map[event.GrantID]money.Decimal
+// grantBalances is what is left of each grant.
+type grantBalances map[event.GrantID]money.Decimal
 
-// purse is what the invoices and refunds so far leave of each grant. A void invoice counts for nothing.
-func (b *Book) purse() purse {
-	left := make(purse, len(b.Grants))
+// grantBalances is what the invoices and refunds so far leave of each grant. A void invoice counts for nothing.
+func (b *Book) grantBalances() grantBalances {
+	left := make(grantBalances, len(b.Grants))
 	for i := range b.Grants {
 		g := &b.Grants[i]
 		left[g.ID] = g.Amount
@@ -109,9 +109,9 @@ func (b *Book) purse() purse {
 	return left
 }
 
-func (p purse) take(g event.GrantID, amount money.Decimal) { p[g] = p[g].Sub(amount) }
+func (p grantBalances) take(g event.GrantID, amount money.Decimal) { p[g] = p[g].Sub(amount) }
 
-func (p purse) takeAll(uses []event.CreditUse) {
+func (p grantBalances) takeAll(uses []event.CreditUse) {
 	for _, u := range uses {
 		p.take(u.Grant, u.Amount)
 	}
@@ -135,8 +135,8 @@ type slice struct {
 }
 
 // draw lets grants pay for slices, which come in the order of time, and returns what each grant pays and what nobody does.
-func (p purse) draw(grants []*Grant, slices []slice) (uses []event.CreditUse, unpaid money.Decimal) {
-	drawn := purse{}
+func (p grantBalances) draw(grants []*Grant, slices []slice) (uses []event.CreditUse, unpaid money.Decimal) {
+	drawn := grantBalances{}
 	for _, s := range slices {
 		owed := s.amount
 		for _, g := range grants {
@@ -239,7 +239,7 @@ func (b *Book) settleCredits(inv *event.Invoice, p Period, sums Sums) {
 	if len(b.Grants) == 0 {
 		return
 	}
-	left := b.purse()
+	left := b.grantBalances()
 	owed := inv.Subtotal
 	// The lines of one period stand beside each other: what is missing to its minimum may be less because of late usage.
 	for i := 0; i < len(inv.Lines); i++ {
@@ -307,7 +307,7 @@ func (b *Book) CanVoid(i int, rebill bool) (why string) {
 	without := *b
 	without.Issued = slices.Clone(b.Issued)
 	without.Issued[i].Voided = &event.InvoiceVoided{Rebill: rebill}
-	for _, left := range without.purse() {
+	for _, left := range without.grantBalances() {
 		if left.Sign() < 0 {
 			return "credit that it gave back has been drawn since: void the invoices that drew it first"
 		}

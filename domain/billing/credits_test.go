@@ -135,7 +135,7 @@ func TestCreditsBurnEventByEvent(t *testing.T) {
 			}
 			want := sofar.burn(before, unit, p.Start, p.End)
 			open := book.Open(now)
-			standing, err := book.Standing(open, now, sofar.sums)
+			standing, err := book.CreditBalance(open, now, sofar.sums)
 			require.NoError(t, err)
 			var available money.Decimal
 			for i := range a.grants {
@@ -175,7 +175,7 @@ func TestCreditsBurnEventByEvent(t *testing.T) {
 				require.Equal(t, ended && !used, written[g.ID], "%s", g.ID)
 			}
 		}
-		balances := map[billing.Account]money.Decimal{}
+		balances := map[billing.JournalAccount]money.Decimal{}
 		for _, transfer := range billing.Journal("acme", entries) {
 			require.Positive(t, transfer.Amount.Sign())
 			balances[transfer.Debit] = balances[transfer.Debit].Sub(transfer.Amount)
@@ -245,7 +245,7 @@ func TestJournalIsTheBook(t *testing.T) {
 				}
 			}
 		}
-		balances := map[billing.Account]money.Decimal{}
+		balances := map[billing.JournalAccount]money.Decimal{}
 		ids := map[string]bool{}
 		for _, transfer := range billing.Journal(s.tenant, entries) {
 			require.Positive(t, transfer.Amount.Sign())
@@ -276,7 +276,7 @@ func TestJournalIsTheBook(t *testing.T) {
 		require.Equal(t, gone.Neg().String(), balances[billing.BadDebt].String())
 		book := s.book()
 		now := s.boundary()
-		standing, err := book.Standing(nil, now, s.sums)
+		standing, err := book.CreditBalance(nil, now, s.sums)
 		require.NoError(t, err)
 		for _, g := range s.grants {
 			require.Equal(t, standing.Left[g.ID].String(), balances[billing.GrantAccount(g.ID)].String(), g.ID)

@@ -10,21 +10,21 @@ import (
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
-// Account is an account of the journal.
-type Account string
+// JournalAccount is an account of the double-entry journal.
+type JournalAccount string
 
 // The accounts. Each grant has one of its own, see GrantAccount: what is on it is what the tenant can still draw on.
 const (
-	Cash       Account = "cash"       // paid to us
-	Receivable Account = "receivable" // invoiced and not paid
-	Revenue    Account = "revenue"    // earned
-	Promotions Account = "promotions" // given away
-	Breakage   Account = "breakage"   // paid for, and never used
-	BadDebt    Account = "bad_debt"   // invoiced, and not expected any more
+	Cash       JournalAccount = "cash"       // paid to us
+	Receivable JournalAccount = "receivable" // invoiced and not paid
+	Revenue    JournalAccount = "revenue"    // earned
+	Promotions JournalAccount = "promotions" // given away
+	Breakage   JournalAccount = "breakage"   // paid for, and never used
+	BadDebt    JournalAccount = "bad_debt"   // invoiced, and not expected any more
 )
 
 // GrantAccount is the account of a grant: a liability.
-func GrantAccount(g event.GrantID) Account { return "credit:" + Account(g) }
+func GrantAccount(g event.GrantID) JournalAccount { return "credit:" + JournalAccount(g) }
 
 // Transfer moves an amount from one account to another: the debit and the credit of double entry in one row, so that the sum
 // over all accounts is zero whatever is written.
@@ -34,8 +34,8 @@ type Transfer struct {
 	Position eventstore.Position // of the event that it comes from
 	PostedAt time.Time           // when that was recorded
 	Kind     TransferKind
-	Debit    Account
-	Credit   Account
+	Debit    JournalAccount
+	Credit   JournalAccount
 	Amount   money.Decimal // > 0
 	Currency string
 	Invoice  event.InvoiceID // "" where there is none
@@ -98,7 +98,7 @@ type journal struct {
 }
 
 // source is where the value of a grant comes from.
-func (j *journal) source(g event.GrantID) Account {
+func (j *journal) source(g event.GrantID) JournalAccount {
 	if j.grants[g].Kind == event.Promotional {
 		return Promotions
 	}
@@ -106,7 +106,7 @@ func (j *journal) source(g event.GrantID) Account {
 }
 
 // post adds a transfer; an amount below zero goes the other way, and none is not posted.
-func (j *journal) post(kind TransferKind, debit, credit Account, amount money.Decimal, about Transfer) {
+func (j *journal) post(kind TransferKind, debit, credit JournalAccount, amount money.Decimal, about Transfer) {
 	switch amount.Sign() {
 	case 0:
 		return
@@ -157,7 +157,7 @@ func (j *journal) void(id event.InvoiceID) {
 
 // settle ends what is owed; what is paid although it was written off is receivable again first.
 func (j *journal) settle(e event.InvoiceSettled) {
-	owed := map[Account]money.Decimal{}
+	owed := map[JournalAccount]money.Decimal{}
 	currency := ""
 	for _, t := range j.transfers {
 		if t.Invoice == e.ID && t.Kind != RunOut {

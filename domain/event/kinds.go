@@ -133,6 +133,12 @@ func KeyStream(k KeyID) eventstore.StreamName {
 	return eventstore.StreamName("key-" + uuid.NewSHA1(eventSpace, []byte(k)).String())
 }
 
+// Decoded is an event of the log together with what it says: the struct of its kind.
+type Decoded struct {
+	eventstore.Recorded
+	Payload any
+}
+
 // Decode reads an event of the log into the struct of its kind: UsageRecorded, UsageVoided ... Errors wrap ErrMalformed.
 func Decode(r eventstore.Recorded) (any, error) {
 	name, usageType, named := strings.Cut(r.Type, ":")

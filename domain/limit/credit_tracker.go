@@ -27,7 +27,7 @@ type CreditTracker struct {
 	// The last answer, and from when until when it is right.
 	asked   Tick
 	until   Tick // exclusive
-	balance billing.Standing
+	balance billing.CreditBalance
 	known   bool
 }
 
@@ -71,7 +71,7 @@ func Measured(m *billing.Measure, f Fact) (q money.Decimal, counts bool) {
 }
 
 // balanceAt is the balance at an instant if nothing else happens until then. Where what is owed is unknown, there is no credit.
-func (c *CreditTracker) balanceAt(at Tick) billing.Standing {
+func (c *CreditTracker) balanceAt(at Tick) billing.CreditBalance {
 	if c.known && c.asked <= at && at < c.until {
 		return c.balance
 	}
@@ -79,9 +79,9 @@ func (c *CreditTracker) balanceAt(at Tick) billing.Standing {
 	if len(open) > 0 && !now.Before(c.ends()) {
 		open = c.book.Open(now)
 	}
-	balance, err := c.book.Standing(open, now, billing.SumsOf(c.measures, c.sums, billing.ZeroElsewhere))
+	balance, err := c.book.CreditBalance(open, now, billing.SumsOf(c.measures, c.sums, billing.ZeroElsewhere))
 	if err != nil {
-		balance = billing.Standing{}
+		balance = billing.CreditBalance{}
 	}
 	c.asked, c.balance, c.known = at, balance, true
 	// Until the next of these, nothing changes by itself.

@@ -199,7 +199,7 @@ func TestCreditIsNeverBelowZeroByACheck(t *testing.T) {
 		for _, source := range slices.Sorted(maps.Keys(held)) {
 			w.use(source, held[source])
 		}
-		standing, err := w.book.Standing(w.book.Open(w.now), w.now, func(m billing.Measure) (sum billing.Sum) {
+		standing, err := w.book.CreditBalance(w.book.Open(w.now), w.now, func(m billing.Measure) (sum billing.Sum) {
 			for _, e := range w.log {
 				if u, ok := e.Payload.(event.UsageRecorded); ok && !u.OccurredAt.Before(m.From) && u.OccurredAt.Before(m.To) {
 					sum.Quantity = sum.Quantity.Add(u.Quantity)

@@ -42,11 +42,11 @@ func otherLog(events int) []original {
 	return all
 }
 
-func (h *handle) movable() eventstore.Movable {
+func (h *handle) copyable() eventstore.Copyable {
 	h.env.Helper()
-	m, ok := h.Store.(eventstore.Movable)
+	m, ok := h.Store.(eventstore.Copyable)
 	if !ok {
-		h.env.Fatalf("the store is not movable")
+		h.env.Fatalf("the store is not copyable")
 	}
 	return m
 }
@@ -61,7 +61,7 @@ func (e *env) isCopy(h *handle, want []original) {
 	n := 0
 	for p := range h.Partitions() {
 		for after := (position{Partition: p}); ; {
-			page, err := h.movable().ReadOriginals(e.ctx, after, 7)
+			page, err := h.copyable().ReadOriginals(e.ctx, after, 7)
 			e.noError("read originals after "+after.String(), err)
 			if len(page) == 0 {
 				break
@@ -89,31 +89,31 @@ func (e *env) isCopy(h *handle, want []original) {
 	}
 }
 
-func moveImport(e *env) {
+func copyImport(e *env) {
 	h := e.open()
 	all := otherLog(200)
-	e.noError("import of nothing", h.movable().Import(e.ctx, nil))
+	e.noError("import of nothing", h.copyable().Import(e.ctx, nil))
 	for part := range slices.Chunk(all, 90) {
-		e.noError("import", h.movable().Import(e.ctx, part))
+		e.noError("import", h.copyable().Import(e.ctx, part))
 	}
 	e.isCopy(h, all)
 	e.isCopy(e.open(), all)
 }
 
-func moveImportAgain(e *env) {
+func copyImportAgain(e *env) {
 	h, other := e.open(), e.open()
 	all := otherLog(100)
-	e.noError("import", h.movable().Import(e.ctx, all[:60]))
-	e.noError("the same again", other.movable().Import(e.ctx, all[:60]))
-	e.noError("some of it again, and more", other.movable().Import(e.ctx, all[30:80]))
-	e.noError("all of it", h.movable().Import(e.ctx, all))
+	e.noError("import", h.copyable().Import(e.ctx, all[:60]))
+	e.noError("the same again", other.copyable().Import(e.ctx, all[:60]))
+	e.noError("some of it again, and more", other.copyable().Import(e.ctx, all[30:80]))
+	e.noError("all of it", h.copyable().Import(e.ctx, all))
 	e.isCopy(h, all)
 }
 
-func moveGoesOn(e *env) {
+func copyContinues(e *env) {
 	h := e.open()
 	all := []original{from("acme", usage(1), 0, 1), from("acme", "quota-acme", 0, 2), from("acme", "quota-acme", 1, 2), from("acme", "quota-acme", 2, 9)}
-	e.noError("import", h.movable().Import(e.ctx, all))
+	e.noError("import", h.copyable().Import(e.ctx, all))
 	again := func(o ...original) result {
 		a := addAs("acme", o[0].Stream, o[0].Revision-1)
 		for _, o := range o {
@@ -142,7 +142,7 @@ func moveGoesOn(e *env) {
 	}
 	// What is older than the log is now comes late, and is still kept.
 	late := from("acme", usage(2), 0, 3)
-	e.noError("import of an event that comes late", h.movable().Import(e.ctx, []original{late}))
+	e.noError("import of an event that comes late", h.copyable().Import(e.ctx, []original{late}))
 	got := e.streamIs(h, usage(2), eventstore.NewEvent{ID: late.ID, Type: late.Type, Data: late.Data})[0]
 	want := r.RecordedAt
 	if e.stores.Lacks.SteadyClock != "" {
@@ -153,10 +153,10 @@ func moveGoesOn(e *env) {
 	}
 }
 
-func moveForeign(e *env) {
+func copyRefusesOthers(e *env) {
 	h := e.open()
 	there := []original{from("acme", usage(1), 0, 1), from("acme", "quota-acme", 0, 2), from("acme", "quota-acme", 1, 2)}
-	e.noError("import", h.movable().Import(e.ctx, there))
+	e.noError("import", h.copyable().Import(e.ctx, there))
 	another := from("acme", "quota-acme", 1, 2)
 	another.ID = event("another").ID
 	for what, o := range map[string]original{
@@ -164,14 +164,14 @@ func moveForeign(e *env) {
 		"a gap":                      from("acme", "quota-acme", 3, 4),
 		"a stream without beginning": from("acme", usage(3), 1, 4),
 	} {
-		if err := h.movable().Import(e.ctx, []original{o}); !errors.Is(err, eventstore.ErrForeign) {
-			e.Fatalf("%s: %v, want ErrForeign", what, err)
+		if err := h.copyable().Import(e.ctx, []original{o}); !errors.Is(err, eventstore.ErrNotACopy) {
+			e.Fatalf("%s: %v, want ErrNotACopy", what, err)
 		}
 	}
 	e.isCopy(h, there)
 }
 
-func moveBounds(e *env) {
+func copyBounds(e *env) {
 	h := e.open()
 	for what, c := range map[string]struct {
 		change func(*original)
@@ -185,11 +185,11 @@ func moveBounds(e *env) {
 	} {
 		o := from("acme", usage(1), 0, 1)
 		c.change(&o)
-		if err := h.movable().Import(e.ctx, []original{o}); !errors.Is(err, c.want) {
+		if err := h.copyable().Import(e.ctx, []original{o}); !errors.Is(err, c.want) {
 			e.Fatalf("%s: %v, want %v", what, err, c.want)
 		}
 	}
-	if err := h.movable().Import(e.ctx, make([]original, eventstore.MaxReadLimit+1)); !errors.Is(err, eventstore.ErrTooLarge) {
+	if err := h.copyable().Import(e.ctx, make([]original, eventstore.MaxReadLimit+1)); !errors.Is(err, eventstore.ErrTooLarge) {
 		e.Fatalf("too many events: %v, want ErrTooLarge", err)
 	}
 	e.isCopy(h, nil)

@@ -7,8 +7,8 @@ import (
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
-// Standing is how the credit of a tenant stands at an instant, when what it used and was not invoiced for yet is paid first.
-type Standing struct {
+// CreditBalance is how the credit of a tenant stands at an instant, when what it used and was not invoiced for yet is paid first.
+type CreditBalance struct {
 	Left      map[event.GrantID]money.Decimal // of each grant, whether it pays now or not
 	Available money.Decimal                   // of the grants that pay now
 	Drawn     money.Decimal                   // by what is not invoiced yet
@@ -55,12 +55,12 @@ func (b *Book) OpenMeasures(open []Period) (all []Measure) {
 	return all
 }
 
-// Standing computes how the credit stands; open is what Open says about the same instant or an earlier one of the same period.
+// CreditBalance computes how the credit stands; open is what Open says about the same instant or an earlier one of the same period.
 // Amounts of what is used are exact: an invoice rounds each line. What became known late about periods that are invoiced is
 // charged now; what is owed less for them comes back with the next invoice. Errors: ErrUnpriced; ErrCurrencies.
-func (b *Book) Standing(open []Period, now time.Time, sums Sums) (Standing, error) {
+func (b *Book) CreditBalance(open []Period, now time.Time, sums Sums) (CreditBalance, error) {
 	ahead := *b
-	s := Standing{Currency: string(b.CurrencyAt(now))}
+	s := CreditBalance{Currency: string(b.CurrencyAt(now))}
 	var last *Period
 	past := b.past() // is adjusted by the first invoice to come
 	for i := range open {
@@ -75,7 +75,7 @@ func (b *Book) Standing(open []Period, now time.Time, sums Sums) (Standing, erro
 		past = nil
 		ahead.Issued = append(ahead.Issued[:len(ahead.Issued):len(ahead.Issued)], Issued{Invoice: inv})
 	}
-	left := ahead.purse()
+	left := ahead.grantBalances()
 	for i := range ahead.Issued[len(b.Issued):] {
 		s.Drawn = s.Drawn.Add(ahead.Issued[len(b.Issued)+i].Credits())
 	}

@@ -12,15 +12,15 @@ import (
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 )
 
-var faults = slices.Concat(storeFaults, moveFaults)
+var faults = slices.Concat(storeFaults, copyFaults)
 
-func (b *broken) movable() eventstore.Movable { return b.Store.(eventstore.Movable) }
+func (b *broken) copyable() eventstore.Copyable { return b.Store.(eventstore.Copyable) }
 
 func (b *broken) Import(ctx context.Context, events []original) error {
 	if b.imports != nil {
 		return b.imports(ctx, slices.Clone(events))
 	}
-	return b.movable().Import(ctx, events)
+	return b.copyable().Import(ctx, events)
 }
 
 // ReadOriginals shows what ReadLog shows, with the ids that the store inside has.
@@ -29,7 +29,7 @@ func (b *broken) ReadOriginals(ctx context.Context, after position, limit int) (
 	if err != nil {
 		return nil, err
 	}
-	inside, err := b.movable().ReadOriginals(ctx, position{Partition: after.Partition}, eventstore.MaxReadLimit)
+	inside, err := b.copyable().ReadOriginals(ctx, position{Partition: after.Partition}, eventstore.MaxReadLimit)
 	if err != nil {
 		return nil, err
 	}
@@ -49,15 +49,15 @@ func (b *broken) ReadOriginals(ctx context.Context, after position, limit int) (
 }
 
 // imports breaks Import.
-func imports(instead func(ctx context.Context, s eventstore.Movable, events []original) error) func() func() eventstore.Store {
+func imports(instead func(ctx context.Context, s eventstore.Copyable, events []original) error) func() func() eventstore.Store {
 	return each(func(b *broken) {
-		b.imports = func(ctx context.Context, events []original) error { return instead(ctx, b.movable(), events) }
+		b.imports = func(ctx context.Context, events []original) error { return instead(ctx, b.copyable(), events) }
 	})
 }
 
 // importsOther writes something else than it was given.
 func importsOther(change func(*original)) func() func() eventstore.Store {
-	return imports(func(ctx context.Context, s eventstore.Movable, events []original) error {
+	return imports(func(ctx context.Context, s eventstore.Copyable, events []original) error {
 		if err := eventstore.CheckImport(events); err != nil {
 			return err
 		}
@@ -88,7 +88,7 @@ func countsDown() func() eventstore.Store {
 	return func() eventstore.Store {
 		b := &broken{Store: open()}
 		b.imports = func(ctx context.Context, events []original) error {
-			err := b.movable().Import(ctx, events)
+			err := b.copyable().Import(ctx, events)
 			for _, e := range events {
 				if there, _ := b.Store.ReadStream(ctx, e.Stream, e.Revision, 1); err == nil && len(there) == 1 {
 					copied.LoadOrStore(there[0].Position, e.RecordedAt)
@@ -100,25 +100,25 @@ func countsDown() func() eventstore.Store {
 	}
 }
 
-var moveFaults = []fault{
+var copyFaults = []fault{
 	{
-		name: "imports under new ids", refusedBy: []string{"move/import", "move/goes_on"},
+		name: "imports under new ids", refusedBy: []string{"copy/import", "copy/continues"},
 		log: importsOther(func(o *original) { o.ID = uuid.NewSHA1(o.ID, nil) }),
 	},
 	{
-		name: "imports with its own clock", refusedBy: []string{"move/import", "move/goes_on"},
+		name: "imports with its own clock", refusedBy: []string{"copy/import", "copy/continues"},
 		log: importsOther(func(o *original) { o.RecordedAt = time.Now() }),
 	},
 	{
-		name: "imports other payloads", refusedBy: []string{"move/import"},
+		name: "imports other payloads", refusedBy: []string{"copy/import"},
 		log: importsOther(func(o *original) { o.Data = append(slices.Clone(o.Data), ' ') }),
 	},
 	{
-		name: "imports into another tenant", refusedBy: []string{"move/import"},
+		name: "imports into another tenant", refusedBy: []string{"copy/import"},
 		log: importsOther(func(o *original) { o.Tenant += "-copy" }),
 	},
 	{
-		name: "reads originals without ids", refusedBy: []string{"move/import", "move/import_again"},
+		name: "reads originals without ids", refusedBy: []string{"copy/import", "copy/import_again"},
 		log: each(func(b *broken) {
 			b.originals = func(events []original) {
 				for i := range events {
@@ -128,30 +128,30 @@ var moveFaults = []fault{
 		}),
 	},
 	{
-		name: "forgets the end of an import", refusedBy: []string{"move/import", "move/import_again", "move/goes_on"},
-		log: imports(func(ctx context.Context, s eventstore.Movable, events []original) error {
+		name: "forgets the end of an import", refusedBy: []string{"copy/import", "copy/import_again", "copy/continues"},
+		log: imports(func(ctx context.Context, s eventstore.Copyable, events []original) error {
 			return s.Import(ctx, events[:max(len(events)-1, 0)])
 		}),
 	},
 	{
-		name: "imports the events of a tenant in another order", refusedBy: []string{"move/import"},
-		log: imports(func(ctx context.Context, s eventstore.Movable, events []original) error {
+		name: "imports the events of a tenant in another order", refusedBy: []string{"copy/import"},
+		log: imports(func(ctx context.Context, s eventstore.Copyable, events []original) error {
 			slices.SortStableFunc(events, func(a, b original) int { return int(a.Revision - b.Revision) })
 			return s.Import(ctx, events)
 		}),
 	},
 	{
-		name: "refuses what was imported before", refusedBy: []string{"move/import_again"},
-		log: imports(func(ctx context.Context, s eventstore.Movable, events []original) error {
+		name: "refuses what was imported before", refusedBy: []string{"copy/import_again"},
+		log: imports(func(ctx context.Context, s eventstore.Copyable, events []original) error {
 			if len(events) > 0 && events[0].Revision < length(ctx, s, events[0].Stream) {
-				return eventstore.ErrForeign
+				return eventstore.ErrNotACopy
 			}
 			return s.Import(ctx, events)
 		}),
 	},
 	{
-		name: "doubles what was imported before", refusedBy: []string{"move/import_again"},
-		log: imports(func(ctx context.Context, s eventstore.Movable, events []original) error {
+		name: "doubles what was imported before", refusedBy: []string{"copy/import_again"},
+		log: imports(func(ctx context.Context, s eventstore.Copyable, events []original) error {
 			if len(events) > 0 && eventstore.CheckImport(events) == nil {
 				if e := events[0]; e.Revision < length(ctx, s, e.Stream) {
 					e.ID, e.Revision = uuid.NewSHA1(e.ID, nil), length(ctx, s, e.Stream)
@@ -164,18 +164,18 @@ var moveFaults = []fault{
 		}),
 	},
 	{
-		name: "passes over what is foreign", refusedBy: []string{"move/foreign"},
-		log: imports(func(ctx context.Context, s eventstore.Movable, events []original) error {
-			if err := s.Import(ctx, events); !errors.Is(err, eventstore.ErrForeign) {
+		name: "passes over what is foreign", refusedBy: []string{"copy/not_a_copy"},
+		log: imports(func(ctx context.Context, s eventstore.Copyable, events []original) error {
+			if err := s.Import(ctx, events); !errors.Is(err, eventstore.ErrNotACopy) {
 				return err
 			}
 			return nil
 		}),
 	},
 	{
-		name: "closes gaps", refusedBy: []string{"move/foreign"},
-		log: imports(func(ctx context.Context, s eventstore.Movable, events []original) error {
-			if err := s.Import(ctx, events); !errors.Is(err, eventstore.ErrForeign) {
+		name: "closes gaps", refusedBy: []string{"copy/not_a_copy"},
+		log: imports(func(ctx context.Context, s eventstore.Copyable, events []original) error {
+			if err := s.Import(ctx, events); !errors.Is(err, eventstore.ErrNotACopy) {
 				return err
 			}
 			for i := range events {
@@ -185,8 +185,8 @@ var moveFaults = []fault{
 		}),
 	},
 	{
-		name: "passes over what is out of bounds", refusedBy: []string{"move/bounds"},
-		log: imports(func(ctx context.Context, s eventstore.Movable, events []original) error {
+		name: "passes over what is out of bounds", refusedBy: []string{"copy/bounds"},
+		log: imports(func(ctx context.Context, s eventstore.Copyable, events []original) error {
 			if eventstore.CheckImport(events) != nil {
 				return nil
 			}
@@ -194,8 +194,8 @@ var moveFaults = []fault{
 		}),
 	},
 	{
-		name: "writes what is within bounds of a call that is not", refusedBy: []string{"move/bounds"},
-		log: imports(func(ctx context.Context, s eventstore.Movable, events []original) error {
+		name: "writes what is within bounds of a call that is not", refusedBy: []string{"copy/bounds"},
+		log: imports(func(ctx context.Context, s eventstore.Copyable, events []original) error {
 			err := eventstore.CheckImport(events)
 			if err == nil {
 				return s.Import(ctx, events)

@@ -8,8 +8,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// ErrForeign: where an event of another log belongs stands something else, or what has to stand before it is missing.
-var ErrForeign = errors.New("this log is not a copy of the other one")
+// ErrNotACopy: where an event of another log belongs stands something else, or what has to stand before it is missing.
+var ErrNotACopy = errors.New("this log is not a copy of the other one")
 
 // Original is an event with the id that it was appended with: all that a copy of it needs.
 type Original struct {
@@ -17,8 +17,8 @@ type Original struct {
 	ID uuid.UUID
 }
 
-// Movable is a store whose log can be copied into another store.
-type Movable interface {
+// Copyable is a store whose log can be copied into another store.
+type Copyable interface {
 	Store
 	// ReadOriginals is ReadLog with ids.
 	ReadOriginals(ctx context.Context, after Position, limit int) ([]Original, error)
@@ -27,7 +27,7 @@ type Movable interface {
 	// Events that stand there already are passed over, so that the same may be imported again. RecordedAt never goes back within
 	// a partition: where it would, it is that of the event before.
 	//
-	// After an error some of the events may have been written. Errors: ErrForeign; ErrTooLarge, for more than MaxReadLimit
+	// After an error some of the events may have been written. Errors: ErrNotACopy; ErrTooLarge, for more than MaxReadLimit
 	// events or too large ones; ErrInvalid; ErrUnavailable.
 	Import(ctx context.Context, events []Original) error
 }
