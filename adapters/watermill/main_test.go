@@ -14,6 +14,8 @@ import (
 
 	"github.com/tollgate-io/tollgate/adapters/pgserver/pgtest"
 	"github.com/tollgate-io/tollgate/adapters/postgres"
+	pglog "github.com/tollgate-io/tollgate/adapters/postgres/log"
+	"github.com/tollgate-io/tollgate/adapters/postgres/readmodels"
 	"github.com/tollgate-io/tollgate/adapters/watermill"
 	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
@@ -30,26 +32,26 @@ const partitions = 2
 // within bounds every wait of a test.
 const within = time.Minute
 
-// house is a log and its read models in a database of their own.
-type house struct {
+// fixture is a log and its read models in a database of their own.
+type fixture struct {
 	url  string
-	log  *postgres.Log
+	log  *pglog.Log
 	pool *pgxpool.Pool
-	read *postgres.ReadModels
+	read *readmodels.Store
 }
 
-func newHouse(t *testing.T) *house {
+func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	return openHouse(t, pgtest.Database(t))
+	return openFixture(t, pgtest.Database(t))
 }
 
-// openHouse is another replica, so to speak: its own connections to the same database.
-func openHouse(t *testing.T, url string) *house {
+// openFixture is another replica, so to speak: its own connections to the same database.
+func openFixture(t *testing.T, url string) *fixture {
 	t.Helper()
 	ctx := t.Context()
 	logPool, err := postgres.NewLogPool(context.Background(), url, 8)
 	require.NoError(t, err)
-	log, err := postgres.OpenLog(context.Background(), logPool, url, postgres.LogConfig{Partitions: partitions})
+	log, err := pglog.Open(context.Background(), logPool, url, pglog.Config{Partitions: partitions})
 	require.NoError(t, err)
 	pool, err := postgres.NewApplyPool(context.Background(), url, 8)
 	require.NoError(t, err)
@@ -61,14 +63,14 @@ func openHouse(t *testing.T, url string) *house {
 		pool.Close()
 		reads.Close()
 	})
-	h := &house{url: url, log: log, pool: pool, read: postgres.NewReadModels(pool, reads, projections.NewCatalogs(log))}
+	h := &fixture{url: url, log: log, pool: pool, read: readmodels.New(pool, reads, projections.NewCatalogs(log))}
 	_, err = h.read.Ensure(ctx, partitions)
 	require.NoError(t, err)
 	return h
 }
 
 // run runs the projections until the test ends.
-func (h *house) run(t *testing.T, c watermill.Config) *watermill.Runner {
+func (h *fixture) run(t *testing.T, c watermill.Config) *watermill.Runner {
 	t.Helper()
 	if c.Target == nil {
 		c.Target = h.read
@@ -92,7 +94,7 @@ func (h *house) run(t *testing.T, c watermill.Config) *watermill.Runner {
 }
 
 // append puts events on the log and returns the last position of each partition.
-func (h *house) append(t *testing.T, batch ...eventstore.Append) map[int]eventstore.Position {
+func (h *fixture) append(t *testing.T, batch ...eventstore.Append) map[int]eventstore.Position {
 	t.Helper()
 	last := map[int]eventstore.Position{}
 	for i, r := range h.log.Append(t.Context(), batch) {
@@ -104,7 +106,7 @@ func (h *house) append(t *testing.T, batch ...eventstore.Append) map[int]eventst
 	return last
 }
 
-func (h *house) await(t *testing.T, at map[int]eventstore.Position) {
+func (h *fixture) await(t *testing.T, at map[int]eventstore.Position) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()

@@ -28,7 +28,7 @@ import (
 )
 
 func TestEventsReachEveryReadModel(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	h.run(t, watermill.Config{})
 	h.await(t, h.append(t, applyCatalog(t)))
 	acme := tenantIn(1)
@@ -76,14 +76,14 @@ func TestEventsReachEveryReadModel(t *testing.T) {
 }
 
 // verify holds the read models against the log.
-func (h *house) verify(t *testing.T) {
+func (h *fixture) verify(t *testing.T) {
 	t.Helper()
 	_, err := h.read.Verify(t.Context(), h.log, nil, nil)
 	require.NoError(t, err)
 }
 
 func TestReplicasFailuresAndDuplicates(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	for replica := range 2 {
@@ -114,7 +114,7 @@ func TestReplicasFailuresAndDuplicates(t *testing.T) {
 				return next(m)
 			}
 		}
-		other := openHouse(t, h.url)
+		other := openFixture(t, h.url)
 		other.run(t, watermill.Config{Middleware: []message.HandlerMiddleware{faults}})
 	}
 	h.append(t, applyCatalog(t))
@@ -131,7 +131,7 @@ func TestReplicasFailuresAndDuplicates(t *testing.T) {
 }
 
 func TestAMalformedEventStopsOnlyItsPartition(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	logs := &recorder{}
 	runner := h.run(t, watermill.Config{Logger: slog.New(logs)})
 	h.append(t, applyCatalog(t))
@@ -158,7 +158,7 @@ func TestAMalformedEventStopsOnlyItsPartition(t *testing.T) {
 }
 
 func TestAnEventThatCannotBeFoldedStopsOnlyItsReadModel(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	runner := h.run(t, watermill.Config{})
 	h.append(t, applyCatalog(t))
 	before := h.append(t, recorded(tenantIn(0), 0, 300)...)
@@ -194,7 +194,7 @@ func halted(t *testing.T, runner *watermill.Runner, readModel string, partition 
 }
 
 func TestOutagesAreSurvived(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	runner := h.run(t, watermill.Config{})
 	<-runner.Running()
 	h.append(t, applyCatalog(t))
@@ -221,7 +221,7 @@ func TestOutagesAreSurvived(t *testing.T) {
 }
 
 func TestARebuildIsFollowed(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	runner := h.run(t, watermill.Config{})
 	h.append(t, applyCatalog(t))
 	h.await(t, h.append(t, recorded(tenantIn(0), 0, 500)...))
@@ -237,7 +237,7 @@ func TestARebuildIsFollowed(t *testing.T) {
 }
 
 func TestSubscriberRefusesOtherTopics(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	s := watermill.NewSubscriber(h.read, h.log, slog.New(slog.DiscardHandler))
 	for _, topic := range []string{"", "usage", "usage/", "usage/x", "usage/-1", "usage/2", "invoices/0"} {
 		_, err := s.Subscribe(t.Context(), topic)

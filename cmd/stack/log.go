@@ -10,6 +10,7 @@ import (
 	"github.com/tollgate-io/tollgate/adapters/eventstoredb"
 	"github.com/tollgate-io/tollgate/adapters/pgserver"
 	"github.com/tollgate-io/tollgate/adapters/postgres"
+	pglog "github.com/tollgate-io/tollgate/adapters/postgres/log"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/migrations"
 )
@@ -52,7 +53,7 @@ func (s *Stack) openLog(ctx context.Context, pools *postgres.Pools) error {
 	if err := pools.CheckLogHere(ctx); err != nil {
 		return err
 	}
-	log, err := postgres.OpenLog(ctx, pools.Log, s.URL, postgres.LogConfig{Partitions: s.config.Partitions})
+	log, err := pglog.Open(ctx, pools.Log, s.URL, pglog.Config{Partitions: s.config.Partitions})
 	if err != nil {
 		return err
 	}
@@ -117,7 +118,7 @@ func OpenLog(ctx context.Context, c LogConfig) (_ eventstore.Copyable, closeLog 
 	if err := pools.CheckLogHere(ctx); err != nil {
 		return nil, nil, err
 	}
-	log, err := postgres.OpenLog(ctx, pools.Log, url, postgres.LogConfig{Partitions: c.Partitions})
+	log, err := pglog.Open(ctx, pools.Log, url, pglog.Config{Partitions: c.Partitions})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/tollgate-io/tollgate/adapters/export"
 	"github.com/tollgate-io/tollgate/adapters/postgres"
+	"github.com/tollgate-io/tollgate/adapters/postgres/readmodels"
 	"github.com/tollgate-io/tollgate/adapters/watermill"
 	"github.com/tollgate-io/tollgate/api"
 	"github.com/tollgate-io/tollgate/domain/app"
@@ -54,9 +55,9 @@ type Stack struct {
 	URL        string // of the database; it contains the password
 	Domains    tenant.Domains
 	Log        eventstore.Store
-	ReadModels *postgres.ReadModels
-	Directory  *postgres.Directory
-	KeyUses    *postgres.KeyUses // writes while its Run runs
+	ReadModels *readmodels.Store
+	Directory  *readmodels.Directory
+	KeyUses    *readmodels.KeyUses // writes while its Run runs
 	Ledger     *app.Ledger
 	Billing    *app.Billing
 	Exports    *app.Exports
@@ -103,12 +104,12 @@ func Open(ctx context.Context, c Config) (_ *Stack, err error) {
 		return nil, err
 	}
 	s.catalogs = projections.NewCatalogs(s.Log)
-	s.ReadModels = postgres.NewReadModels(pools.Apply, pools.Read, s.catalogs)
+	s.ReadModels = readmodels.New(pools.Apply, pools.Read, s.catalogs)
 	if err := s.ensureReadModels(ctx); err != nil {
 		return nil, err
 	}
-	s.Directory = postgres.NewDirectory(s.ReadModels)
-	s.KeyUses = postgres.NewKeyUses(pools.Apply)
+	s.Directory = readmodels.NewDirectory(s.ReadModels)
+	s.KeyUses = readmodels.NewKeyUses(pools.Apply)
 	s.openApplication()
 	if r := s.registerer(); r != nil {
 		s.registerMetrics(r)
@@ -121,7 +122,7 @@ func (s *Stack) openApplication() {
 	facts := projections.FactReader{Index: s.ReadModels, Log: s.Log}
 	s.Ledger = app.New(s.Log, s.Directory, time.Now).Below(s.Domains)
 	s.Billing = app.NewBilling(app.BillingConfig{Store: s.Log, Directory: s.Directory, Catalogs: s.catalogs, Now: time.Now,
-		Metering: postgres.NewMetering(postgres.NewAccounts(s.ReadModels, s.Log)), Facts: facts})
+		Metering: readmodels.NewMetering(readmodels.NewAccountLoader(s.ReadModels, s.Log)), Facts: facts})
 	s.Exports = app.NewExports(app.ExportsConfig{Log: s.Log, Directory: s.Directory, Tenants: s.ReadModels, Books: s.Billing, Now: time.Now,
 		Facts: facts, NewEncoder: export.NewEncoder, Issuer: s.config.Issuer})
 	s.Costs = app.NewCosts(s.Log, s.Directory, time.Now)
@@ -146,7 +147,7 @@ func (s *Stack) registerMetrics(r prometheus.Registerer) {
 // StartLimits starts the limit engine, which answers checks until the stack is closed.
 func (s *Stack) StartLimits() {
 	s.Limits = app.NewLimits(app.LimitsConfig{Writer: uuid.New(),
-		Store: s.Log, Directory: s.Directory, Accounts: postgres.NewAccounts(s.ReadModels, s.Log), Catalogs: s.catalogs,
+		Store: s.Log, Directory: s.Directory, Accounts: readmodels.NewAccountLoader(s.ReadModels, s.Log), Catalogs: s.catalogs,
 		Billing: s.Billing, Now: time.Now, CheckTimeout: s.config.CheckTimeout,
 	})
 	s.add(s.Limits.Close)
@@ -184,7 +185,7 @@ func (s *Stack) ensureReadModels(ctx context.Context) error {
 		case err == nil:
 			log.Info("read models built", "readModels", outdated, "events", report.Events, "took", report.Took)
 			return nil
-		case !errors.Is(err, postgres.ErrRebuilding):
+		case !errors.Is(err, readmodels.ErrRebuilding):
 			return fmt.Errorf("build the read models of this version: %w", err)
 		}
 		select {

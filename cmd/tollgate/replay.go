@@ -11,7 +11,7 @@ import (
 
 	"github.com/schollz/progressbar/v3"
 
-	"github.com/tollgate-io/tollgate/adapters/postgres"
+	"github.com/tollgate-io/tollgate/adapters/postgres/readmodels"
 	"github.com/tollgate-io/tollgate/cmd/stack"
 	"github.com/tollgate-io/tollgate/projections"
 )
@@ -29,11 +29,11 @@ position, and take over in one transaction; when they differ, nothing is switche
 }
 
 func (c replayCommand) Run(ctx context.Context, log *slog.Logger) error {
-	var options []postgres.RebuildOption
+	var options []readmodels.RebuildOption
 	if c.Accept {
-		options = append(options, postgres.AcceptDifferences(func(d *postgres.Difference) { fmt.Println("accepted:", d) }))
+		options = append(options, readmodels.AcceptDifferences(func(d *readmodels.Difference) { fmt.Println("accepted:", d) }))
 	}
-	return c.rebuild(ctx, log, "rebuilt and switched", func(s *stack.Stack, progress func(done, total int64)) (postgres.RebuildReport, error) {
+	return c.rebuild(ctx, log, "rebuilt and switched", func(s *stack.Stack, progress func(done, total int64)) (readmodels.RebuildReport, error) {
 		return s.ReadModels.Rebuild(ctx, s.Log, c.ReadModels, progress, options...)
 	})
 }
@@ -44,9 +44,9 @@ type verifyCommand struct {
 }
 
 func (c verifyCommand) Run(ctx context.Context, log *slog.Logger) error {
-	return c.rebuild(ctx, log, "equal to the log", func(s *stack.Stack, progress func(done, total int64)) (postgres.RebuildReport, error) {
+	return c.rebuild(ctx, log, "equal to the log", func(s *stack.Stack, progress func(done, total int64)) (readmodels.RebuildReport, error) {
 		if err := showWholeLog(ctx, s); err != nil {
-			return postgres.RebuildReport{}, err
+			return readmodels.RebuildReport{}, err
 		}
 		return s.ReadModels.Verify(ctx, s.Log, c.ReadModels, progress)
 	})
@@ -81,7 +81,7 @@ func showWholeLog(ctx context.Context, s *stack.Stack) error {
 }
 
 // rebuild shows the progress of a rebuild or a verification, and its report.
-func (c settings) rebuild(ctx context.Context, log *slog.Logger, done string, run func(*stack.Stack, func(done, total int64)) (postgres.RebuildReport, error)) error {
+func (c settings) rebuild(ctx context.Context, log *slog.Logger, done string, run func(*stack.Stack, func(done, total int64)) (readmodels.RebuildReport, error)) error {
 	s, err := stack.Open(ctx, c.config(log))
 	if err != nil {
 		return err
@@ -95,7 +95,7 @@ func (c settings) rebuild(ctx context.Context, log *slog.Logger, done string, ru
 		_ = bar.Set64(min(done, total))
 	})
 	_ = bar.Finish()
-	var difference *postgres.Difference
+	var difference *readmodels.Difference
 	if err != nil && !errors.As(err, &difference) {
 		return err
 	}

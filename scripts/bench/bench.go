@@ -11,7 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tollgate-io/tollgate/adapters/pgserver"
-	"github.com/tollgate-io/tollgate/adapters/postgres"
+	pglog "github.com/tollgate-io/tollgate/adapters/postgres/log"
 )
 
 // bench is one run: a PostgreSQL server of its own in a folder of its own, and what was measured so far.
@@ -146,7 +146,7 @@ func (b *bench) ledgerTemplate(ctx context.Context, partitions int) (template, e
 
 // ledgerDatabase is a database with an empty ledger of the default number of partitions.
 func (b *bench) ledgerDatabase(ctx context.Context) (url, key string, err error) {
-	t, err := b.ledgerTemplate(ctx, postgres.DefaultPartitions)
+	t, err := b.ledgerTemplate(ctx, pglog.DefaultPartitions)
 	if err != nil {
 		return "", "", err
 	}

@@ -1,0 +1,136 @@
+package readmodels
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tollgate-io/tollgate/domain/eventstore"
+)
+
+// What this process changed must be seen at once, also when a query from before the change is still under way.
+func TestAQueryFromBeforeAChangeIsNotKept(t *testing.T) {
+	answers, asked := make(chan int), make(chan struct{}, 2)
+	c := newCache(10, func(context.Context, string) (int, error) {
+		asked <- struct{}{}
+		return <-answers, nil
+	}, nil)
+	old := make(chan int)
+	go func() {
+		v, _ := c.get(context.Background(), "a")
+		old <- v
+	}()
+	<-asked
+	c.forget()
+	fresh := make(chan int)
+	go func() {
+		v, _ := c.get(context.Background(), "a")
+		fresh <- v
+	}()
+	<-asked // asks on its own, and does not join the query from before
+	answers <- 1
+	answers <- 1
+	<-old
+	<-fresh
+	go func() { answers <- 2 }()
+	c.forget()
+	v, err := c.get(context.Background(), "a")
+	require.NoError(t, err)
+	require.Equal(t, 2, v)
+}
+
+func TestAbsenceIsRememberedAndFailureIsNot(t *testing.T) {
+	absent, broken := errors.New("absent"), errors.New("broken")
+	calls, answer := 0, broken
+	c := newCache(10, func(context.Context, string) (int, error) { calls++; return 0, answer }, absent)
+	for range 2 {
+		_, err := c.get(context.Background(), "a")
+		require.ErrorIs(t, err, broken)
+	}
+	require.Equal(t, 2, calls)
+	answer = absent
+	for range 2 {
+		_, err := c.get(context.Background(), "a")
+		require.ErrorIs(t, err, absent)
+	}
+	require.Equal(t, 3, calls)
+}
+
+// While the store is unavailable, what is known stands in, but not for ever. Otherwise it is used for a second, and beyond it
+// when nothing has changed.
+func TestFreshness(t *testing.T) {
+	down := fmt.Errorf("read: %w", eventstore.ErrUnavailable)
+	now, calls, changes := time.Date(2026, 4, 5, 12, 0, 0, 0, time.UTC), 0, 0
+	version, err := "1", error(nil)
+	f := &freshness{version: func(context.Context) (string, error) { calls++; return version, err },
+		changed: func() { changes++ }, now: func() time.Time { return now }}
+	check := func(wantCalls, wantChanges int, why string) {
+		t.Helper()
+		f.check(context.Background())
+		_, _, _ = f.flights.Do("", func() (any, error) { return nil, nil }) // waits for a question that nobody waited for
+		require.Equal(t, []int{wantCalls, wantChanges}, []int{calls, changes}, why)
+	}
+	check(1, 1, "nothing is known")
+	now = now.Add(askAfter - 1)
+	check(1, 1, "fresh")
+	now = now.Add(freshFor - askAfter + 1)
+	check(2, 1, "nothing has changed")
+	now, version = now.Add(freshFor), "2"
+	check(3, 2, "something has")
+	now, err = now.Add(freshFor), down
+	check(4, 2, "an outage")
+	check(4, 2, "a store that is down is asked once in a while")
+	now = now.Add(freshFor)
+	check(5, 2, "it is still down")
+	now, err = now.Add(freshFor), nil
+	check(6, 2, "it is back, and nothing has changed")
+	now, err = now.Add(staleFor+1), down
+	check(7, 3, "too old")
+	check(7, 3, "nothing is kept any more, and the store is still asked only once in a while")
+	now = now.Add(freshFor)
+	check(8, 4, "still too old")
+	check(8, 4, "and once in a while")
+	now, err = now.Add(freshFor), nil
+	check(9, 4, "back for good")
+}
+
+// A store that hangs is waited for once; after that, what is known answers at once until it is back.
+func TestAStoreThatHangsIsWaitedForOnce(t *testing.T) {
+	now := time.Date(2026, 4, 5, 12, 0, 0, 0, time.UTC)
+	hang := make(chan struct{})
+	answers := make(chan error, 1)
+	f := &freshness{version: func(context.Context) (string, error) {
+		if err := <-answers; err != nil {
+			return "", err
+		}
+		<-hang
+		return "2", nil
+	}, changed: func() {}, now: func() time.Time { return now }}
+	answers <- fmt.Errorf("read: %w", eventstore.ErrUnavailable)
+	f.check(context.Background())
+	now = now.Add(freshFor)
+	answers <- nil
+	f.check(context.Background()) // would never return if it waited
+	close(hang)
+	_, _, _ = f.flights.Do("", func() (any, error) { return nil, nil })
+	require.Equal(t, "2", f.known)
+	require.False(t, f.away)
+}
+
+func TestWhatIsKeptIsKeptUntilItIsForgotten(t *testing.T) {
+	calls := 0
+	c := newCache(10, func(context.Context, string) (int, error) { calls++; return calls, nil }, nil)
+	for range 3 {
+		v, err := c.get(context.Background(), "a")
+		require.NoError(t, err)
+		require.Equal(t, 1, v)
+	}
+	c.forget()
+	v, err := c.get(context.Background(), "a")
+	require.NoError(t, err)
+	require.Equal(t, 2, v)
+}
