@@ -145,7 +145,7 @@ func lastField(k kind) protowire.Number {
 	}
 }
 
-func decodeUsageEvent(k kind, id Identity, payload []byte) (any, error) {
+func decodeUsage(k kind, id Identity, payload []byte) (any, error) {
 	m := usageMessage{}
 	m.Identity, m.Catalog = id, eventstore.NoStream
 	if err := m.unmarshal(string(payload), lastField(k)); err != nil {

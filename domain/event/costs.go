@@ -9,6 +9,8 @@ import (
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
+const costsImported kind = "costs_imported.v1"
+
 // CostsStream is the stream of what providers charge the installation.
 const CostsStream eventstore.StreamName = "costs"
 
@@ -52,32 +54,32 @@ type CostsImported struct {
 	By            Actor       `json:"by"`
 }
 
-func (e CostsImported) of() TenantID { return "" }
+func (e CostsImported) owner() TenantID { return "" }
 
-func (e CostsImported) missing() bool {
+func (e CostsImported) wellFormed() bool {
 	hash, err := hex.DecodeString(e.Hash)
 	day, dayErr := time.Parse(time.DateOnly, e.From)
 	if err != nil || len(hash) != sha256.Size || dayErr != nil || day.Format(time.DateOnly) != e.From || e.Source == "" || len(e.Costs)+len(e.Removed) == 0 {
-		return true
+		return false
 	}
 	for _, c := range e.Costs {
 		if c.Provider == "" || c.Model == "" || c.Input.Sign() < 0 || c.Cached.Sign() < 0 || c.Output.Sign() < 0 {
-			return true
+			return false
 		}
 	}
 	for _, m := range e.Removed {
 		if m.Provider == "" || m.Model == "" {
-			return true
+			return false
 		}
 	}
-	return false
+	return true
 }
 
 // AppendCosts is the log entry of one import, after revision expected: all its parts or none.
 func AppendCosts(parts []CostsImported, expected eventstore.Revision) eventstore.Append {
 	a := eventstore.Append{Stream: CostsStream, Expected: expected}
 	for i, e := range parts {
-		a.Events = append(a.Events, command(CostsStream, "", expected+eventstore.Revision(i), string(costsImported), encodeJSON(e)).Events...)
+		a.Events = append(a.Events, appendJSON(costsImported, CostsStream, expected+eventstore.Revision(i), e).Events...)
 	}
 	return a
 }

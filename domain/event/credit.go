@@ -7,6 +7,11 @@ import (
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
+const (
+	creditGranted  kind = "credit_granted.v1"
+	creditRefunded kind = "credit_refunded.v1"
+)
+
 // GrantID names a grant within its tenant. Whoever grants chooses it, so that granting twice is once.
 type GrantID string
 
@@ -50,49 +55,22 @@ type CreditUse struct {
 	Invoice InvoiceID `json:"invoiceId,omitempty"`
 }
 
-// Settlement is how an invoice that is owed comes to its end.
-type Settlement string
+func (e CreditGranted) owner() TenantID  { return e.Tenant }
+func (e CreditRefunded) owner() TenantID { return e.Tenant }
 
-// The settlements.
-const (
-	Paid          Settlement = "paid"
-	Uncollectible Settlement = "uncollectible" // nobody expects it to be paid any more; it may be, all the same
-)
-
-// InvoiceSettled: the invoice is paid, or nobody expects that any more.
-type InvoiceSettled struct {
-	Tenant    TenantID   `json:"tenantId"`
-	ID        InvoiceID  `json:"id"`
-	As        Settlement `json:"as"`
-	Reference string     `json:"reference"` // of the payment, or why
-	By        Actor      `json:"by"`
+func (e CreditGranted) wellFormed() bool {
+	return e.Tenant != "" && e.ID != "" && e.Currency != "" && e.Amount.Sign() > 0 && (e.Kind == Prepaid || e.Kind == Promotional)
 }
-
-func (e CreditGranted) of() TenantID  { return e.Tenant }
-func (e CreditRefunded) of() TenantID { return e.Tenant }
-func (e InvoiceSettled) of() TenantID { return e.Tenant }
-
-func (e CreditGranted) missing() bool {
-	return e.Tenant == "" || e.ID == "" || e.Currency == "" || e.Amount.Sign() <= 0 || e.Kind != Prepaid && e.Kind != Promotional
-}
-func (e CreditRefunded) missing() bool {
-	return e.Tenant == "" || e.ID == "" || e.Refund == "" || e.Amount.Sign() <= 0
-}
-func (e InvoiceSettled) missing() bool {
-	return e.Tenant == "" || e.ID == "" || e.As != Paid && e.As != Uncollectible
+func (e CreditRefunded) wellFormed() bool {
+	return e.Tenant != "" && e.ID != "" && e.Refund != "" && e.Amount.Sign() > 0
 }
 
 // Append is the log entry after revision expected.
 func (e CreditGranted) Append(expected eventstore.Revision) eventstore.Append {
-	return command(BillingStream(e.Tenant), e.Tenant, expected, string(creditGranted), encodeJSON(e))
+	return appendJSON(creditGranted, BillingStream(e.Tenant), expected, e)
 }
 
 // Append is the log entry after revision expected.
 func (e CreditRefunded) Append(expected eventstore.Revision) eventstore.Append {
-	return command(BillingStream(e.Tenant), e.Tenant, expected, string(creditRefunded), encodeJSON(e))
-}
-
-// Append is the log entry after revision expected.
-func (e InvoiceSettled) Append(expected eventstore.Revision) eventstore.Append {
-	return command(BillingStream(e.Tenant), e.Tenant, expected, string(invoiceSettled), encodeJSON(e))
+	return appendJSON(creditRefunded, BillingStream(e.Tenant), expected, e)
 }

@@ -15,6 +15,12 @@ import (
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
+const (
+	limitDecided kind = "limit_decided.v1"
+	holdReleased kind = "hold_released.v1"
+	holdExpired  kind = "hold_expired.v1"
+)
+
 // Check is an intended usage event: the same identity and fields, with an estimated quantity.
 type Check struct {
 	Identity
@@ -139,7 +145,7 @@ type HoldExpired struct {
 
 // QuotaStream is the stream of a tenant's decisions, in the order in which they were made.
 func QuotaStream(t TenantID) eventstore.StreamName {
-	return eventstore.StreamName("quota-" + uuid.NewSHA1(eventSpace, []byte(t)).String())
+	return streamOf("quota", string(t))
 }
 
 // QuotaEvent is an event of a quota stream: LimitDecided, HoldReleased or HoldExpired.

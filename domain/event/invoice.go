@@ -3,10 +3,14 @@ package event
 import (
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/money"
+)
+
+const (
+	invoiceFinalised kind = "invoice_finalised.v1"
+	invoiceVoided    kind = "invoice_voided.v1"
+	invoiceSettled   kind = "invoice_settled.v1"
 )
 
 // InvoiceID names an invoice. It is derived from tenant and boundary, so that a period is invoiced once however often it is
@@ -117,26 +121,53 @@ type InvoiceVoided struct {
 	By     Actor  `json:"by"`
 }
 
+// Settlement is how an invoice that is owed comes to its end.
+type Settlement string
+
+// The settlements.
+const (
+	Paid          Settlement = "paid"
+	Uncollectible Settlement = "uncollectible" // nobody expects it to be paid any more; it may be, all the same
+)
+
+// InvoiceSettled: the invoice is paid, or nobody expects that any more.
+type InvoiceSettled struct {
+	Tenant    TenantID   `json:"tenantId"`
+	ID        InvoiceID  `json:"id"`
+	As        Settlement `json:"as"`
+	Reference string     `json:"reference"` // of the payment, or why
+	By        Actor      `json:"by"`
+}
+
 // BillingStream is the stream of a tenant's invoices: in order, each period once.
 func BillingStream(t TenantID) eventstore.StreamName {
-	return eventstore.StreamName("billing-" + uuid.NewSHA1(eventSpace, []byte(t)).String())
+	return streamOf("billing", string(t))
 }
 
-func (e InvoiceFinalised) of() TenantID { return e.Tenant }
-func (e InvoiceVoided) of() TenantID    { return e.Tenant }
+func (e InvoiceFinalised) owner() TenantID { return e.Tenant }
+func (e InvoiceVoided) owner() TenantID    { return e.Tenant }
+func (e InvoiceSettled) owner() TenantID   { return e.Tenant }
 
-func (e InvoiceFinalised) missing() bool {
+func (e InvoiceFinalised) wellFormed() bool {
 	i := &e.Invoice
-	return e.Tenant == "" || i.ID == "" || i.Currency == "" || i.PeriodEnd.IsZero() || i.PeriodEnd.Before(i.PeriodStart)
+	return e.Tenant != "" && i.ID != "" && i.Currency != "" && !i.PeriodEnd.IsZero() && !i.PeriodEnd.Before(i.PeriodStart)
 }
-func (e InvoiceVoided) missing() bool { return e.Tenant == "" || e.ID == "" }
+func (e InvoiceVoided) wellFormed() bool { return e.Tenant != "" && e.ID != "" }
+func (e InvoiceSettled) wellFormed() bool {
+	return e.Tenant != "" && e.ID != "" && (e.As == Paid || e.As == Uncollectible)
+}
 
 // Append is the log entry after revision expected.
 func (e InvoiceFinalised) Append(expected eventstore.Revision) eventstore.Append {
-	return command(BillingStream(e.Tenant), e.Tenant, expected, string(invoiceFinalised), encodeJSON(e))
+	return appendJSON(invoiceFinalised, BillingStream(e.Tenant), expected, e)
 }
 
 // Append is the log entry after revision expected.
 func (e InvoiceVoided) Append(expected eventstore.Revision) eventstore.Append {
-	return command(BillingStream(e.Tenant), e.Tenant, expected, string(invoiceVoided), encodeJSON(e))
+	return appendJSON(invoiceVoided, BillingStream(e.Tenant), expected, e)
+}
+
+// Append is the log entry after revision expected.
+func (e InvoiceSettled) Append(expected eventstore.Revision) eventstore.Append {
+	return appendJSON(invoiceSettled, BillingStream(e.Tenant), expected, e)
 }

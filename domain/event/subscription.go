@@ -3,10 +3,14 @@ package event
 import (
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/money"
+)
+
+const (
+	planAssigned         kind = "plan_assigned.v1"
+	limitOverridden      kind = "limit_overridden.v1"
+	limitOverrideRemoved kind = "limit_override_removed.v1"
 )
 
 // PlanAssigned: the tenant has the plan from EffectiveAt on, until the next assignment takes effect. Another assignment at
@@ -39,32 +43,32 @@ type LimitOverrideRemoved struct {
 
 // SubscriptionStream is the stream of what a tenant is entitled to: its plan and the exceptions from it.
 func SubscriptionStream(t TenantID) eventstore.StreamName {
-	return eventstore.StreamName("subscription-" + uuid.NewSHA1(eventSpace, []byte(t)).String())
+	return streamOf("subscription", string(t))
 }
 
-func (e PlanAssigned) of() TenantID         { return e.Tenant }
-func (e LimitOverridden) of() TenantID      { return e.Tenant }
-func (e LimitOverrideRemoved) of() TenantID { return e.Tenant }
+func (e PlanAssigned) owner() TenantID         { return e.Tenant }
+func (e LimitOverridden) owner() TenantID      { return e.Tenant }
+func (e LimitOverrideRemoved) owner() TenantID { return e.Tenant }
 
-func (e PlanAssigned) missing() bool {
-	return e.Tenant == "" || e.Plan == "" || e.EffectiveAt.IsZero() || e.BillingAnchor.IsZero()
+func (e PlanAssigned) wellFormed() bool {
+	return e.Tenant != "" && e.Plan != "" && !e.EffectiveAt.IsZero() && !e.BillingAnchor.IsZero()
 }
-func (e LimitOverridden) missing() bool {
-	return e.Tenant == "" || e.Limit == "" || e.Max.Sign() < 0
+func (e LimitOverridden) wellFormed() bool {
+	return e.Tenant != "" && e.Limit != "" && e.Max.Sign() >= 0
 }
-func (e LimitOverrideRemoved) missing() bool { return e.Tenant == "" || e.Limit == "" }
+func (e LimitOverrideRemoved) wellFormed() bool { return e.Tenant != "" && e.Limit != "" }
 
 // Append is the log entry after revision expected.
 func (e PlanAssigned) Append(expected eventstore.Revision) eventstore.Append {
-	return command(SubscriptionStream(e.Tenant), e.Tenant, expected, string(planAssigned), encodeJSON(e))
+	return appendJSON(planAssigned, SubscriptionStream(e.Tenant), expected, e)
 }
 
 // Append is the log entry after revision expected.
 func (e LimitOverridden) Append(expected eventstore.Revision) eventstore.Append {
-	return command(SubscriptionStream(e.Tenant), e.Tenant, expected, string(limitOverridden), encodeJSON(e))
+	return appendJSON(limitOverridden, SubscriptionStream(e.Tenant), expected, e)
 }
 
 // Append is the log entry after revision expected.
 func (e LimitOverrideRemoved) Append(expected eventstore.Revision) eventstore.Append {
-	return command(SubscriptionStream(e.Tenant), e.Tenant, expected, string(limitOverrideRemoved), encodeJSON(e))
+	return appendJSON(limitOverrideRemoved, SubscriptionStream(e.Tenant), expected, e)
 }

@@ -14,6 +14,13 @@ import (
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
+const (
+	usageRecorded   kind = "usage_recorded.v1"
+	usageVoided     kind = "usage_voided.v1"
+	usageAdjusted   kind = "usage_adjusted.v1"
+	usageConflicted kind = "usage_conflicted.v1"
+)
+
 // MaxAhead is how far occurredAt may be ahead of the server's clock.
 const MaxAhead = 5 * time.Minute
 
@@ -86,6 +93,9 @@ func (u Usage) Check(now time.Time) error {
 	}
 	return l.Err()
 }
+
+// Instant is a time as the log keeps it: in UTC, cut to microseconds.
+func Instant(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
 
 // isInstant reports whether the time is within the years 1 to 9999 in UTC, those that RFC 3339 can write.
 func isInstant(t time.Time) bool {
@@ -191,6 +201,16 @@ func (c UsageConflicted) Append() eventstore.Append {
 			Data: appendUsage(nil, c.Usage),
 		}},
 	}
+}
+
+// Append is the log entry after revision expected of the fact's stream.
+func (e UsageVoided) Append(expected eventstore.Revision) eventstore.Append {
+	return appendDecided(e.Stream(), e.Tenant, expected, typeName(usageVoided, e.Type), e.encode())
+}
+
+// Append is the log entry after revision expected of the fact's stream.
+func (e UsageAdjusted) Append(expected eventstore.Revision) eventstore.Append {
+	return appendDecided(e.Stream(), e.Tenant, expected, typeName(usageAdjusted, e.Type), e.encode())
 }
 
 // CountedBy tells by which catalog's meters an event about a fact is counted; ok is false for any other event.
