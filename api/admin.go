@@ -1,7 +1,6 @@
 package api
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -44,7 +43,7 @@ func (s *Server) PutTenant(c echo.Context, tenantID Id) error {
 		return err
 	}
 	showPosition(c, change.Position)
-	return writeJSON(c, http.StatusOK, appendTenant(nil, change.Tenant))
+	return writeJSON(c, http.StatusOK, viewTenant(change.Tenant))
 }
 
 // strings reads an array of strings.
@@ -82,24 +81,27 @@ func (s *Server) GetTenant(c echo.Context, tenantID Id, params GetTenantParams) 
 		return fmt.Errorf("tenant %q: %w", clip(tenantID, event.MaxIDLength), err)
 	}
 	showPosition(c, at)
-	return writeJSON(c, http.StatusOK, appendTenant(nil, t))
+	return writeJSON(c, http.StatusOK, viewTenant(t))
 }
 
-func appendTenant(b []byte, t tenant.Tenant) []byte {
-	b = appendString(append(b, `{"tenantId":`...), string(t.ID))
-	b = appendString(append(b, `,"name":`...), t.Name)
-	b = appendString(append(b, `,"timeZone":`...), t.TimeZone)
-	b = appendString(append(b, `,"currency":`...), t.Currency)
-	b = append(b, `,"hosts":[`...)
-	for i, h := range t.Hosts {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = appendString(b, h)
-	}
-	b = appendOptional(append(b, `],"slug":`...), t.Slug)
-	b = appendString(append(b, `,"status":`...), string(t.Status))
-	return append(appendOptional(append(b, `,"statusReason":`...), t.Reason), '}')
+type tenantView struct {
+	ID           event.TenantID `json:"tenantId"`
+	Name         string         `json:"name"`
+	TimeZone     string         `json:"timeZone"`
+	Currency     string         `json:"currency"`
+	Hosts        []string       `json:"hosts"`
+	Slug         optional       `json:"slug"`
+	Status       tenant.Status  `json:"status"`
+	StatusReason optional       `json:"statusReason"`
+}
+
+func viewTenant(t tenant.Tenant) tenantView {
+	return tenantView{t.ID, t.Name, t.TimeZone, t.Currency, t.Hosts, optional(t.Slug), t.Status, optional(t.Reason)}
+}
+
+type createdKeyView struct {
+	ID  event.KeyID   `json:"id"`
+	Key tenant.Secret `json:"key"`
 }
 
 // CreateKey is POST /v1/admin/keys.
@@ -132,8 +134,7 @@ func (s *Server) CreateKey(c echo.Context) error {
 		return err
 	}
 	c.Response().Header().Set("Cache-Control", "no-store") // the only time that the secret travels
-	b := appendString([]byte(`{"id":`), string(id))
-	return writeJSON(c, http.StatusCreated, append(appendString(append(b, `,"key":`...), string(secret)), '}'))
+	return writeJSON(c, http.StatusCreated, createdKeyView{id, secret})
 }
 
 // ListKeys is GET /v1/admin/keys.
@@ -152,21 +153,22 @@ func (s *Server) ListKeys(c echo.Context, params ListKeysParams) error {
 		return fmt.Errorf("list keys: %w", err)
 	}
 	showPosition(c, at)
-	b := []byte(`{"items":[`)
-	for i, k := range keys.Items {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = appendString(append(b, `{"id":`...), string(k.ID))
-		b = appendString(append(b, `,"kind":`...), string(k.Kind))
-		b = appendOptional(append(b, `,"tenantId":`...), string(k.Tenant))
-		b = appendString(append(b, `,"name":`...), k.Name)
-		b = appendTime(append(b, `,"createdAt":`...), k.CreatedAt)
-		b = appendTime(append(b, `,"expiresAt":`...), k.ExpiresAt)
-		b = appendTime(append(b, `,"lastUsedAt":`...), k.LastUsed)
-		b = append(appendTime(append(b, `,"revokedAt":`...), k.RevokedAt), '}')
-	}
-	return writeJSON(c, http.StatusOK, append(appendOptional(append(b, `],"nextCursor":`...), keys.NextCursor), '}'))
+	return writeJSON(c, http.StatusOK, listOf(keys.Items, keys.NextCursor, viewKey))
+}
+
+type keyView struct {
+	ID         event.KeyID    `json:"id"`
+	Kind       tenant.KeyKind `json:"kind"`
+	Tenant     optional       `json:"tenantId"`
+	Name       string         `json:"name"`
+	CreatedAt  instant        `json:"createdAt"`
+	ExpiresAt  instant        `json:"expiresAt"`
+	LastUsedAt instant        `json:"lastUsedAt"`
+	RevokedAt  instant        `json:"revokedAt"`
+}
+
+func viewKey(k *tenant.Key) keyView {
+	return keyView{k.ID, k.Kind, optional(k.Tenant), k.Name, instant(k.CreatedAt), instant(k.ExpiresAt), instant(k.LastUsed), instant(k.RevokedAt)}
 }
 
 // RevokeKey is DELETE /v1/admin/keys/{id}.
@@ -209,25 +211,17 @@ func (s *Server) PutCatalog(c echo.Context, params PutCatalogParams) error {
 		}
 	}
 	showPosition(c, at)
-	b := strconv.AppendBool([]byte(`{"applied":`), change.Applied)
-	b = append(b, `,"revision":`...)
-	if change.Revision == eventstore.NoStream {
-		b = append(b, "null"...)
-	} else {
-		b = strconv.AppendInt(b, int64(change.Revision), 10)
+	view := catalogChangeView{Applied: change.Applied, Changes: change.Changes}
+	if change.Revision != eventstore.NoStream {
+		view.Revision = &change.Revision
 	}
-	b = append(b, `,"changes":[`...)
-	for i, d := range change.Changes {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		text, err := json.Marshal(d)
-		if err != nil {
-			return fmt.Errorf("encode a change of the catalog: %w", err)
-		}
-		b = append(b, text...)
-	}
-	return writeJSON(c, http.StatusOK, append(b, "]}"...))
+	return writeJSON(c, http.StatusOK, view)
+}
+
+type catalogChangeView struct {
+	Applied  bool                 `json:"applied"`
+	Revision *eventstore.Revision `json:"revision"`
+	Changes  []catalog.Change     `json:"changes"`
 }
 
 // GetCatalog is GET /v1/admin/catalog.
@@ -250,5 +244,5 @@ func (s *Server) GetCatalog(c echo.Context, params GetCatalogParams) error {
 	}
 	showPosition(c, at)
 	c.Response().Header().Set(headerCatalogRevision, strconv.FormatInt(int64(current.Revision), 10))
-	return writeJSON(c, http.StatusOK, current.Canonical())
+	return writeBody(c, http.StatusOK, current.Canonical())
 }

@@ -245,31 +245,39 @@ func (g guarded) TRACE(path string, h echo.HandlerFunc, m ...echo.MiddlewareFunc
 
 // GetHealth answers as long as the process does.
 func (s *Server) GetHealth(c echo.Context) error {
-	return writeJSON(c, http.StatusOK, []byte(`{"status":"ok"}`))
+	return writeJSON(c, http.StatusOK, struct {
+		Status string `json:"status"`
+	}{"ok"})
+}
+
+type readinessView struct {
+	Status string           `json:"status"`
+	Checks []readinessCheck `json:"checks"`
+}
+
+type readinessCheck struct {
+	Name   string `json:"name"`
+	Status string `json:"status"`
+	Detail string `json:"detail"`
 }
 
 // GetReadiness tells a load balancer whether to send traffic.
 func (s *Server) GetReadiness(c echo.Context) error {
 	ctx, cancel := work(c)
 	defer cancel()
-	status, word := http.StatusOK, "ready"
-	checks := []byte("[")
+	status := http.StatusOK
+	view := readinessView{Status: "ready", Checks: []readinessCheck{}}
 	for _, check := range s.Readiness.Ready(ctx) {
 		result := "ok"
 		if !check.OK {
-			result, status, word = "failed", http.StatusServiceUnavailable, "unready"
+			result, status, view.Status = "failed", http.StatusServiceUnavailable, "unready"
 		}
-		if len(checks) > 1 {
-			checks = append(checks, ',')
-		}
-		checks = appendString(append(checks, `{"name":`...), check.Name)
-		checks = append(append(checks, `,"status":"`...), result...)
-		checks = append(appendString(append(checks, `","detail":`...), check.Detail), '}')
+		view.Checks = append(view.Checks, readinessCheck{check.Name, result, check.Detail})
 	}
 	if status != http.StatusOK {
 		c.Response().Header().Set(headerRetryAfter, "1")
 	}
-	return writeJSON(c, status, append(append(append([]byte(`{"status":"`), word...), `","checks":`...), append(checks, "]}"...)...))
+	return writeJSON(c, status, view)
 }
 
 // GetMetrics serves the registry.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"strconv"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/labstack/echo/v4"
@@ -96,7 +95,7 @@ func (s *Server) correct(c echo.Context, eventType, sourceID string, do func(con
 	if err != nil {
 		return err
 	}
-	return writeJSON(c, statusOf(receipt), appendReceipt(nil, receipt, sourceID))
+	return writeBody(c, statusOf(receipt), appendReceipt(nil, receipt, sourceID))
 }
 
 // identity reads the path. What cannot be an id names nothing.
@@ -137,79 +136,97 @@ func (s *Server) GetEvent(c echo.Context, eventType EventType, sourceID SourceId
 		return fmt.Errorf("read the invoices: %w", err)
 	}
 	showPosition(c, at)
-	return writeJSON(c, http.StatusOK, append(appendInvoiceLines(append(appendHistory(nil, h, h.Story(decided)), `,"invoiceLines":`...), lines), '}'))
+	story := h.Story(decided)
+	return writeJSON(c, http.StatusOK, viewEvent(&h, &story, lines))
 }
 
-// appendHistory appends a fact without its end.
-func appendHistory(b []byte, h app.History, s app.Story) []byte {
-	status := "recorded"
+type eventView struct {
+	Tenant       event.TenantID   `json:"tenantId"`
+	Type         event.Type       `json:"eventType"`
+	Source       event.SourceID   `json:"sourceId"`
+	Status       string           `json:"status"`
+	Quantity     money.Decimal    `json:"quantity"`
+	OccurredAt   instant          `json:"occurredAt"`
+	Data         event.Data       `json:"data"`
+	Position     position         `json:"position"`
+	RecordedAt   instant          `json:"recordedAt"`
+	Emitter      optional         `json:"emitter"`
+	TraceParent  optional         `json:"traceparent"`
+	Original     originalView     `json:"original"`
+	Corrections  []correctionView `json:"corrections"`
+	Hold         *eventHoldView   `json:"hold"`
+	Decision     *decisionView    `json:"decision"`
+	InvoiceLines []eventLineView  `json:"invoiceLines"`
+}
+
+// originalView is what was sent before any correction.
+type originalView struct {
+	Quantity money.Decimal `json:"quantity"`
+	Data     event.Data    `json:"data"`
+}
+
+type correctionView struct {
+	Kind       string         `json:"kind"`
+	Reason     string         `json:"reason"`
+	By         event.Actor    `json:"by"`
+	Quantity   *money.Decimal `json:"quantity,omitzero"` // of an adjustment, as data
+	Data       *event.Data    `json:"data,omitzero"`
+	Position   position       `json:"position"`
+	RecordedAt instant        `json:"recordedAt"`
+}
+
+type eventHoldView struct {
+	State     app.HoldState `json:"state"`
+	Quantity  money.Decimal `json:"quantity"`
+	ExpiresAt instant       `json:"expiresAt"`
+	Overage   bool          `json:"overage"`
+}
+
+// decisionView is what was decided about the check of an event.
+type decisionView struct {
+	Allowed       bool           `json:"allowed"`
+	Reason        optional       `json:"reason"`
+	Limit         optional       `json:"limit"`
+	Quantity      money.Decimal  `json:"quantity"`
+	DecidedAt     instant        `json:"decidedAt"`
+	Position      position       `json:"position"`
+	PlanVersion   optional       `json:"planVersion"`
+	HoldExpiresAt instant        `json:"holdExpiresAt"`
+	Overage       bool           `json:"overage"`
+	Limits        jsontext.Value `json:"limits"` // as in the answer to the check
+}
+
+func viewEvent(h *app.History, s *app.Story, lines []app.InvoiceLine) eventView {
+	view := eventView{
+		Tenant: h.Current.Tenant, Type: h.Current.Type, Source: h.Current.Source, Status: "recorded", Quantity: h.Current.Quantity,
+		OccurredAt: instant(h.Current.OccurredAt), Data: h.Current.Data, Position: position(h.Position), RecordedAt: instant(h.RecordedAt),
+		Emitter: optional(h.Original.Emitter), TraceParent: optional(h.Original.TraceParent),
+		Original:    originalView{h.Original.Quantity, h.Original.Data},
+		Corrections: viewsOf(h.Corrections, viewCorrection), InvoiceLines: viewsOf(lines, viewEventLine),
+	}
 	if h.Voided {
-		status = "voided"
+		view.Status = "voided"
 	}
-	b = appendString(append(b, `{"tenantId":`...), string(h.Current.Tenant))
-	b = appendString(append(b, `,"eventType":`...), string(h.Current.Type))
-	b = appendString(append(b, `,"sourceId":`...), string(h.Current.Source))
-	b = append(append(append(b, `,"status":"`...), status...), `","quantity":`...)
-	b = append(b, h.Current.Quantity.String()...)
-	b = appendTime(append(b, `,"occurredAt":`...), h.Current.OccurredAt)
-	b = h.Current.Data.AppendJSON(append(b, `,"data":`...))
-	b = appendPosition(append(b, `,"position":`...), h.Position)
-	b = appendTime(append(b, `,"recordedAt":`...), h.RecordedAt)
-	b = appendOptional(append(b, `,"emitter":`...), h.Original.Emitter)
-	b = appendOptional(append(b, `,"traceparent":`...), h.Original.TraceParent)
-	b = append(append(b, `,"original":{"quantity":`...), h.Original.Quantity.String()...)
-	b = h.Original.Data.AppendJSON(append(b, `,"data":`...))
-	b = append(b, `},"corrections":[`...)
-	for i, correction := range h.Corrections {
-		if i > 0 {
-			b = append(b, ',')
+	if s.Hold != nil {
+		view.Hold = &eventHoldView{s.HoldState, s.Hold.Quantity, instant(s.Hold.HoldEnds()), h.Original.Quantity.Cmp(s.Hold.Quantity) > 0}
+	}
+	if e := s.Decision; e != nil {
+		bound := ""
+		if i := limit.Binding(e); i >= 0 {
+			bound = e.Parts[i].Limit
 		}
-		b = appendCorrection(b, correction)
+		view.Decision = &decisionView{e.Allowed, optional(limit.Why(e)), optional(bound), e.Quantity, instant(e.DecidedAt), position(s.At),
+			optional(e.PlanVersion), instant(e.HoldEnds()), isOver(e), appendParts(nil, e, "")}
 	}
-	return appendStory(append(b, ']'), s, h.Original.Quantity)
+	return view
 }
 
-func appendStory(b []byte, s app.Story, used money.Decimal) []byte {
-	b = append(b, `,"hold":`...)
-	if s.Hold == nil {
-		b = append(b, "null"...)
-	} else {
-		b = append(append(append(b, `{"state":"`...), s.HoldState...), `","quantity":`...)
-		b = appendTime(append(append(b, s.Hold.Quantity.String()...), `,"expiresAt":`...), s.Hold.HoldEnds())
-		b = append(strconv.AppendBool(append(b, `,"overage":`...), used.Cmp(s.Hold.Quantity) > 0), '}')
+func viewCorrection(c *app.Correction) correctionView {
+	view := correctionView{Kind: c.Kind, Reason: c.Reason, By: c.By, Position: position(c.Position), RecordedAt: instant(c.RecordedAt)}
+	if c.Kind == "adjust" {
+		view.Quantity, view.Data = &c.Quantity, &c.Data
 	}
-	b = append(b, `,"decision":`...)
-	if s.Decision == nil {
-		return append(b, "null"...)
-	}
-	e := s.Decision
-	bound := ""
-	if i := limit.Binding(e); i >= 0 {
-		bound = e.Parts[i].Limit
-	}
-	b = strconv.AppendBool(append(b, `{"allowed":`...), e.Allowed)
-	b = appendOptional(append(b, `,"reason":`...), string(limit.Why(e)))
-	b = appendOptional(append(b, `,"limit":`...), bound)
-	b = append(append(b, `,"quantity":`...), e.Quantity.String()...)
-	b = appendTime(append(b, `,"decidedAt":`...), e.DecidedAt)
-	b = appendPosition(append(b, `,"position":`...), s.At)
-	b = appendOptional(append(b, `,"planVersion":`...), e.PlanVersion)
-	b = appendTime(append(b, `,"holdExpiresAt":`...), e.HoldEnds())
-	b = strconv.AppendBool(append(b, `,"overage":`...), isOver(e))
-	return append(appendParts(append(b, `,"limits":`...), e, ""), '}')
-}
-
-func appendCorrection(b []byte, correction app.Correction) []byte {
-	b = appendString(append(b, `{"kind":`...), correction.Kind)
-	b = appendString(append(b, `,"reason":`...), correction.Reason)
-	b = appendString(append(b, `,"by":`...), string(correction.By))
-	if correction.Kind == "adjust" {
-		b = append(append(b, `,"quantity":`...), correction.Quantity.String()...)
-		b = correction.Data.AppendJSON(append(b, `,"data":`...))
-	}
-	b = appendPosition(append(b, `,"position":`...), correction.Position)
-	b = appendTime(append(b, `,"recordedAt":`...), correction.RecordedAt)
-	return append(b, '}')
+	return view
 }
 
 func showPosition(c echo.Context, at eventstore.Position) {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strconv"
 
 	"github.com/labstack/echo/v4"
 
@@ -77,32 +76,37 @@ func (s *Server) ListCosts(c echo.Context, params ListCostsParams) error {
 		next = base64.RawURLEncoding.EncodeToString(text)
 	}
 	showPosition(c, at)
-	b := []byte(`{"items":[`)
-	for i, v := range versions {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = appendVersion(b, v)
-	}
-	return writeJSON(c, http.StatusOK, append(appendOptional(append(b, `],"nextCursor":`...), next), '}'))
+	return writeJSON(c, http.StatusOK, listOf(versions, next, viewCostVersion))
 }
 
-func appendVersion(b []byte, v costs.Version) []byte {
-	b = appendString(append(b, `{"provider":`...), v.Provider)
-	b = appendString(append(b, `,"model":`...), v.Model)
-	b = appendString(append(b, `,"from":`...), string(v.From))
-	b = appendOptional(append(b, `,"until":`...), string(v.Until))
-	b = appendPrices(append(b, ','), v.InputPerMillion, v.CachedInputPerMillion, v.OutputPerMillion)
-	b = appendString(append(b, `,"currency":"USD","source":`...), v.Source)
-	return append(appendOptional(append(b, `,"sha256":`...), v.Hash), '}')
+type costVersionView struct {
+	Provider string       `json:"provider"`
+	Model    string       `json:"model"`
+	From     catalog.Date `json:"from"`
+	Until    optional     `json:"until"`
+	pricesView
+	Currency string   `json:"currency"`
+	Source   string   `json:"source"`
+	SHA256   optional `json:"sha256"`
+}
+
+func viewCostVersion(v *costs.Version) costVersionView {
+	return costVersionView{v.Provider, v.Model, v.From, optional(v.Until),
+		viewPrices(v.InputPerMillion, v.CachedInputPerMillion, v.OutputPerMillion), "USD", v.Source, optional(v.Hash)}
+}
+
+// pricesView are what a million tokens cost, in US dollars.
+type pricesView struct {
+	Input       string `json:"inputPerMillion"`
+	CachedInput string `json:"cachedInputPerMillion"`
+	Output      string `json:"outputPerMillion"`
 }
 
 // centDecimals are at least shown of a price.
 const centDecimals = 2
 
-func appendPrices(b []byte, input, cached, output money.Decimal) []byte {
-	return fmt.Appendf(b, `"inputPerMillion":"%s","cachedInputPerMillion":"%s","outputPerMillion":"%s"`,
-		input.Fixed(centDecimals), cached.Fixed(centDecimals), output.Fixed(centDecimals))
+func viewPrices(input, cached, output money.Decimal) pricesView {
+	return pricesView{input.Fixed(centDecimals), cached.Fixed(centDecimals), output.Fixed(centDecimals)}
 }
 
 // ImportCosts is POST /v1/admin/costs.
@@ -144,54 +148,53 @@ func (s *Server) ImportCosts(c echo.Context, params ImportCostsParams) error {
 		}
 	}
 	showPosition(c, at)
-	return writeJSON(c, http.StatusOK, appendCostChange(nil, &change, &i))
+	return writeJSON(c, http.StatusOK, viewCostChange(&change, &i))
 }
 
-func appendCostChange(b []byte, change *app.CostChange, i *app.CostImport) []byte {
-	b = strconv.AppendBool(append(b, `{"applied":`...), change.Applied)
-	b = strconv.AppendBool(append(b, `,"repeated":`...), change.Repeated)
-	b = appendString(append(b, `,"source":`...), i.Source)
-	b = appendString(append(b, `,"sha256":`...), i.List.Hash)
-	b = appendString(append(b, `,"from":`...), string(change.From))
-	b = strconv.AppendInt(append(b, `,"unchanged":`...), int64(change.Unchanged), 10)
-	b = append(b, `,"skipped":[`...)
-	for n, skip := range i.List.Skipped {
-		if n > 0 {
-			b = append(b, ',')
-		}
-		b = appendString(append(b, `{"entry":`...), skip.Entry)
-		b = append(appendString(append(b, `,"reason":`...), skip.Reason), '}')
-	}
-	b = append(b, `],"jumps":[`...)
-	var jump *costs.JumpError
-	if errors.As(change.Guard(), &jump) {
-		for n, text := range jump.Jumps {
-			if n > 0 {
-				b = append(b, ',')
-			}
-			b = appendString(b, text)
-		}
-	}
-	b = append(b, `],"changes":[`...)
-	for n := range change.Changes {
-		if n > 0 {
-			b = append(b, ',')
-		}
-		of := &change.Changes[n]
-		b = append(append(append(b, `{"op":"`...), of.Op...), `","provider":`...)
-		b = appendString(b, of.Provider)
-		b = appendString(append(b, `,"model":`...), of.Model)
-		b = appendModelPrices(append(b, `,"old":`...), of.Old)
-		b = appendModelPrices(append(b, `,"new":`...), of.New)
-		b = append(appendOptional(append(b, `,"detail":`...), of.Detail), '}')
-	}
-	return append(b, "]}"...)
+type costChangeView struct {
+	Applied   bool                   `json:"applied"`
+	Repeated  bool                   `json:"repeated"`
+	Source    string                 `json:"source"`
+	SHA256    string                 `json:"sha256"`
+	From      catalog.Date           `json:"from"`
+	Unchanged int                    `json:"unchanged"`
+	Skipped   []skippedCostView      `json:"skipped"`
+	Jumps     []string               `json:"jumps"`
+	Changes   []modelCostsChangeView `json:"changes"`
 }
 
-// appendModelPrices appends null for nil.
-func appendModelPrices(b []byte, c *event.ModelCost) []byte {
+type skippedCostView struct {
+	Entry  string `json:"entry"`
+	Reason string `json:"reason"`
+}
+
+type modelCostsChangeView struct {
+	Op       costs.Op    `json:"op"`
+	Provider string      `json:"provider"`
+	Model    string      `json:"model"`
+	Old      *pricesView `json:"old"`
+	New      *pricesView `json:"new"`
+	Detail   optional    `json:"detail"`
+}
+
+func viewCostChange(change *app.CostChange, i *app.CostImport) costChangeView {
+	view := costChangeView{
+		Applied: change.Applied, Repeated: change.Repeated, Source: i.Source, SHA256: i.List.Hash, From: change.From, Unchanged: change.Unchanged,
+		Skipped: viewsOf(i.List.Skipped, func(s *costs.Skip) skippedCostView { return skippedCostView{s.Entry, s.Reason} }),
+		Changes: viewsOf(change.Changes, func(of *costs.Change) modelCostsChangeView {
+			return modelCostsChangeView{of.Op, of.Provider, of.Model, viewModelCost(of.Old), viewModelCost(of.New), optional(of.Detail)}
+		}),
+	}
+	if jump := (*costs.JumpError)(nil); errors.As(change.Guard(), &jump) {
+		view.Jumps = jump.Jumps
+	}
+	return view
+}
+
+func viewModelCost(c *event.ModelCost) *pricesView {
 	if c == nil {
-		return append(b, "null"...)
+		return nil
 	}
-	return append(appendPrices(append(b, '{'), c.Input.Decimal, c.Cached.Decimal, c.Output.Decimal), '}')
+	prices := viewPrices(c.Input.Decimal, c.Cached.Decimal, c.Output.Decimal)
+	return &prices
 }

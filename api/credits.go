@@ -11,7 +11,6 @@ import (
 
 	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/billing"
-	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/money"
 )
@@ -33,22 +32,30 @@ func (s *Server) GetCredits(c echo.Context, params GetCreditsParams) error {
 		return err
 	}
 	showPosition(c, credits.At)
-	available := credits.Available.Sub(held)
-	b := appendMoney([]byte(`{"balance":`), credits.Available, credits.Currency)
-	b = appendMoney(append(b, `,"held":`...), held, credits.Currency)
-	b = appendMoney(append(b, `,"available":`...), available.Max(money.Decimal{}), credits.Currency)
-	b = appendMoney(append(b, `,"unpaid":`...), credits.Unpaid, credits.Currency)
-	b = append(b, `,"grants":[`...)
-	for i := range credits.Grants {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		g := &credits.Grants[i]
-		b = appendGrant(b, g)
-		b = appendMoney(append(b, `,"remaining":`...), credits.Left[g.ID].Max(money.Decimal{}), g.Currency)
-		b = append(appendString(append(b, `,"state":`...), grantState(g, &credits)), '}')
-	}
-	return writeJSON(c, http.StatusOK, append(b, "]}"...))
+	return writeJSON(c, http.StatusOK, creditsView{
+		Balance:   amountOf(credits.Available, credits.Currency),
+		Held:      amountOf(held, credits.Currency),
+		Available: amountOf(credits.Available.Sub(held).Max(money.Decimal{}), credits.Currency),
+		Unpaid:    amountOf(credits.Unpaid, credits.Currency),
+		Grants: viewsOf(credits.Grants, func(g *billing.Grant) heldGrantView {
+			return heldGrantView{viewGrant(g), amountOf(credits.Left[g.ID].Max(money.Decimal{}), g.Currency), grantState(g, &credits)}
+		}),
+	})
+}
+
+type creditsView struct {
+	Balance   amount          `json:"balance"`
+	Held      amount          `json:"held"`
+	Available amount          `json:"available"`
+	Unpaid    amount          `json:"unpaid"`
+	Grants    []heldGrantView `json:"grants"`
+}
+
+// heldGrantView is a grant with what is left of it.
+type heldGrantView struct {
+	grantView
+	Remaining amount `json:"remaining"`
+	State     string `json:"state"`
 }
 
 func grantState(g *billing.Grant, c *app.Credits) string {
@@ -78,30 +85,24 @@ func (s *Server) heldCredit(ctx context.Context, id event.TenantID) (held money.
 	return held, nil
 }
 
-// appendMoney appends an amount as answers have it: with the decimals of its currency at least, and all of those that it has.
-func appendMoney(b []byte, amount money.Decimal, currency string) []byte {
-	text := amount.String()
-	if decimals := catalog.Currency(currency).MinorUnits(); amount.Round(decimals).Equal(amount) {
-		text = amount.Fixed(decimals)
-	}
-	b = append(append(append(b, `{"amount":"`...), text...), `","currency":`...)
-	return append(appendString(b, currency), '}')
+type grantView struct {
+	ID          event.GrantID   `json:"grantId"`
+	Kind        event.GrantKind `json:"kind"`
+	Amount      amount          `json:"amount"`
+	Priority    int             `json:"priority"`
+	GrantedAt   instant         `json:"grantedAt"`
+	EffectiveAt instant         `json:"effectiveAt"`
+	ExpiresAt   instant         `json:"expiresAt"`
+	Refunded    amount          `json:"refunded"`
 }
 
-// appendGrant appends a grant without its end.
-func appendGrant(b []byte, g *billing.Grant) []byte {
-	b = appendString(append(b, `{"grantId":`...), string(g.ID))
-	b = appendString(append(b, `,"kind":`...), string(g.Kind))
-	b = appendMoney(append(b, `,"amount":`...), g.Amount, g.Currency)
-	b = strconv.AppendInt(append(b, `,"priority":`...), int64(g.Priority), 10)
-	b = appendTime(append(b, `,"grantedAt":`...), g.GrantedAt)
-	b = appendTime(append(b, `,"effectiveAt":`...), g.EffectiveAt)
-	b = appendTime(append(b, `,"expiresAt":`...), g.ExpiresAt)
+func viewGrant(g *billing.Grant) grantView {
 	var refunded money.Decimal
 	for _, r := range g.Refunded {
 		refunded = refunded.Add(r.Amount)
 	}
-	return appendMoney(append(b, `,"refunded":`...), refunded, g.Currency)
+	return grantView{g.ID, g.Kind, amountOf(g.Amount, g.Currency), g.Priority, instant(g.GrantedAt), instant(g.EffectiveAt), instant(g.ExpiresAt),
+		amountOf(refunded, g.Currency)}
 }
 
 // GrantCredit is POST /v1/admin/tenants/{tenantId}/credits.
@@ -140,7 +141,7 @@ func (s *Server) GrantCredit(c echo.Context, tenantID Id) error {
 	if created {
 		status = http.StatusCreated
 	}
-	return writeJSON(c, status, append(appendGrant(nil, &grant), '}'))
+	return writeJSON(c, status, viewGrant(&grant))
 }
 
 // money reads an amount: a number, a decimal string, or an object that names the currency too.
@@ -191,7 +192,7 @@ func (s *Server) RefundCredit(c echo.Context, tenantID Id, grantID string) error
 	if err != nil {
 		return err
 	}
-	return writeJSON(c, http.StatusOK, append(appendGrant(nil, &grant), '}'))
+	return writeJSON(c, http.StatusOK, viewGrant(&grant))
 }
 
 // SettleInvoice is POST /v1/admin/invoices/{id}/settle.

@@ -140,7 +140,7 @@ func (s *Server) submit(c echo.Context, who caller, sc *scratch, cloud bool) err
 	switch receipt.Status {
 	case app.Recorded, app.Duplicate:
 		sc.answer = appendReceipt(sc.answer[:0], receipt, string(e.Source))
-		return writeJSON(c, statusOf(receipt), sc.answer)
+		return writeBody(c, statusOf(receipt), sc.answer)
 	case app.Conflict:
 		return refuse(codeSourceConflict, conflictDetail)
 	default:

@@ -2,9 +2,10 @@ package api
 
 import (
 	"net/http"
-	"strconv"
 	"strings"
 
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/labstack/echo/v4"
 
 	"github.com/tollgate-io/tollgate/domain/insight"
@@ -46,112 +47,144 @@ func (s *Server) GetInsights(c echo.Context, kind GetInsightsParamsKind, params 
 		positions = append(positions, p.String())
 	}
 	c.Response().Header()[headerPosition] = []string{strings.Join(positions, ",")}
-	return writeJSON(c, http.StatusOK, appendInsights(nil, &a))
+	return writeJSON(c, http.StatusOK, viewInsights(&a))
 }
 
 // maxDimension bounds the name of a dimension, which a refusal repeats.
 const maxDimension = 50
 
-func appendInsights(b []byte, a *insight.Answer) []byte {
-	b = appendString(append(b, `{"kind":`...), string(a.Kind))
-	b = appendTime(append(b, `,"from":`...), a.From)
-	b = appendTime(append(b, `,"to":`...), a.To)
-	b = append(b, `,"groupBy":[`...)
-	for i, d := range a.GroupBy {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = appendString(b, string(d))
-	}
-	b = append(b, `],"items":[`...)
-	for i := range a.Rows {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = append(b, `{"dimensions":{`...)
-		for j, d := range a.GroupBy {
-			if j > 0 {
-				b = append(b, ',')
-			}
-			b = appendOptional(append(appendString(b, string(d)), ':'), a.Rows[i].Labels[j])
-		}
-		b = append(appendMeasures(append(b, `},`...), a.Kind, &a.Rows[i]), '}')
-	}
-	b = strconv.AppendInt(append(b, `],"groups":`...), int64(a.Groups), 10)
-	b = append(appendMeasures(append(b, `,"total":{`...), a.Kind, &a.Total), '}')
-	switch a.Kind {
-	case insight.Latency:
-		b = append(append(b, `,"relativeError":`...), insight.RelativeError.String()...)
-	case insight.Cost:
-		b = append(b, `,"unpriced":[`...)
-		for i := range a.Unpriced {
-			if i > 0 {
-				b = append(b, ',')
-			}
-			u := &a.Unpriced[i]
-			b = appendOptional(append(b, `{"provider":`...), u.Provider)
-			b = appendOptional(append(b, `,"model":`...), u.Model)
-			b = appendUnpriced(append(b, ','), u)
-		}
-		b = append(b, ']')
-	}
-	return append(b, '}')
+type insightsView struct {
+	Kind          insight.Kind        `json:"kind"`
+	From          instant             `json:"from"`
+	To            instant             `json:"to"`
+	GroupBy       []insight.Dimension `json:"groupBy"`
+	Items         []insightView       `json:"items"`
+	Groups        int                 `json:"groups"`
+	Total         measuresView        `json:"total"`
+	RelativeError *money.Decimal      `json:"relativeError,omitzero"`
+	Unpriced      []unpricedModelView `json:"unpriced,omitzero"`
 }
 
-// appendMeasures appends the members of a row that its kind of question has.
-func appendMeasures(b []byte, kind insight.Kind, r *insight.Row) []byte {
-	counts := func(name string, part int64, of string, whole int64) []byte {
-		b = strconv.AppendInt(append(append(append(b, '"'), name...), `":`...), part, 10)
-		b = strconv.AppendInt(append(append(append(b, `,"`...), of...), `":`...), whole, 10)
-		share, ok := insight.Share(part, whole)
-		return appendNumber(append(b, `,"share":`...), share, ok)
+type insightView struct {
+	Dimensions labelsView `json:"dimensions"`
+	measuresView
+}
+
+func viewInsights(a *insight.Answer) insightsView {
+	view := insightsView{
+		Kind: a.Kind, From: instant(a.From), To: instant(a.To), GroupBy: a.GroupBy, Groups: a.Groups, Total: viewMeasures(a.Kind, &a.Total),
+		Items: viewsOf(a.Rows, func(r *insight.Row) insightView {
+			return insightView{labelsView{a.GroupBy, r.Labels}, viewMeasures(a.Kind, r)}
+		}),
+	}
+	switch a.Kind {
+	case insight.Latency:
+		relativeError := insight.RelativeError
+		view.RelativeError = &relativeError
+	case insight.Cost:
+		view.Unpriced = viewsOf(a.Unpriced, func(u *insight.Unpriced) unpricedModelView {
+			return unpricedModelView{optional(u.Provider), optional(u.Model), viewUnpriced(u)}
+		})
+	}
+	return view
+}
+
+// labelsView is an object with a member for each dimension, in the order that was asked for.
+type labelsView struct {
+	names  []insight.Dimension
+	values []string // "" is null
+}
+
+// MarshalJSONTo implements json.MarshalerTo.
+func (l labelsView) MarshalJSONTo(e *jsontext.Encoder) error {
+	if err := e.WriteToken(jsontext.BeginObject); err != nil {
+		return err
+	}
+	for i, name := range l.names {
+		if err := e.WriteToken(jsontext.String(string(name))); err != nil {
+			return err
+		}
+		if err := optional(l.values[i]).MarshalJSONTo(e); err != nil {
+			return err
+		}
+	}
+	return e.WriteToken(jsontext.EndObject)
+}
+
+// measuresView has the measures of one kind of question; those of the others are nil and left out.
+type measuresView struct {
+	Retries   *int64                   `json:"retries,omitzero"`
+	Denials   *int64                   `json:"denials,omitzero"`
+	Decisions *int64                   `json:"decisions,omitzero"`
+	Failures  *int64                   `json:"failures,omitzero"`
+	Events    *int64                   `json:"events,omitzero"`
+	Share     *nullable[money.Decimal] `json:"share,omitzero"`
+
+	P50 *nullable[money.Decimal] `json:"p50Ms,omitzero"`
+	P90 *nullable[money.Decimal] `json:"p90Ms,omitzero"`
+	P95 *nullable[money.Decimal] `json:"p95Ms,omitzero"`
+	P99 *nullable[money.Decimal] `json:"p99Ms,omitzero"`
+
+	Input       *money.Decimal          `json:"inputTokens,omitzero"`
+	CachedInput *money.Decimal          `json:"cachedInputTokens,omitzero"`
+	Output      *money.Decimal          `json:"outputTokens,omitzero"`
+	Cost        *nullable[amount]       `json:"cost,omitzero"`
+	Unpriced    *nullable[unpricedView] `json:"unpriced,omitzero"`
+}
+
+// nullable is a member that can be null, where a nil pointer leaves the member out.
+type nullable[T any] struct{ value *T }
+
+// MarshalJSONTo implements json.MarshalerTo.
+func (n nullable[T]) MarshalJSONTo(e *jsontext.Encoder) error { return json.MarshalEncode(e, n.value) }
+
+func viewMeasures(kind insight.Kind, r *insight.Row) (v measuresView) {
+	share := func(part, whole int64) *nullable[money.Decimal] {
+		if s, ok := insight.Share(part, whole); ok {
+			return &nullable[money.Decimal]{&s}
+		}
+		return &nullable[money.Decimal]{}
 	}
 	switch kind {
 	case insight.Retries:
-		return counts("retries", r.Retries, "events", r.Events)
+		v.Retries, v.Events, v.Share = &r.Retries, &r.Events, share(r.Retries, r.Events)
 	case insight.Denials:
-		return counts("denials", r.Denials, "decisions", r.Decisions)
+		v.Denials, v.Decisions, v.Share = &r.Denials, &r.Decisions, share(r.Denials, r.Decisions)
 	case insight.Providers:
-		return counts("failures", r.Failures, "events", r.Events)
-	}
-	b = strconv.AppendInt(append(b, `"events":`...), r.Events, 10)
-	if kind == insight.Latency {
+		v.Failures, v.Events, v.Share = &r.Failures, &r.Events, share(r.Failures, r.Events)
+	case insight.Latency:
+		v.Events = &r.Events
 		percentiles := r.Latency.Percentiles(50, 90, 95, 99)
-		for i, name := range []string{`,"p50Ms":`, `,"p90Ms":`, `,"p95Ms":`, `,"p99Ms":`} {
-			if b = append(b, name...); percentiles == nil {
-				b = append(b, "null"...)
-			} else {
-				b = append(b, percentiles[i].String()...)
+		for i, p := range []**nullable[money.Decimal]{&v.P50, &v.P90, &v.P95, &v.P99} {
+			if *p = (&nullable[money.Decimal]{}); percentiles != nil {
+				(*p).value = &percentiles[i]
 			}
 		}
-		return b
+	default:
+		v.Events, v.Input, v.CachedInput, v.Output = &r.Events, &r.Input, &r.CachedInput, &r.Output
+		v.Cost, v.Unpriced = &nullable[amount]{}, &nullable[unpricedView]{}
+		if r.Cost != nil {
+			v.Cost.value = &amount{r.Cost.Fixed(centDecimals), "USD"}
+		}
+		if r.Unpriced.Events > 0 {
+			u := viewUnpriced(&r.Unpriced)
+			v.Unpriced.value = &u
+		}
 	}
-	b = append(append(b, `,"inputTokens":`...), r.Input.String()...)
-	b = append(append(b, `,"cachedInputTokens":`...), r.CachedInput.String()...)
-	b = append(append(b, `,"outputTokens":`...), r.Output.String()...)
-	b = append(b, `,"cost":`...)
-	if r.Cost == nil {
-		b = append(b, "null"...)
-	} else {
-		b = append(append(append(b, `{"amount":"`...), r.Cost.Fixed(centDecimals)...), `","currency":"USD"}`...)
-	}
-	b = append(b, `,"unpriced":`...)
-	if r.Unpriced.Events == 0 {
-		return append(b, "null"...)
-	}
-	return appendUnpriced(append(b, '{'), &r.Unpriced)
+	return v
 }
 
-func appendUnpriced(b []byte, u *insight.Unpriced) []byte {
-	b = strconv.AppendInt(append(b, `"events":`...), u.Events, 10)
-	b = append(append(b, `,"inputTokens":`...), u.Input.String()...)
-	return append(append(append(b, `,"outputTokens":`...), u.Output.String()...), '}')
+type unpricedView struct {
+	Events int64         `json:"events"`
+	Input  money.Decimal `json:"inputTokens"`
+	Output money.Decimal `json:"outputTokens"`
 }
 
-// appendNumber appends a number, or null where there is none.
-func appendNumber(b []byte, n money.Decimal, ok bool) []byte {
-	if !ok {
-		return append(b, "null"...)
-	}
-	return append(b, n.String()...)
+func viewUnpriced(u *insight.Unpriced) unpricedView { return unpricedView{u.Events, u.Input, u.Output} }
+
+// unpricedModelView is a model whose tokens had no price.
+type unpricedModelView struct {
+	Provider optional `json:"provider"`
+	Model    optional `json:"model"`
+	unpricedView
 }

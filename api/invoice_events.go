@@ -2,12 +2,12 @@ package api
 
 import (
 	"net/http"
-	"strconv"
 
 	"github.com/labstack/echo/v4"
 
 	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/money"
 )
 
 // ListInvoiceEvents is GET /v1/invoices/{id}/events.
@@ -22,44 +22,37 @@ func (s *Server) ListInvoiceEvents(c echo.Context, id string, params ListInvoice
 	if err != nil {
 		return err
 	}
-	b := []byte(`{"items":[`)
-	for i := range events.Items {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = appendLineEvent(b, &events.Items[i])
-	}
-	return writeJSON(c, http.StatusOK, append(appendOptional(append(b, `],"nextCursor":`...), events.Next), '}'))
+	return writeJSON(c, http.StatusOK, listOf(events.Items, events.Next, viewLineEvent))
 }
 
-func appendLineEvent(b []byte, e *app.LineEvent) []byte {
+type lineEventView struct {
+	Position   position       `json:"position"`
+	Kind       string         `json:"kind"`
+	RecordedAt instant        `json:"recordedAt"`
+	OccurredAt instant        `json:"occurredAt"`
+	Type       event.Type     `json:"eventType"`
+	Source     event.SourceID `json:"sourceId"`
+	Quantity   money.Decimal  `json:"quantity"`
+	Data       event.Data     `json:"data"`
+}
+
+func viewLineEvent(e *app.LineEvent) lineEventView {
 	kind := "usage"
 	if e.Correction {
 		kind = "correction"
 	}
-	b = appendPosition(append(b, `{"position":`...), e.Position)
-	b = appendString(append(b, `,"kind":`...), kind)
-	b = appendTime(append(b, `,"recordedAt":`...), e.RecordedAt)
-	b = appendTime(append(b, `,"occurredAt":`...), e.Usage.OccurredAt)
-	b = appendString(append(b, `,"eventType":`...), string(e.Usage.Type))
-	b = appendString(append(b, `,"sourceId":`...), string(e.Usage.Source))
-	b = append(append(b, `,"quantity":`...), e.Quantity.String()...)
-	return append(e.Usage.Data.AppendJSON(append(b, `,"data":`...)), '}')
+	return lineEventView{position(e.Position), kind, instant(e.RecordedAt), instant(e.Usage.OccurredAt), e.Usage.Type, e.Usage.Source, e.Quantity, e.Usage.Data}
 }
 
-// appendInvoiceLines appends the lines that an event is on.
-func appendInvoiceLines(b []byte, lines []app.InvoiceLine) []byte {
-	b = append(b, '[')
-	for i := range lines {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		l := &lines[i]
-		b = appendString(append(b, `{"invoiceId":`...), string(l.Invoice.ID))
-		b = appendString(append(b, `,"number":`...), l.Invoice.Number)
-		b = strconv.AppendInt(append(b, `,"line":`...), int64(l.Line), 10)
-		b = appendString(append(b, `,"price":`...), l.Invoice.Lines[l.Line].Price)
-		b = append(appendString(append(b, `,"state":`...), string(l.Invoice.State)), '}')
-	}
-	return append(b, ']')
+// eventLineView is an invoice line that an event is on.
+type eventLineView struct {
+	Invoice event.InvoiceID  `json:"invoiceId"`
+	Number  string           `json:"number"`
+	Line    int              `json:"line"`
+	Price   string           `json:"price"`
+	State   app.InvoiceState `json:"state"`
+}
+
+func viewEventLine(l *app.InvoiceLine) eventLineView {
+	return eventLineView{l.Invoice.ID, l.Invoice.Number, l.Line, l.Invoice.Lines[l.Line].Price, l.Invoice.State}
 }

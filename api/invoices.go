@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -50,14 +49,7 @@ func (s *Server) ListInvoices(c echo.Context, params ListInvoicesParams) error {
 		next = string(all[limit-1].ID)
 	}
 	showPosition(c, at)
-	b := []byte(`{"items":[`)
-	for i := range all {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = appendInvoice(b, &all[i])
-	}
-	return writeJSON(c, http.StatusOK, append(appendOptional(append(b, `],"nextCursor":`...), next), '}'))
+	return writeJSON(c, http.StatusOK, listOf(all, next, viewInvoice))
 }
 
 // PreviewInvoice is GET /v1/invoices/preview.
@@ -150,98 +142,117 @@ func writeInvoice(c echo.Context, status int, inv *app.Invoice) error {
 		at = used // of a draft
 	}
 	showPosition(c, at)
-	return writeJSON(c, status, appendInvoice(nil, inv))
+	return writeJSON(c, status, viewInvoice(inv))
 }
 
-func appendInvoice(b []byte, inv *app.Invoice) []byte {
-	amount := func(b []byte, d money.Decimal) []byte {
-		b = append(append(append(b, `{"amount":"`...), d.Fixed(inv.Decimals)...), `","currency":`...)
-		return append(appendString(b, inv.Currency), '}')
+type invoiceView struct {
+	ID          event.InvoiceID  `json:"id"`
+	Number      string           `json:"number"`
+	Tenant      event.TenantID   `json:"tenantId"`
+	State       app.InvoiceState `json:"state"`
+	Currency    string           `json:"currency"`
+	PeriodStart instant          `json:"periodStart"`
+	PeriodEnd   instant          `json:"periodEnd"`
+	PlanVersion string           `json:"planVersion"`
+	Lines       []lineView       `json:"lines"`
+	Subtotal    amount           `json:"subtotal"`
+	Credits     amount           `json:"credits"`
+	Total       amount           `json:"total"`
+	Position    string           `json:"position"`
+	FinalisedAt instant          `json:"finalisedAt"`
+	Grants      []creditUseView  `json:"grants"`
+	Settlement  *settlementView  `json:"settlement"`
+	CreditNote  *creditNoteView  `json:"creditNote"`
+	Stripe      struct{}         `json:"stripe"`
+}
+
+type lineView struct {
+	Kind        event.LineKind `json:"kind"`
+	Price       string         `json:"price"`
+	Description string         `json:"description"`
+	PlanVersion string         `json:"planVersion"`
+	Meter       optional       `json:"meter"`
+	Quantity    money.Decimal  `json:"quantity"`
+	Included    money.Decimal  `json:"included"`
+	Unit        optional       `json:"unit"`
+	Tiers       []tierView     `json:"tiers"`
+	PeriodStart instant        `json:"periodStart"`
+	PeriodEnd   instant        `json:"periodEnd"`
+	Events      int64          `json:"events"`
+	Amount      amount         `json:"amount"`
+}
+
+type tierView struct {
+	From     money.Decimal  `json:"from"`
+	To       *money.Decimal `json:"to"` // null: no end
+	Quantity money.Decimal  `json:"quantity"`
+	Unit     string         `json:"unit"`
+	Amount   string         `json:"amount"`
+}
+
+type creditUseView struct {
+	Grant  event.GrantID `json:"grantId"`
+	Use    string        `json:"use"`
+	Amount amount        `json:"amount"`
+}
+
+type settlementView struct {
+	As        event.Settlement `json:"as"`
+	At        instant          `json:"at"`
+	Reference string           `json:"reference"`
+}
+
+type creditNoteView struct {
+	Number string  `json:"number"`
+	At     instant `json:"at"`
+	Rebill bool    `json:"rebill"`
+	Reason string  `json:"reason"`
+}
+
+func viewInvoice(inv *app.Invoice) invoiceView {
+	in := func(d money.Decimal) amount { return amount{d.Fixed(inv.Decimals), inv.Currency} }
+	view := invoiceView{
+		ID: inv.ID, Number: inv.Number, Tenant: inv.Tenant, State: inv.State, Currency: inv.Currency,
+		PeriodStart: instant(inv.PeriodStart), PeriodEnd: instant(inv.PeriodEnd), PlanVersion: inv.PlanVersion,
+		Lines: viewsOf(inv.Lines, func(l *event.InvoiceLine) lineView {
+			line := viewLine(l)
+			line.Amount = in(l.Amount)
+			return line
+		}),
+		Subtotal: in(inv.Subtotal), Credits: in(inv.Credits()), Total: in(inv.Total), Position: inv.Position, FinalisedAt: instant(inv.FinalisedAt),
 	}
-	b = appendString(append(b, `{"id":`...), string(inv.ID))
-	b = appendString(append(b, `,"number":`...), inv.Number)
-	b = appendString(append(b, `,"tenantId":`...), string(inv.Tenant))
-	b = appendString(append(b, `,"state":`...), string(inv.State))
-	b = appendString(append(b, `,"currency":`...), inv.Currency)
-	b = appendTime(append(b, `,"periodStart":`...), inv.PeriodStart)
-	b = appendTime(append(b, `,"periodEnd":`...), inv.PeriodEnd)
-	b = appendString(append(b, `,"planVersion":`...), inv.PlanVersion)
-	b = append(b, `,"lines":[`...)
-	for i := range inv.Lines {
-		l := &inv.Lines[i]
-		if i > 0 {
-			b = append(b, ',')
+	for _, uses := range []struct {
+		what string
+		all  []event.CreditUse
+	}{{"drawn", inv.Drawn}, {"returned", inv.Returned}, {"expired", inv.Expired}} {
+		for _, u := range uses.all {
+			view.Grants = append(view.Grants, creditUseView{u.Grant, uses.what, in(u.Amount)})
 		}
-		b = amount(append(appendLine(b, l), `,"amount":`...), l.Amount)
-		b = append(b, '}')
 	}
-	b = amount(append(b, `],"subtotal":`...), inv.Subtotal)
-	b = amount(append(b, `,"credits":`...), inv.Credits())
-	b = amount(append(b, `,"total":`...), inv.Total)
-	b = appendString(append(b, `,"position":`...), inv.Position)
-	b = appendTime(append(b, `,"finalisedAt":`...), inv.FinalisedAt)
-	b = append(b, `,"grants":[`...)
-	first := true
-	uses := func(what string, all []event.CreditUse) {
-		for _, u := range all {
-			if !first {
-				b = append(b, ',')
+	if e := inv.Settled; e != nil {
+		view.Settlement = &settlementView{e.As, instant(inv.SettledAt), e.Reference}
+	}
+	if v := inv.Voided; v != nil {
+		view.CreditNote = &creditNoteView{v.CreditNote, instant(inv.VoidedAt), v.Rebill, v.Reason}
+	}
+	return view
+}
+
+// viewLine shows a line without its amount, whose decimals are the invoice's.
+func viewLine(l *event.InvoiceLine) lineView {
+	view := lineView{
+		Kind: l.Kind, Price: l.Price, Description: l.Description, PlanVersion: l.PlanVersion, Meter: optional(l.Meter),
+		Quantity: l.Quantity, Included: l.Included, PeriodStart: instant(l.PeriodStart), PeriodEnd: instant(l.PeriodEnd), Events: l.Events,
+		Tiers: viewsOf(l.Tiers, func(t *event.InvoiceTier) tierView {
+			tier := tierView{From: t.From, Quantity: t.Quantity, Unit: t.Unit.String(), Amount: t.Quantity.Mul(t.Unit).String()}
+			if t.To.Sign() != 0 {
+				tier.To = &t.To
 			}
-			first = false
-			b = appendString(append(b, `{"grantId":`...), string(u.Grant))
-			b = appendString(append(b, `,"use":`...), what)
-			b = append(amount(append(b, `,"amount":`...), u.Amount), '}')
-		}
+			return tier
+		}),
 	}
-	uses("drawn", inv.Drawn)
-	uses("returned", inv.Returned)
-	uses("expired", inv.Expired)
-	b = append(b, `],"settlement":`...)
-	if e := inv.Settled; e == nil {
-		b = append(b, "null"...)
-	} else {
-		b = appendString(append(b, `{"as":`...), string(e.As))
-		b = appendTime(append(b, `,"at":`...), inv.SettledAt)
-		b = append(appendString(append(b, `,"reference":`...), e.Reference), '}')
-	}
-	b = append(b, `,"creditNote":`...)
-	if v := inv.Voided; v == nil {
-		b = append(b, "null"...)
-	} else {
-		b = appendString(append(b, `{"number":`...), v.CreditNote)
-		b = appendTime(append(b, `,"at":`...), inv.VoidedAt)
-		b = strconv.AppendBool(append(b, `,"rebill":`...), v.Rebill)
-		b = append(appendString(append(b, `,"reason":`...), v.Reason), '}')
-	}
-	return append(b, `,"stripe":{}}`...)
-}
-
-// appendLine appends a line without its amount and its end.
-func appendLine(b []byte, l *event.InvoiceLine) []byte {
-	b = appendString(append(b, `{"kind":`...), string(l.Kind))
-	b = appendString(append(b, `,"price":`...), l.Price)
-	b = appendString(append(b, `,"description":`...), l.Description)
-	b = appendString(append(b, `,"planVersion":`...), l.PlanVersion)
-	b = appendOptional(append(b, `,"meter":`...), l.Meter)
-	b = append(append(b, `,"quantity":`...), l.Quantity.String()...)
-	b = append(append(b, `,"included":`...), l.Included.String()...)
-	unit := ""
 	if l.Unit.Sign() != 0 {
-		unit = l.Unit.String()
+		view.Unit = optional(l.Unit.String())
 	}
-	b = appendOptional(append(b, `,"unit":`...), unit)
-	b = append(b, `,"tiers":[`...)
-	for i, t := range l.Tiers {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		to := "null"
-		if t.To.Sign() != 0 {
-			to = t.To.String()
-		}
-		b = fmt.Appendf(b, `{"from":%s,"to":%s,"quantity":%s,"unit":"%s","amount":"%s"}`, t.From, to, t.Quantity, t.Unit, t.Quantity.Mul(t.Unit))
-	}
-	b = appendTime(append(b, `],"periodStart":`...), l.PeriodStart)
-	b = appendTime(append(b, `,"periodEnd":`...), l.PeriodEnd)
-	return strconv.AppendInt(append(b, `,"events":`...), l.Events, 10)
+	return view
 }

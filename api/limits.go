@@ -72,7 +72,7 @@ func (s *Server) checkLimits(c echo.Context) error {
 	binding := limit.Binding(&decision.LimitDecided)
 	setRateLimits(c.Response().Header(), &decision.LimitDecided, binding)
 	sc.answer = appendDecision(sc.answer[:0], decision, binding)
-	return writeJSON(c, http.StatusOK, sc.answer)
+	return writeBody(c, http.StatusOK, sc.answer)
 }
 
 // checkMany decides an array in order, chunk by chunk. Whatever happens to an item is said in its place, so that the answer
@@ -369,11 +369,16 @@ func (s *Server) ReleaseHold(c echo.Context, eventType EventType, sourceID Sourc
 			return err
 		}
 	}
-	b := append(strconv.AppendBool([]byte(`{"released":`), released), `,"position":`...)
-	if !released {
-		return writeJSON(c, http.StatusOK, append(b, "null}"...))
+	view := releaseView{Released: released}
+	if released {
+		view.Position = (*position)(&at)
 	}
-	return writeJSON(c, http.StatusOK, append(appendPosition(b, at), '}'))
+	return writeJSON(c, http.StatusOK, view)
+}
+
+type releaseView struct {
+	Released bool      `json:"released"`
+	Position *position `json:"position"`
 }
 
 // standing reads how the limits of the caller's tenant stand, or its holds, at minPosition or later.
@@ -394,73 +399,81 @@ func (s *Server) ListLimits(c echo.Context, params ListLimitsParams) error {
 	}
 	showPosition(c, standing.At)
 	version := standing.Policy.PlanVersion
-	b := []byte(`{"items":[`)
-	for i := range standing.Limits {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = appendStanding(b, &standing.Limits[i], version, standing.Policy.Currency)
-	}
-	b = appendOptional(append(b, `],"planVersion":`...), version)
-	return writeJSON(c, http.StatusOK, append(b, `,"nextCursor":null}`...))
+	return writeJSON(c, http.StatusOK, limitsView{
+		Items:       viewsOf(standing.Limits, func(l *limit.LimitState) limitView { return viewLimit(l, version, standing.Policy.Currency) }),
+		PlanVersion: optional(version),
+	})
 }
 
-func appendStanding(b []byte, l *limit.LimitState, version string, currency catalog.Currency) []byte {
+type limitsView struct {
+	Items       []limitView `json:"items"`
+	PlanVersion optional    `json:"planVersion"`
+	NextCursor  optional    `json:"nextCursor"` // always null: there is one page
+}
+
+type limitView struct {
+	Limit       string         `json:"limit"`
+	Kind        string         `json:"kind"`
+	Max         *money.Decimal `json:"max"` // null: access has no numbers
+	Used        *money.Decimal `json:"used"`
+	Held        *money.Decimal `json:"held"`
+	Remaining   *money.Decimal `json:"remaining"`
+	Currency    string         `json:"currency,omitzero"` // of a budget
+	WindowStart instant        `json:"windowStart"`
+	WindowEnd   instant        `json:"windowEnd"`
+	ResetAt     instant        `json:"resetAt"`
+	Soft        bool           `json:"soft"`
+	Overridden  bool           `json:"overridden"`
+	PlanVersion optional       `json:"planVersion"`
+	definitionView
+}
+
+// definitionView is what the plan says of a limit, as the catalog spells it; what its kind does not have is left out.
+type definitionView struct {
+	On          []string       `json:"on,omitempty"`
+	Values      []string       `json:"values,omitempty"`
+	Meter       string         `json:"meter,omitzero"`
+	Field       string         `json:"field,omitzero"`
+	Window      string         `json:"window,omitzero"`
+	HoldTTL     string         `json:"holdTTL,omitzero"`
+	Cooldown    string         `json:"cooldown,omitzero"`
+	MaxCooldown string         `json:"maxCooldown,omitzero"`
+	OnError     string         `json:"onError,omitzero"`
+	Burst       int64          `json:"burst,omitzero"`
+	Denials     int64          `json:"denials,omitzero"`
+	Minimum     int64          `json:"minimum,omitzero"`
+	MaxAttempts int64          `json:"maxAttempts,omitzero"`
+	Ratio       *money.Decimal `json:"ratio,omitzero"`
+}
+
+func viewLimit(l *limit.LimitState, version string, currency catalog.Currency) limitView {
 	p := &l.LimitPart
-	b = appendString(append(b, `{"limit":`...), p.Limit)
-	b = append(append(append(b, `,"kind":"`...), p.Kind.String()...), '"')
-	b = appendAmount(append(b, `,"max":`...), p, p.Max)
-	b = appendAmount(append(b, `,"used":`...), p, p.Used)
-	b = appendAmount(append(b, `,"held":`...), p, p.Held)
-	b = appendRemaining(append(b, `,"remaining":`...), p)
-	b = appendCurrency(b, p.Kind, currency)
-	b = appendTime(append(b, `,"windowStart":`...), p.WindowStart)
-	b = appendTime(append(b, `,"windowEnd":`...), p.WindowEnd)
-	b = appendTime(append(b, `,"resetAt":`...), p.ResetAt)
-	b = strconv.AppendBool(append(b, `,"soft":`...), l.Limit.Soft)
-	b = strconv.AppendBool(append(b, `,"overridden":`...), p.Overridden)
-	b = appendOptional(append(b, `,"planVersion":`...), version)
-	return append(appendDefinition(b, &l.Limit.Limit), '}')
+	view := limitView{
+		Limit: p.Limit, Kind: p.Kind.String(), WindowStart: instant(p.WindowStart), WindowEnd: instant(p.WindowEnd), ResetAt: instant(p.ResetAt),
+		Soft: l.Limit.Soft, Overridden: p.Overridden, PlanVersion: optional(version), definitionView: viewDefinition(&l.Limit.Limit),
+	}
+	if p.Kind != event.AccessLimit {
+		view.Max, view.Used, view.Held = &p.Max, &p.Used, &p.Held
+	}
+	if left, ok := limit.Remaining(p); ok {
+		view.Remaining = &left
+	}
+	if p.Kind == event.BudgetLimit {
+		view.Currency = string(currency)
+	}
+	return view
 }
 
-// appendDefinition appends what the plan says of a limit, as the catalog spells it; what its kind does not have is left out.
-func appendDefinition(b []byte, l *catalog.Limit) []byte {
-	for _, m := range []struct {
-		name   string
-		values []string
-	}{{"on", l.On}, {"values", l.Values}} {
-		if len(m.values) == 0 {
-			continue
-		}
-		b = append(append(append(b, `,"`...), m.name...), `":[`...)
-		for i, v := range m.values {
-			if i > 0 {
-				b = append(b, ',')
-			}
-			b = appendString(b, v)
-		}
-		b = append(b, ']')
-	}
-	for _, m := range []struct{ name, text string }{
-		{"meter", string(l.Meter)}, {"field", l.Field}, {"window", l.Window.String()}, {"holdTTL", l.HoldTTL.String()},
-		{"cooldown", l.Cooldown.String()}, {"maxCooldown", l.MaxCooldown.String()}, {"onError", string(l.OnError)},
-	} {
-		if m.text != "" {
-			b = appendString(append(append(append(b, `,"`...), m.name...), `":`...), m.text)
-		}
-	}
-	for _, m := range []struct {
-		name string
-		n    int64
-	}{{"burst", l.Burst}, {"denials", l.Denials}, {"minimum", l.Minimum}, {"maxAttempts", l.MaxAttempts}} {
-		if m.n != 0 {
-			b = strconv.AppendInt(append(append(append(b, `,"`...), m.name...), `":`...), m.n, 10)
-		}
+func viewDefinition(l *catalog.Limit) definitionView {
+	view := definitionView{
+		On: l.On, Values: l.Values, Meter: string(l.Meter), Field: l.Field, Window: l.Window.String(), HoldTTL: l.HoldTTL.String(),
+		Cooldown: l.Cooldown.String(), MaxCooldown: l.MaxCooldown.String(), OnError: string(l.OnError),
+		Burst: l.Burst, Denials: l.Denials, Minimum: l.Minimum, MaxAttempts: l.MaxAttempts,
 	}
 	if l.Ratio.Sign() > 0 {
-		b = append(append(b, `,"ratio":`...), l.Ratio.String()...)
+		view.Ratio = &l.Ratio
 	}
-	return b
+	return view
 }
 
 // ListHolds is GET /v1/holds.
@@ -492,38 +505,39 @@ func (s *Server) ListHolds(c echo.Context, params ListHoldsParams) error {
 		holds = holds[:most]
 		next = newHoldCursor(cursorOf(&holds[most-1]), t)
 	}
-	b := []byte(`{"items":[`)
-	for i := range holds {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = appendHold(b, &holds[i])
-	}
-	return writeJSON(c, http.StatusOK, append(appendOptional(append(b, `],"nextCursor":`...), next), '}'))
+	return writeJSON(c, http.StatusOK, listOf(holds, next, viewHold))
 }
 
-func appendHold(b []byte, h *limit.Hold) []byte {
-	b = appendString(append(b, `{"eventType":`...), string(h.Type))
-	b = appendString(append(b, `,"sourceId":`...), string(h.Source))
-	b = append(append(b, `,"quantity":`...), h.Quantity.String()...)
-	b = appendPosition(append(b, `,"position":`...), h.Position)
-	b = appendTime(append(b, `,"decidedAt":`...), h.DecidedAt)
-	b = appendTime(append(b, `,"expiresAt":`...), h.HoldEnds())
-	b = appendTime(append(b, `,"keepUntil":`...), h.KeepUntil)
-	b = appendOptional(append(b, `,"planVersion":`...), h.PlanVersion)
-	b = append(b, `,"limits":[`...)
-	separator := ""
-	for i := range h.Parts {
-		p := &h.Parts[i]
-		if p.ExpiresAt.IsZero() { // nothing is held of this one
-			continue
-		}
-		b = appendString(append(append(b, separator...), `{"limit":`...), p.Limit)
-		b = append(append(b, `,"amount":`...), p.Requested.String()...)
-		b = append(appendTime(append(b, `,"expiresAt":`...), p.ExpiresAt), '}')
-		separator = ","
+type holdView struct {
+	Type        event.Type     `json:"eventType"`
+	Source      event.SourceID `json:"sourceId"`
+	Quantity    money.Decimal  `json:"quantity"`
+	Position    position       `json:"position"`
+	DecidedAt   instant        `json:"decidedAt"`
+	ExpiresAt   instant        `json:"expiresAt"`
+	KeepUntil   instant        `json:"keepUntil"`
+	PlanVersion optional       `json:"planVersion"`
+	Limits      []holdPartView `json:"limits"`
+}
+
+// holdPartView is what is held of one limit.
+type holdPartView struct {
+	Limit     string        `json:"limit"`
+	Amount    money.Decimal `json:"amount"`
+	ExpiresAt instant       `json:"expiresAt"`
+}
+
+func viewHold(h *limit.Hold) holdView {
+	view := holdView{
+		Type: h.Type, Source: h.Source, Quantity: h.Quantity, Position: position(h.Position), DecidedAt: instant(h.DecidedAt),
+		ExpiresAt: instant(h.HoldEnds()), KeepUntil: instant(h.KeepUntil), PlanVersion: optional(h.PlanVersion),
 	}
-	return append(b, "]}"...)
+	for i := range h.Parts {
+		if p := &h.Parts[i]; !p.ExpiresAt.IsZero() { // else nothing is held of it
+			view.Limits = append(view.Limits, holdPartView{p.Limit, p.Requested, instant(p.ExpiresAt)})
+		}
+	}
+	return view
 }
 
 // holdCursor is the place of a hold among those of its tenant: it stays where it is whatever others come and go. It is bound

@@ -1,12 +1,12 @@
 package api
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"testing"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -116,12 +116,18 @@ func FuzzCheck(f *testing.F) {
 
 // A fact went over its hold when more happened than was held.
 func TestStoryOfAHold(t *testing.T) {
-	assert.Equal(t, `,"hold":null,"decision":null`, string(appendStory(nil, app.Story{}, money.Int(7))))
+	story := func(used int64, s app.Story) string {
+		var h app.History
+		h.Original.Quantity = money.Int(used)
+		text, err := json.Marshal(viewEvent(&h, &s, nil), viewOptions)
+		require.NoError(t, err)
+		return string(text)
+	}
+	assert.Contains(t, story(7, app.Story{}), `,"hold":null,"decision":null,`)
 	held := event.LimitDecided{Quantity: money.Int(7), Allowed: true, Keeps: true, KeepUntil: decodeClock}
 	for used, over := range map[int64]bool{6: false, 7: false, 8: true} {
-		text := string(appendStory(nil, app.Story{Decision: &held, Hold: &held, HoldState: app.HoldSettled}, money.Int(used)))
+		text := story(used, app.Story{Decision: &held, Hold: &held, HoldState: app.HoldSettled})
 		assert.Contains(t, text, fmt.Sprintf(`,"hold":{"state":"settled","quantity":7,"expiresAt":"%s","overage":%t},"decision":{`,
 			decodeClock.UTC().Format("2006-01-02T15:04:05.000Z"), over))
-		assert.True(t, json.Valid([]byte("{"+text[1:]+"}")))
 	}
 }

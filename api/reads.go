@@ -4,19 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/labstack/echo/v4"
 
 	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/invalid"
+	"github.com/tollgate-io/tollgate/domain/money"
 	"github.com/tollgate-io/tollgate/domain/timeline"
 	"github.com/tollgate-io/tollgate/domain/usage"
 )
@@ -116,19 +115,7 @@ func (s *Server) GetUsage(c echo.Context, params GetUsageParams) error {
 		return fmt.Errorf("read usage: %w", err)
 	}
 	showPosition(c, at)
-	b := []byte(`{"items":[`)
-	for i, row := range report.Items {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = appendRow(b, row)
-	}
-	b = appendOptional(append(b, `],"nextCursor":`...), report.NextCursor)
-	b = append(b, `,"total":`...)
-	if report.Total == nil {
-		return writeJSON(c, http.StatusOK, append(b, "null}"...))
-	}
-	return writeJSON(c, http.StatusOK, append(append(b, report.Total.String()...), '}'))
+	return writeJSON(c, http.StatusOK, usageView{listOf(report.Items, report.NextCursor, viewUsageRow), report.Total})
 }
 
 func (s *Server) usageQuery(in insider, params GetUsageParams) (usage.Query, error) {
@@ -168,20 +155,22 @@ func (s *Server) usageQuery(in insider, params GetUsageParams) (usage.Query, err
 	return q, err
 }
 
-func appendRow(b []byte, row usage.Row) []byte {
-	b = appendTime(append(b, `{"windowStart":`...), row.WindowStart)
-	b = appendTime(append(b, `,"windowEnd":`...), row.WindowEnd)
-	b = appendString(append(b, `,"meter":`...), string(row.Meter))
-	b = append(append(b, `,"quantity":`...), row.Quantity.String()...)
-	b = strconv.AppendInt(append(b, `,"events":`...), row.Events, 10)
-	b = append(b, `,"dimensions":{`...)
-	for i, name := range slices.Sorted(maps.Keys(row.Dimensions)) {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = appendString(append(appendString(b, name), ':'), row.Dimensions[name])
-	}
-	return append(b, "}}"...)
+type usageView struct {
+	list[usageRowView]
+	Total *money.Decimal `json:"total"`
+}
+
+type usageRowView struct {
+	WindowStart instant           `json:"windowStart"`
+	WindowEnd   instant           `json:"windowEnd"`
+	Meter       catalog.MeterKey  `json:"meter"`
+	Quantity    money.Decimal     `json:"quantity"`
+	Events      int64             `json:"events"`
+	Dimensions  map[string]string `json:"dimensions"`
+}
+
+func viewUsageRow(r *usage.Row) usageRowView {
+	return usageRowView{instant(r.WindowStart), instant(r.WindowEnd), r.Meter, r.Quantity, r.Events, r.Dimensions}
 }
 
 // GetTimeline is GET /v1/timeline.
@@ -211,33 +200,26 @@ func (s *Server) GetTimeline(c echo.Context, params GetTimelineParams) error {
 		return fmt.Errorf("read the timeline: %w", err)
 	}
 	showPosition(c, at)
-	b := []byte(`{"items":[`)
-	for i, entry := range p.Items {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = appendEntry(b, entry)
-	}
-	return writeJSON(c, http.StatusOK, append(appendOptional(append(b, `],"nextCursor":`...), p.NextCursor), '}'))
+	return writeJSON(c, http.StatusOK, listOf(p.Items, p.NextCursor, viewTimelineItem))
 }
 
-func appendEntry(b []byte, entry timeline.Item) []byte {
-	b = appendPosition(append(b, `{"position":`...), entry.Position)
-	b = appendTime(append(b, `,"recordedAt":`...), entry.RecordedAt)
-	b = appendTime(append(b, `,"occurredAt":`...), entry.OccurredAt)
-	b = appendString(append(b, `,"kind":`...), entry.Kind)
-	b = appendOptional(append(b, `,"eventType":`...), string(entry.EventType))
-	b = appendOptional(append(b, `,"sourceId":`...), string(entry.SourceID))
-	b = append(b, `,"quantity":`...)
-	if entry.Quantity == nil {
-		b = append(b, "null"...)
-	} else {
-		b = append(b, entry.Quantity.String()...)
+type timelineItemView struct {
+	Position   position       `json:"position"`
+	RecordedAt instant        `json:"recordedAt"`
+	OccurredAt instant        `json:"occurredAt"`
+	Kind       string         `json:"kind"`
+	Type       optional       `json:"eventType"`
+	Source     optional       `json:"sourceId"`
+	Quantity   *money.Decimal `json:"quantity"`
+	Summary    string         `json:"summary"`
+	Data       jsontext.Value `json:"data"`
+}
+
+func viewTimelineItem(i *timeline.Item) timelineItemView {
+	view := timelineItemView{position(i.Position), instant(i.RecordedAt), instant(i.OccurredAt), i.Kind, optional(i.EventType), optional(i.SourceID),
+		i.Quantity, i.Summary, nil}
+	if len(i.Data) > 0 {
+		view.Data = jsontext.Value(i.Data)
 	}
-	b = appendString(append(b, `,"summary":`...), entry.Summary)
-	b = append(b, `,"data":`...)
-	if len(entry.Data) == 0 {
-		return append(b, "null}"...)
-	}
-	return append(append(b, entry.Data...), '}')
+	return view
 }

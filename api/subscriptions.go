@@ -14,6 +14,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/money"
 	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
@@ -56,12 +57,17 @@ func (s *Server) PutPlan(c echo.Context, tenantID Id) error {
 		return err
 	}
 	showPosition(c, assigned.Position)
-	b := appendString([]byte(`{"tenantId":`), tenantID)
-	b = appendString(append(b, `,"plan":`...), string(assigned.Plan))
-	b = appendString(append(b, `,"planVersion":`...), string(assigned.Plan)+"@"+strconv.Itoa(assigned.Version))
-	b = appendTime(append(b, `,"effectiveAt":`...), assigned.EffectiveAt)
-	b = appendTime(append(b, `,"billingAnchor":`...), assigned.BillingAnchor)
-	return writeJSON(c, http.StatusOK, append(appendPosition(append(b, `,"position":`...), assigned.Position), '}'))
+	return writeJSON(c, http.StatusOK, assignedPlanView{tenantID, assigned.Plan, string(assigned.Plan) + "@" + strconv.Itoa(assigned.Version),
+		instant(assigned.EffectiveAt), instant(assigned.BillingAnchor), position(assigned.Position)})
+}
+
+type assignedPlanView struct {
+	Tenant        string          `json:"tenantId"`
+	Plan          catalog.PlanKey `json:"plan"`
+	PlanVersion   string          `json:"planVersion"`
+	EffectiveAt   instant         `json:"effectiveAt"`
+	BillingAnchor instant         `json:"billingAnchor"`
+	Position      position        `json:"position"`
 }
 
 const outOfYears = " must be between the years 1970 and 9999"
@@ -126,13 +132,18 @@ func (s *Server) PutLimit(c echo.Context, tenantID Id, limit string) error {
 		return err
 	}
 	showPosition(c, overridden.Position)
-	b := appendString([]byte(`{"tenantId":`), tenantID)
-	b = appendString(append(b, `,"limit":`...), string(overridden.Limit))
-	b = append(append(b, `,"max":`...), overridden.Max.String()...)
-	b = appendTime(append(b, `,"from":`...), overridden.From)
-	b = appendTime(append(b, `,"until":`...), overridden.Until)
-	b = appendString(append(b, `,"reason":`...), overridden.Reason)
-	return writeJSON(c, http.StatusOK, append(appendPosition(append(b, `,"position":`...), overridden.Position), '}'))
+	return writeJSON(c, http.StatusOK, overriddenLimitView{tenantID, overridden.Limit, overridden.Max, instant(overridden.From), instant(overridden.Until),
+		overridden.Reason, position(overridden.Position)})
+}
+
+type overriddenLimitView struct {
+	Tenant   string           `json:"tenantId"`
+	Limit    catalog.LimitKey `json:"limit"`
+	Max      money.Decimal    `json:"max"`
+	From     instant          `json:"from"`
+	Until    instant          `json:"until"`
+	Reason   string           `json:"reason"`
+	Position position         `json:"position"`
 }
 
 // RemoveLimit is DELETE /v1/admin/tenants/{tenantId}/limits/{limit}.

@@ -64,11 +64,14 @@ func (s *Server) ResolveTenant(c echo.Context, params ResolveTenantParams) error
 		showPosition(c, reached)
 	}
 	c.Response().Header().Set("Cache-Control", resolvedFor)
-	b := appendString([]byte(`{"tenantId":`), string(id))
-	b = appendOptional(append(b, `,"plan":`...), string(assigned.Plan))
-	b = appendString(append(b, `,"status":`...), string(t.Status))
-	b = appendString(append(b, `,"flagsETag":`...), flagsETag(current.Revision, id, assigned.Plan))
-	return writeJSON(c, http.StatusOK, append(b, '}'))
+	return writeJSON(c, http.StatusOK, resolvedTenantView{id, optional(assigned.Plan), t.Status, flagsETag(current.Revision, id, assigned.Plan)})
+}
+
+type resolvedTenantView struct {
+	Tenant    event.TenantID `json:"tenantId"`
+	Plan      optional       `json:"plan"`
+	Status    tenant.Status  `json:"status"`
+	FlagsETag string         `json:"flagsETag"`
 }
 
 // lookUp finds the tenant that all of a host, a path and a slug lead to; "" is not given. Errors: tenant.ErrRequired where
@@ -164,7 +167,7 @@ func (s *Server) PutStatus(c echo.Context, tenantID Id) error {
 		return err
 	}
 	showPosition(c, change.Position)
-	return writeJSON(c, http.StatusOK, appendTenant(nil, change.Tenant))
+	return writeJSON(c, http.StatusOK, viewTenant(change.Tenant))
 }
 
 // ListHosts is GET /v1/admin/tenants/{tenantId}/hosts.
@@ -184,14 +187,7 @@ func (s *Server) ListHosts(c echo.Context, tenantID Id, params ListHostsParams) 
 		return err
 	}
 	showPosition(c, at)
-	b := []byte(`{"items":[`)
-	for i, h := range hosts {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = appendHost(b, h)
-	}
-	return writeJSON(c, http.StatusOK, append(b, `],"nextCursor":null}`...))
+	return writeJSON(c, http.StatusOK, listOf(hosts, "", viewHost))
 }
 
 // VerifyHost is POST /v1/admin/tenants/{tenantId}/hosts/{host}/verify.
@@ -208,7 +204,7 @@ func (s *Server) VerifyHost(c echo.Context, tenantID Id, host string) error {
 		return fmt.Errorf("read the position: %w", err)
 	}
 	showPosition(c, at)
-	return writeJSON(c, http.StatusOK, appendHost(nil, h))
+	return writeJSON(c, http.StatusOK, viewHost(&h))
 }
 
 // impatient gives up on a DNS that does not answer, so that there is time to say so.
@@ -227,17 +223,26 @@ func (i impatient) LookupTXT(ctx context.Context, name string) ([]string, error)
 	return i.dns.LookupTXT(ctx, name)
 }
 
-func appendHost(b []byte, h app.HostStanding) []byte {
-	b = appendString(append(b, `{"host":`...), h.Host)
-	b = appendString(append(b, `,"state":`...), string(h.State))
-	b = append(b, `,"record":`...)
-	if h.Challenge == (tenant.Challenge{}) {
-		b = append(b, "null"...)
-	} else {
-		b = appendString(append(b, `{"type":"TXT","name":`...), h.Challenge.Record)
-		b = append(appendString(append(b, `,"value":`...), h.Challenge.Value), '}')
+type hostView struct {
+	Host   string           `json:"host"`
+	State  tenant.HostState `json:"state"`
+	Record *dnsRecordView   `json:"record"`
+	Detail optional         `json:"detail"`
+}
+
+// dnsRecordView is the record that verifies a host.
+type dnsRecordView struct {
+	Type  string `json:"type"`
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+func viewHost(h *app.HostStanding) hostView {
+	view := hostView{Host: h.Host, State: h.State, Detail: optional(h.Detail)}
+	if h.Challenge != (tenant.Challenge{}) {
+		view.Record = &dnsRecordView{"TXT", h.Challenge.Record, h.Challenge.Value}
 	}
-	return append(appendOptional(append(b, `,"detail":`...), h.Detail), '}')
+	return view
 }
 
 // FreeName is POST /v1/admin/names/{kind}/{name}/free.
