@@ -109,7 +109,7 @@ func (s *Server) enterAsOperator(c echo.Context) (insider, error) {
 }
 
 // ExportDataset is GET /v1/exports/{dataset}.
-func (s *Server) ExportDataset(c echo.Context, dataset ExportDatasetParamsDataset, params ExportDatasetParams) error {
+func (s *Server) ExportDataset(c echo.Context, dataset string, params ExportDatasetParams) error {
 	q := export.Query{Dataset: export.Name(dataset), Format: export.CSV, Tenant: inside(c).tenant.ID}
 	if params.Format != nil {
 		q.Format = export.Format(*params.Format)

@@ -13,7 +13,7 @@ import (
 )
 
 // GetInsights is GET /v1/insights/{kind}.
-func (s *Server) GetInsights(c echo.Context, kind GetInsightsParamsKind, params GetInsightsParams) error {
+func (s *Server) GetInsights(c echo.Context, kind string, params GetInsightsParams) error {
 	q := insight.Question{Kind: insight.Kind(kind), Tenant: inside(c).tenant.ID}
 	var err error
 	if q.Limit, _, err = page(params.Limit, nil); err != nil {
