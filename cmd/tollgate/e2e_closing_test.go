@@ -2,8 +2,6 @@ package main
 
 import (
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -11,14 +9,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Periods that have ended are closed by themselves, once for each boundary on any number of servers; usage that no price is for
-// is shown and held.
-func TestPeriodsCloseByThemselves(t *testing.T) { onEveryStore(t, testPeriodsCloseByThemselves) }
+// Periods that have ended are closed automatically, once for each boundary on any number of servers. Usage without a price is
+// on the invoice as held.
+func TestPeriodsCloseAutomatically(t *testing.T) { onEveryStore(t, testPeriodsCloseAutomatically) }
 
-func testPeriodsCloseByThemselves(t *testing.T, dir string) {
-	catalog := filepath.Join(t.TempDir(), "catalog.yaml")
-	require.NoError(t, os.WriteFile(catalog, []byte(pricesCatalog), 0o600))
-	p := serveCatalog(t, dir, catalog) // it closes nothing: a tenant that is seen before it has a plan is looked at much later
+func testPeriodsCloseAutomatically(t *testing.T, dir string) {
+	catalog := catalogFile(t, pricesCatalog)
+	p := serveCatalog(t, dir, catalog) // closes nothing: it would look again much later at a tenant that it saw before its plan
 	key := p.serviceKey()
 	start := time.Now().UTC().AddDate(0, -2, 0).Truncate(24 * time.Hour)
 	for _, id := range []string{"acme", "other"} {

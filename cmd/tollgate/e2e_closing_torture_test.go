@@ -17,8 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Three servers close the periods of several tenants, by themselves and because clients ask for it all the time, and are killed
-// with kill -9 at any moment: each tenant has one invoice for each boundary, with what it used, and the same at every server.
+// Three servers close the periods of several tenants, automatically and for clients that ask all the time, and are killed with
+// kill -9 at any moment. Each tenant has one invoice for each boundary, with its usage, and the same at every server.
 func TestTortureOfClosing(t *testing.T) { onEveryStore(t, testTortureOfClosing) }
 
 func testTortureOfClosing(t *testing.T, dir string) {
@@ -87,7 +87,7 @@ func testTortureOfClosing(t *testing.T, dir string) {
 			var answers []string
 			for i := range f.members {
 				text := f.member(i).text(f.key, id, "/v1/invoices?limit=500")
-				// The loop goes on closing later boundaries; those of this test are the oldest.
+				// Later boundaries are closed meanwhile; those of this test are the oldest.
 				_, oldest, found := strings.Cut(text, `"periodEnd":"`+ends[months-1]+`"`)
 				require.True(t, found, "server %d lacks invoices of %s, seed %d", i, id, seed)
 				answers = append(answers, oldest)

@@ -12,8 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A list as long as those that people share goes through the command line into the log, is there for every server, and is not
-// recorded twice.
+// A price list of thousands of models is imported on the command line, reaches every server, and is not recorded twice.
 func TestCostsOfThousandsOfModels(t *testing.T) { onEveryStore(t, testCostsOfThousandsOfModels) }
 
 func testCostsOfThousandsOfModels(t *testing.T, dir string) {
@@ -38,7 +37,7 @@ func testCostsOfThousandsOfModels(t *testing.T, dir string) {
 	require.NoError(t, err, out)
 	require.Equal(t, "No cost is known for that.\n", out)
 
-	p := serve(t, dir) // commands work beside a server, and it sees what they do
+	p := serve(t, dir) // commands work beside a server, which sees what they record
 	out, err = run(t, dir, "costs", "import", file, "--from", "2026-01-01", "--source", "shared list")
 	require.NoError(t, err, out)
 	require.Contains(t, out, "3000 added")

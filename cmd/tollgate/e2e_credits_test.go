@@ -3,8 +3,6 @@ package main
 import (
 	"fmt"
 	"net/http"
-	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -31,13 +29,12 @@ type credits struct {
 	}
 }
 
-// Two servers, many checks at once, one credit: exactly what it pays for is admitted; what is used, corrected, refunded, expired
-// and granted again is seen at once, and the invoice says who paid.
+// Two servers check against one credit balance at once: they admit exactly what it pays for. Usage, corrections, refunds, expiry
+// and new grants count at once, and the invoice names the grants that paid.
 func TestCreditIsSpentOnce(t *testing.T) { onEveryStore(t, testCreditIsSpentOnce) }
 
 func testCreditIsSpentOnce(t *testing.T, dir string) {
-	catalog := filepath.Join(t.TempDir(), "catalog.yaml")
-	require.NoError(t, os.WriteFile(catalog, []byte(creditsCatalog), 0o600))
+	catalog := catalogFile(t, creditsCatalog)
 	p := serveCatalog(t, dir, catalog)
 	database, err := pgserverURL(t, dir)
 	require.NoError(t, err)
@@ -51,12 +48,12 @@ func testCreditIsSpentOnce(t *testing.T, dir string) {
 	grant := func(body map[string]any) error {
 		return call(t.Context(), http.MethodPost, p.url+"/v1/admin/tenants/acme/credits", adminKey, body, nil)
 	}
-	stands := func(at *process) (c credits) {
+	credit := func(at *process) (c credits) {
 		t.Helper()
 		require.NoError(t, callAs(t.Context(), http.MethodGet, at.url+"/v1/credits", key, "acme", nil, &c))
 		return c
 	}
-	// burst asks for n units in n checks at both servers, and tells which were allowed.
+	// burst asks for n units in n checks at both servers, and returns the sources of those that were allowed.
 	burst := func(prefix string, n int) (allowed []string) {
 		t.Helper()
 		var (
@@ -104,28 +101,28 @@ func testCreditIsSpentOnce(t *testing.T, dir string) {
 
 	allowed := burst("first", 60)
 	require.Len(t, allowed, 10)
-	c := stands(second)
+	c := credit(second)
 	require.Equal(t, "10.00", c.Balance.Amount)
 	require.Equal(t, "10.00", c.Held.Amount)
 	require.Equal(t, "0.00", c.Available.Amount)
 
-	// Reports settle the holds; one took twice as long as it said, which is a fact.
+	// Usage settles the holds; one used twice what it had asked for, which counts as it is.
 	use(allowed[0], 2, time.Now())
 	for _, source := range allowed[1:] {
 		use(source, 1, time.Now())
 	}
 	require.Empty(t, burst("second", 10))
-	require.Eventually(t, func() bool { return stands(p).Unpaid.Amount == "1.00" }, 10*time.Second, 20*time.Millisecond)
-	require.Equal(t, "0.00", stands(p).Balance.Amount)
+	require.Eventually(t, func() bool { return credit(p).Unpaid.Amount == "1.00" }, 10*time.Second, 20*time.Millisecond)
+	require.Equal(t, "0.00", credit(p).Balance.Amount)
 
 	// A promotion pays for what is used between its beginning and its end.
 	ends := time.Now().Add(3 * time.Second)
 	require.NoError(t, grant(map[string]any{"grantId": "promo", "amount": map[string]any{"amount": "3.00", "currency": "EUR"}, "kind": "promotional",
 		"effectiveAt": time.Now().UTC().Format(time.RFC3339Nano), "expiresAt": ends.UTC().Format(time.RFC3339Nano)}))
 	require.Len(t, burst("third", 20), 3)
-	require.Equal(t, "1.00", stands(second).Unpaid.Amount, "what was used before is not its business")
-	require.Eventually(t, func() bool { return stands(p).Balance.Amount == "0.00" }, 10*time.Second, 50*time.Millisecond)
-	require.Empty(t, burst("fourth", 10), "it is over")
+	require.Equal(t, "1.00", credit(second).Unpaid.Amount, "the promotion does not pay for earlier usage")
+	require.Eventually(t, func() bool { return credit(p).Balance.Amount == "0.00" }, 10*time.Second, 50*time.Millisecond)
+	require.Empty(t, burst("fourth", 10), "the promotion has ended")
 
 	// A refund takes what is neither used nor held.
 	require.NoError(t, grant(map[string]any{"grantId": "order-3", "amount": "20.00", "kind": "prepaid"}))
@@ -133,13 +130,13 @@ func testCreditIsSpentOnce(t *testing.T, dir string) {
 		return call(t.Context(), http.MethodPost, p.url+"/v1/admin/tenants/acme/credits/order-3/refund", adminKey, map[string]any{"refundId": id, "amount": amount, "reason": "asked for"}, nil)
 	}
 	require.Len(t, burst("fifth", 4), 4)
-	free := stands(p).Available.Amount
+	free := credit(p).Available.Amount
 	require.ErrorContains(t, refund("r1", "19.00"), "neither used nor held")
 	require.NoError(t, refund("r1", free))
-	require.NoError(t, refund("r1", free), "once")
+	require.NoError(t, refund("r1", free), "the refund is not made twice")
 	require.Empty(t, burst("sixth", 5))
 
-	// A month that is over: closed with what pays for it, corrected, and given back with the next one.
+	// January is closed with the credit that pays for it. A later correction gives credit back in the next invoice.
 	january := time.Date(2026, 1, 15, 12, 0, 0, 0, time.UTC)
 	use("january", 7, january)
 	var inv struct {
@@ -166,7 +163,7 @@ func testCreditIsSpentOnce(t *testing.T, dir string) {
 	require.NotEmpty(t, inv.Grants)
 	require.Equal(t, "-3.00", inv.Credits.Amount)
 	require.Equal(t, "returned", inv.Grants[0].Use)
-	require.Equal(t, "order-1", inv.Grants[0].GrantID, "the last that had paid")
+	require.Equal(t, "order-1", inv.Grants[0].GrantID, "the grant that paid last")
 	require.Equal(t, "0.00", inv.Total.Amount)
 
 	var page struct {
@@ -180,5 +177,5 @@ func testCreditIsSpentOnce(t *testing.T, dir string) {
 	require.Equal(t, "paid", inv.State)
 	var none credits
 	require.NoError(t, callAs(t.Context(), http.MethodGet, p.url+"/v1/credits", key, "other", nil, &none))
-	require.Empty(t, none.Grants, "another tenant has its own")
+	require.Empty(t, none.Grants, "the other tenant was granted nothing")
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
-// nameServer answers questions for TXT records with what stands in it.
+// nameServer answers questions for TXT records from its records.
 type nameServer struct {
 	mu      sync.Mutex
 	records map[string]string
@@ -81,8 +81,8 @@ type hostItem struct {
 	Record      *struct{ Name, Value string }
 }
 
-// A custom domain leads to its tenant once its DNS shows the challenge, and to another one only after it was released, freed,
-// claimed and verified again.
+// A custom domain resolves to its tenant once its DNS shows the challenge, and to another tenant only after it was released,
+// freed, claimed and verified again.
 func TestCustomDomainFromClaimToTakeover(t *testing.T) {
 	onEveryStore(t, testCustomDomainFromClaimToTakeover)
 }
@@ -130,7 +130,7 @@ func testCustomDomainFromClaimToTakeover(t *testing.T, dir string) {
 	require.NoError(t, err)
 	require.Equal(t, "acme", found.TenantID)
 
-	// The request itself may come by that host.
+	// Requests may come by that host.
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.url+"/v1/limits", nil)
 	require.NoError(t, err)
 	r.Host = "interviews.acme.com"
@@ -149,7 +149,7 @@ func testCustomDomainFromClaimToTakeover(t *testing.T, dir string) {
 	require.NoError(t, call(t.Context(), http.MethodPost, p.url+"/v1/admin/names/host/interviews.acme.com/free", adminKey, map[string]any{"reason": "the domain was sold"}, nil))
 	require.NoError(t, put("other", takeover))
 	again := verify("other")
-	require.Equal(t, string(tenant.HostUnverified), again.State, "the record that was left behind proves nothing")
+	require.Equal(t, string(tenant.HostUnverified), again.State, "the old record proves nothing about the new tenant")
 	dns.set(again.Record.Name, again.Record.Value)
 	require.Equal(t, string(tenant.HostVerified), verify("other").State)
 	found, err = resolve("interviews.acme.com")

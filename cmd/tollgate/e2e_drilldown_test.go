@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -39,13 +37,12 @@ func (p *process) lineEvents(key tenant.Secret, of, invoice string, line, limit 
 	}
 }
 
-// Every line leads to its events, and every event to its lines: filtered, held, on both sides of a plan change in the middle of a
-// quarter of an hour, late, corrected, and page by page.
+// Every line leads to its events, and every event to its lines: filtered, held, on both sides of a plan change within a quarter of
+// an hour, late, corrected, and page by page.
 func TestFromLinesToEventsAndBack(t *testing.T) { onEveryStore(t, testFromLinesToEventsAndBack) }
 
 func testFromLinesToEventsAndBack(t *testing.T, dir string) {
-	catalog := filepath.Join(t.TempDir(), "catalog.yaml")
-	require.NoError(t, os.WriteFile(catalog, []byte(pricesCatalog), 0o600))
+	catalog := catalogFile(t, pricesCatalog)
 	p := serveCatalog(t, dir, catalog)
 	key := p.serviceKey()
 	for _, id := range []string{"acme", "other"} {
@@ -121,7 +118,7 @@ func testFromLinesToEventsAndBack(t *testing.T, dir string) {
 	}
 	require.Equal(t, json64(fmt.Sprint(sum)), january.Lines[find(january, "usage", "interviews", "pro@1")].Quantity)
 
-	// What becomes known afterwards is with the next invoice, and the first one stays as it was.
+	// What becomes known later is on the next invoice; the first one stays as it was.
 	use("acme", "tokens", "late", 3000, "2026-01-08T00:00:00Z", "small")
 	correct("small", "void", map[string]any{"reason": "twice"})
 	february := closes("2026-03-01T00:00:00Z")

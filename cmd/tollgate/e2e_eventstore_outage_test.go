@@ -14,8 +14,8 @@ import (
 	"github.com/tollgate-io/tollgate/adapters/eventstoredb/esdbtest"
 )
 
-// The log goes away again and again, and then for longer than any call waits, while clients report and ask on. No server is
-// restarted; each goes on by itself when the log is back, and everything that was acknowledged is there, once.
+// The log becomes unreachable again and again, and then for longer than any call waits, while clients go on reporting and
+// checking. No server is restarted; each one works again once the log is back, and everything acknowledged is recorded once.
 func TestTortureOfOutages(t *testing.T) {
 	const clients = 32
 	restarting, outage := 2*time.Second, 4*time.Second
@@ -23,7 +23,7 @@ func TestTortureOfOutages(t *testing.T) {
 		restarting, outage = time.Minute, time.Minute
 	}
 	dir, cluster := dataFolder(t), esdbtest.New(t, 1)
-	elsewhere.Store(dir, cluster.URL())
+	eventStores.Store(dir, cluster.URL())
 	f := newFleet(t, dir)
 	f.members[0].putTenant("acme")
 	node, pids := cluster.Nodes[0], [3]int{}
@@ -64,7 +64,7 @@ func TestTortureOfOutages(t *testing.T) {
 	progress := func(since int64) time.Duration {
 		t.Helper()
 		started := time.Now()
-		require.Eventually(t, func() bool { return recorded.Load() > since+clients }, time.Minute, time.Millisecond, "nothing goes on")
+		require.Eventually(t, func() bool { return recorded.Load() > since+clients }, time.Minute, time.Millisecond, "nothing is recorded")
 		return time.Since(started)
 	}
 	progress(0)
@@ -86,7 +86,7 @@ func TestTortureOfOutages(t *testing.T) {
 		require.Eventually(t, func() bool {
 			total, _ := p.usageTotal(f.key, "acme", "interviews", "")
 			return total == want
-		}, time.Minute, 50*time.Millisecond, "server %d does not come to %s", i, want)
+		}, time.Minute, 50*time.Millisecond, "server %d does not reach %s", i, want)
 	}
 	require.EqualValues(t, recorded.Load(), cluster.Events("tollgate-usage-"))
 	out, err := run(t, dir, "verify")

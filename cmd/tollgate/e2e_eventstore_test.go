@@ -12,8 +12,8 @@ import (
 	"github.com/tollgate-io/tollgate/adapters/eventstoredb/esdbtest"
 )
 
-// The contract and the rules are checked with the store itself. A server that is named is held to them here as well, so that
-// one file with tests is enough for it.
+// The adapter's own tests check the contract and the rules. They are checked here too when a server is named, so that one test
+// binary is enough for it.
 func TestNamedServerKeepsTheContract(t *testing.T) {
 	namedServer(t)
 	esdbtest.Contract(t)
@@ -41,10 +41,10 @@ func (p *process) page(path string) (status int, body string) {
 	return resp.StatusCode, string(b)
 }
 
-// While the log is away, the server says what is wrong; when the log is back, it goes on.
-func TestTheLogIsAway(t *testing.T) {
+// While the log is unreachable, /readyz and the metrics say so; once it is back, the server works again.
+func TestLogUnreachable(t *testing.T) {
 	dir, cluster := dataFolder(t), esdbtest.New(t, 1)
-	elsewhere.Store(dir, cluster.URL()+"&discoveryInterval=10")
+	eventStores.Store(dir, cluster.URL()+"&discoveryInterval=10")
 	p := serve(t, dir)
 	p.putTenant("acme")
 	status, body := p.page("/readyz")
@@ -68,7 +68,7 @@ func TestTheLogIsAway(t *testing.T) {
 	}
 }
 
-// The URL is checked before anything starts, and its credentials are shown to nobody.
+// The URL is checked before anything starts, and messages do not show its credentials.
 func TestEventStoreURLs(t *testing.T) {
 	for url, why := range map[string]string{
 		"esdb://admin:secret@localhost:2113?tls=false":      "credentials are not sent over plain text",
@@ -76,7 +76,7 @@ func TestEventStoreURLs(t *testing.T) {
 		"esdb://admin:secret@localhost:2113?connection=yes": "no setting connection",
 	} {
 		dir := dataFolder(t)
-		elsewhere.Store(dir, url)
+		eventStores.Store(dir, url)
 		said := messageOf(t, dir, "serve", "--addr", "127.0.0.1:0")
 		require.Contains(t, said, why)
 		require.NotContains(t, said, "secret")
@@ -86,18 +86,18 @@ func TestEventStoreURLs(t *testing.T) {
 // Read models of one log are never continued from another.
 func TestReadModelsOfAnotherLog(t *testing.T) {
 	dir, cluster := dataFolder(t), esdbtest.New(t, 1)
-	elsewhere.Delete(dir)
+	eventStores.Delete(dir)
 	apply := []string{"apply", "-f", sampleCatalog(t)}
 	out, err := run(t, dir, apply...)
 	require.NoError(t, err, out)
-	elsewhere.Store(dir, cluster.URL())
+	eventStores.Store(dir, cluster.URL())
 	require.Contains(t, messageOf(t, dir, apply...), "it has a log of its own")
 
 	other := dataFolder(t)
-	elsewhere.Store(other, cluster.URL())
+	eventStores.Store(other, cluster.URL())
 	out, err = run(t, other, apply...)
 	require.NoError(t, err, out)
-	elsewhere.Delete(other)
+	eventStores.Delete(other)
 	require.Contains(t, messageOf(t, other, apply...), "it never had a log of its own")
 	require.Positive(t, cluster.Events("tollgate-catalog"), strings.Join(apply, " "))
 }

@@ -31,7 +31,7 @@ import (
 
 var exportRows = flag.Int("export-rows", 200_000, "how many facts the test of the memory of exports has")
 
-// maxExportMemory is what an export may take, however many rows it has.
+// maxExportMemory is what an export may take in bytes, however many rows it has.
 const maxExportMemory = 200 << 20
 
 type exportManifest struct {
@@ -101,12 +101,11 @@ func column(t *testing.T, file []byte, by, of string) (sums map[string]money.Dec
 	return sums, len(records) - 1
 }
 
-// What was used and what was invoiced, over HTTP and from the command line: the same bytes, and sums that agree with the ledger.
+// Exports over HTTP and from the command line have the same bytes, and their sums agree with the ledger.
 func TestExports(t *testing.T) { onEveryStore(t, testExports) }
 
 func testExports(t *testing.T, dir string) {
-	catalog := filepath.Join(t.TempDir(), "catalog.yaml")
-	require.NoError(t, os.WriteFile(catalog, []byte(pricesCatalog), 0o600))
+	catalog := catalogFile(t, pricesCatalog)
 	p := serveCatalog(t, dir, catalog, "TOLLGATE_ISSUER=Acme GmbH")
 	key := p.serviceKey()
 	totals := map[string]string{}
@@ -182,7 +181,7 @@ func testExports(t *testing.T, dir string) {
 		require.True(t, money.MustParse(totals[number]).Equal(sums[number]), "%s: %s", number, sums[number])
 	}
 
-	// What was debited is what is owed: the receivables are the sum of all documents.
+	// The balance of the receivables is the sum of all documents.
 	file.Reset()
 	p.export(adminKey, "journal", &file)
 	debits, _ := column(t, file.Bytes(), "debit", "amount")
@@ -193,7 +192,7 @@ func testExports(t *testing.T, dir string) {
 	}
 	require.True(t, debits["receivable"].Sub(credits["receivable"]).Equal(owed))
 
-	// A file that is not made leaves nothing.
+	// A failed export leaves no file.
 	_, err := run(t, dir, "export", "usage", "--tenant", "nobody", "-o", filepath.Join(folder, "nobody.csv"))
 	require.Error(t, err)
 	left, err := filepath.Glob(filepath.Join(folder, "*nobody*"))
@@ -201,7 +200,7 @@ func testExports(t *testing.T, dir string) {
 	require.Empty(t, left)
 }
 
-// peak is the most memory that a process had, in bytes.
+// peak is the most memory that a process has used, in bytes.
 func peak(t *testing.T, pid int) int {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
@@ -219,7 +218,7 @@ func raced() bool {
 	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
 
-// An export has as much memory as it has, however many rows: the whole command, and what a server takes more.
+// An export takes a bounded amount of memory, however many rows it has: the whole command, and what a server takes in addition.
 func TestExportMemory(t *testing.T) {
 	if raced() {
 		t.Skip("the race detector, which is in the program as well, takes memory of its own")

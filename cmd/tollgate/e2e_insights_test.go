@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -13,7 +11,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
-// A provider lowers its prices at a midnight, and of one model nobody knows the cost.
+// A provider lowers its prices at midnight, and one model has no cost.
 const insightsCatalog = `
 meters:
   - {key: tokens, eventType: tokens_spent, aggregation: sum}
@@ -30,7 +28,7 @@ costs:
   - {provider: openai, model: gpt-4.1, from: "2026-04-06", inputPerMillion: "1.00", outputPerMillion: "4.00"}
 `
 
-// insights answers a question, as it was sent, and its header.
+// insights asks a question and returns the raw answer with the position of its header.
 func (p *process) insights(key tenant.Secret, query string, headers ...string) (status int, body, position string) {
 	p.t.Helper()
 	r, err := http.NewRequestWithContext(p.t.Context(), http.MethodGet, p.url+"/v1/insights/"+query, nil)
@@ -47,12 +45,11 @@ func (p *process) insights(key tenant.Secret, query string, headers ...string) (
 	return a.StatusCode, string(b), a.Header.Get("Tollgate-Position")
 }
 
-// From events, corrections and checks to what operators see of all tenants, and a tenant of itself.
+// Events, corrections and checks lead to what operators see of all tenants, and to what a tenant sees of itself.
 func TestInsights(t *testing.T) { onEveryStore(t, testInsights) }
 
 func testInsights(t *testing.T, dir string) {
-	catalog := filepath.Join(t.TempDir(), "catalog.yaml")
-	require.NoError(t, os.WriteFile(catalog, []byte(insightsCatalog), 0o600))
+	catalog := catalogFile(t, insightsCatalog)
 	p := serveCatalog(t, dir, catalog)
 	service := p.serviceKey()
 	keys := map[string]tenant.Secret{}
@@ -124,7 +121,7 @@ func testInsights(t *testing.T, dir string) {
 	require.Contains(t, body, `"items":[{"dimensions":{"tenant":"beta","limit":"model_tier"},"denials":2,"decisions":3,"share":0.666667},`+
 		`{"dimensions":{"tenant":"beta","limit":"tokens_per_day"},"denials":1,"decisions":3,"share":0.333333}],"groups":2,"total":{"denials":2,"decisions":3,"share":0.666667}}`)
 
-	// A tenant sees its own, whoever asks for it.
+	// A tenant's answer shows only its own, with every kind of key.
 	for name, c := range map[string]struct {
 		key     tenant.Secret
 		query   string

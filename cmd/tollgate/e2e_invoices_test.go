@@ -3,8 +3,6 @@ package main
 import (
 	"fmt"
 	"net/http"
-	"os"
-	"path/filepath"
 	"sync"
 	"testing"
 
@@ -54,13 +52,12 @@ func (i invoice) line(kind, price, plan string) invoiceLine {
 	return invoiceLine{}
 }
 
-// From facts to invoices: a plan change in the middle of a cycle, and of a quarter of an hour; a correction; late usage; a void;
-// and one invoice for each boundary, whoever closes it how often.
+// From facts to invoices: a plan change within a cycle and within a quarter of an hour, a correction, late usage and a void.
+// Each boundary has one invoice, however often it is closed and by how many servers.
 func TestInvoices(t *testing.T) { onEveryStore(t, testInvoices) }
 
 func testInvoices(t *testing.T, dir string) {
-	catalog := filepath.Join(t.TempDir(), "catalog.yaml")
-	require.NoError(t, os.WriteFile(catalog, []byte(pricesCatalog), 0o600))
+	catalog := catalogFile(t, pricesCatalog)
 	p := serveCatalog(t, dir, catalog)
 	database, err := pgserverURL(t, dir)
 	require.NoError(t, err)

@@ -18,8 +18,8 @@ import (
 	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
-// walked is one of the two tenants of the walk. Both have things under the same ids; canary stands in everything else that
-// they have, so an answer that contains it shows something of this tenant.
+// walked is one of the two tenants of the walk. Both have things under the same ids. Everything else of a tenant contains its
+// canary, so an answer with the canary shows something of this tenant.
 type walked struct {
 	id, slug, canary string
 	key              tenant.Secret
@@ -138,7 +138,7 @@ func (w walked) definition() map[string]any {
 	return map[string]any{"name": w.canary, "slug": w.slug, "hosts": []string{w.slug + ".walk.test"}}
 }
 
-// credential is who calls, and what is known of it.
+// credential is who calls, and what the rule needs to know of it.
 type credential struct {
 	name string
 	key  tenant.Secret
@@ -148,7 +148,7 @@ type credential struct {
 	acts string // where an admin acts
 }
 
-// signals are what a request says about its tenant around its body, by tenant id.
+// signals name the tenant of a request outside its body, by tenant id.
 type signals struct {
 	name          string
 	headers       []string
@@ -213,10 +213,10 @@ func (w *walk) send(method, path string, body any, c credential, s signals) sent
 	return sent{response.StatusCode, problem.Code, fmt.Sprint(response.Header, " ", string(b))}
 }
 
-// everybody stands for all tenants, which an admin may export at once.
+// everybody is all tenants, which an admin may export at once.
 const everybody = "*"
 
-// expected is the rule: who is refused how, and else which tenant's things may be in the answer.
+// expected is the rule: how a caller is refused, or else which tenant's things may be in the answer.
 func expected(a area, c credential, s signals, body, about string) (status int, code, tenantID string) {
 	named := map[string]bool{}
 	for _, n := range append([]string{c.of, s.host, s.path, c.acts}, s.headers...) {
@@ -298,7 +298,7 @@ func (w *walk) visit(route string, v visit, credentials []credential) {
 						got := w.send(method, path, content, c, s)
 						what := fmt.Sprintf("%s as %s with %s, body %q, %s of %s", route, c.name, s.name, body, source, things.id)
 						if c.dead && c.key != "" && got.status == http.StatusTooManyRequests {
-							status, code = got.status, "overloaded" // of an address that sent so many of them, keys are not looked at
+							status, code = got.status, "overloaded" // an address that sent many unknown keys is throttled before its key is checked
 						}
 						if status != 0 {
 							require.Equal(w, status, got.status, "%s: %s", what, got.text)
@@ -322,7 +322,7 @@ func (w *walk) visit(route string, v visit, credentials []credential) {
 	}
 }
 
-// Every route, called by everybody about everybody, refuses or answers with the caller's own; and what a tenant's key does
+// Every route is called with every key about every tenant: it refuses, or answers with the caller's own. What a tenant's key does
 // changes nothing of another tenant.
 func TestWalkOfAllRoutes(t *testing.T) {
 	dir := dataFolder(t)
@@ -364,7 +364,7 @@ func TestWalkOfAllRoutes(t *testing.T) {
 	slices.Sort(routes)
 	require.Equal(t, routes, slices.Sorted(maps.Keys(visits)), "each route needs a case, and each case a route")
 
-	for _, key := range []tenant.Secret{a.key, b.key} { // keys that opened once are not kept out with guesses of the same address
+	for _, key := range []tenant.Secret{a.key, b.key} { // keys that were accepted once are not throttled with guesses from the same address
 		require.NoError(t, call(t.Context(), http.MethodGet, p.url+"/v1/limits", key, nil, nil))
 	}
 	p.settled(service, b.id)
@@ -377,7 +377,7 @@ func TestWalkOfAllRoutes(t *testing.T) {
 		})
 	}
 	p.settled(service, b.id)
-	require.Equal(t, before, w.state(service, b.id), "nobody but a acted, and b is another")
+	require.Equal(t, before, w.state(service, b.id), "only a acted, so b is unchanged")
 	for _, route := range routes {
 		w.visit(route, visits[route], []credential{
 			{name: "b", key: b.key, of: b.id, kind: tenant.Scoped},

@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-var torture = flag.Int("torture", 2, "how many times the torture test kills the server")
+var torture = flag.Int("torture", 2, "how many rounds the torture tests have; more than 2: their long form")
 
 // trace writes a CSV of model calls and returns the sums of its columns.
 func trace(t *testing.T, rows int) (file string, input, output int) {
@@ -86,8 +86,8 @@ func testDataSurvivesARestart(t *testing.T, dir string) {
 	require.Equal(t, strconv.Itoa(output), total)
 }
 
-// A power cut at any moment of an import costs nothing: what was acknowledged is there, and running the import again
-// completes it.
+// A power cut at any moment of an import loses nothing: what was acknowledged is recorded, and running the import again completes
+// it.
 func TestTortureOfAnImport(t *testing.T) {
 	if *torture > 2 { // the long run
 		onEveryStoreIn(t, installation, testTortureOfAnImport)
@@ -140,8 +140,8 @@ func testTortureOfAnImport(t *testing.T, dir string) {
 	require.Equal(t, strconv.Itoa(output), total)
 }
 
-// 32 clients post the same events in random order, some with a changed payload, to two servers on one database: each
-// identity is recorded once, each payload that is not the recorded one answers 409.
+// 32 clients post the same events in random order, some with a changed payload, to two servers on one database. Each identity is
+// recorded once; each payload that differs from the recorded one is answered 409.
 func TestManyClientsOneTruth(t *testing.T) { onEveryStore(t, testManyClientsOneTruth) }
 
 func testManyClientsOneTruth(t *testing.T, dir string) {
@@ -210,7 +210,7 @@ func testManyClientsOneTruth(t *testing.T, dir string) {
 	}
 }
 
-// A rebuild beside the live read models, while events keep coming, ends equal to them.
+// A rebuild ends equal to the live read models, although events keep coming.
 func TestReplayWhileEventsKeepComing(t *testing.T) { onEveryStore(t, testReplayWhileEventsKeepComing) }
 
 func testReplayWhileEventsKeepComing(t *testing.T, dir string) {

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -58,18 +56,17 @@ func (p *process) check(key tenant.Secret, body string) decided {
 	return d
 }
 
-// get reads as the tenant.
+// get reads as the tenant acme.
 func (p *process) get(key tenant.Secret, path string, answer any) {
 	p.t.Helper()
 	require.NoError(p.t, callAs(p.t.Context(), http.MethodGet, p.url+path, key, "acme", nil, answer))
 }
 
-// A check holds, the usage event settles, and what is left is right at once.
+// A check holds, the usage event settles it, and what is left is right at once.
 func TestACheckFromHoldToUsage(t *testing.T) { onEveryStore(t, testACheckFromHoldToUsage) }
 
 func testACheckFromHoldToUsage(t *testing.T, dir string) {
-	catalog := filepath.Join(t.TempDir(), "catalog.yaml")
-	require.NoError(t, os.WriteFile(catalog, []byte(limitsCatalog), 0o600))
+	catalog := catalogFile(t, limitsCatalog)
 	p := serveCatalog(t, dir, catalog)
 	p.putTenant("acme")
 	require.NoError(t, call(t.Context(), http.MethodPut, p.url+"/v1/admin/tenants/acme/plan", adminKey, map[string]any{"plan": "pro"}, nil))
@@ -128,7 +125,7 @@ func testACheckFromHoldToUsage(t *testing.T, dir string) {
 	require.True(t, p.check(key, `{"eventType":"tokens_spent","sourceId":"call_2","quantity":500}`).Allowed)
 	require.InDelta(t, 50, left(), 0)
 	over := p.check(key, `{"eventType":"tokens_spent","sourceId":"call_1","quantity":600}`)
-	require.True(t, over.Allowed && over.Replayed, "it was done already")
+	require.True(t, over.Allowed && over.Replayed, "the usage was recorded before")
 	require.Equal(t, receipt.Position, over.Position)
 
 	var release struct{ Released bool }
@@ -155,7 +152,7 @@ func testACheckFromHoldToUsage(t *testing.T, dir string) {
 	require.False(t, got.Hold.Overage)
 	require.Equal(t, renewed.Position, got.Decision.Position)
 
-	// Another process on the same database knows as much, and this one what that did.
+	// Another process on the same database sees the same, and this one sees what the other did.
 	server, err := pgserverURL(t, dir)
 	require.NoError(t, err)
 	second := serveCatalog(t, dir, catalog, "TOLLGATE_DATABASE_URL="+server)
@@ -173,7 +170,7 @@ func testACheckFromHoldToUsage(t *testing.T, dir string) {
 		require.Contains(t, string(text), line+"\n")
 	}
 
-	// A denied check says when to come back, and that is true.
+	// A denied check says when to come back; the same check is then allowed.
 	require.True(t, p.check(key, `{"eventType":"ping","sourceId":"1"}`).Allowed)
 	denied = p.check(key, `{"eventType":"ping","sourceId":"2"}`)
 	require.False(t, denied.Allowed)
@@ -185,8 +182,8 @@ func testACheckFromHoldToUsage(t *testing.T, dir string) {
 	require.True(t, p.check(key, `{"eventType":"ping","sourceId":"2"}`).Allowed)
 }
 
-// Beyond its bound a process answers 503 at once, and goes on saying how it is.
-func TestAProcessTakesOnSoMuch(t *testing.T) {
+// Beyond its bound a process answers 503 at once; its health is still answered.
+func TestRequestsBeyondTheBound(t *testing.T) {
 	dir := dataFolder(t)
 	p := serve(t, dir, "TOLLGATE_MAX_REQUESTS=1")
 	get := func(path string) int {

@@ -85,8 +85,8 @@ func (f *fleet) freeze(i int, d time.Duration) {
 	_ = p.cmd.Process.Signal(syscall.SIGCONT)
 }
 
-// awaitPlan waits until every server knows that the tenant has a plan: all but the one that assigned it may answer for a
-// second from what they knew before.
+// awaitPlan waits until every server sees the plan of a tenant: all but the one that assigned it may answer from their cache for
+// a second.
 func (f *fleet) awaitPlan(id, plan string) {
 	f.t.Helper()
 	for i := range f.members {
@@ -100,7 +100,7 @@ func (f *fleet) awaitPlan(id, plan string) {
 	}
 }
 
-// check asks until somebody gives an answer: the same check, at whatever server is there.
+// check sends the same check to random servers until one answers.
 func (f *fleet) check(random *rand.Rand, body []byte) (allowed bool, err error) {
 	var answer struct {
 		Allowed *bool `json:"allowed"`
@@ -115,7 +115,7 @@ func (f *fleet) check(random *rand.Rand, body []byte) (allowed bool, err error) 
 	return err == nil && *answer.Allowed, err
 }
 
-// post sends the same until somebody accepts it.
+// post sends the same request to random servers until one accepts it.
 func (f *fleet) post(random *rand.Rand, path string, body []byte) ([]byte, error) {
 	return f.postAs(random, f.key, path, body)
 }
@@ -141,13 +141,13 @@ func (f *fleet) postAs(random *rand.Rand, key tenant.Secret, path string, body [
 		}
 		time.Sleep(time.Duration(random.IntN(20)) * time.Millisecond)
 	}
-	return nil, fmt.Errorf("nobody answered")
+	return nil, fmt.Errorf("no server answered")
 }
 
 // Three servers, 64 clients, many more checks than there is room for, each asked until it is answered; one server is killed
-// and one suspended in the middle, and at the end all are restarted one after the other. Whoever answers: exactly as many
-// are admitted as there is room for, although every server believes at first that nothing is taken. Half of what is admitted is
-// reported at once. The room is a quota, or what a grant pays for.
+// and one suspended in the middle, and at the end all are restarted one after the other. Together they admit exactly as many as
+// there is room for, although every server believes at first that nothing is taken. Half of what is admitted is reported at once.
+// The room is a quota, or what a grant pays for.
 func TestTortureOfChecks(t *testing.T) { onEveryStore(t, testTortureOfChecks) }
 
 func testTortureOfChecks(t *testing.T, dir string) {

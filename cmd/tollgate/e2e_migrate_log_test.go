@@ -33,10 +33,10 @@ plans:
       - {key: base, model: flat, amount: "10.00"}
 `
 
-// position is what differs between a log and its copy.
+// position matches what differs between a log and its copy.
 var position = regexp.MustCompile(`"position": ?"\d+-\d+"`)
 
-// portrait is what the API says of a tenant, without positions.
+// portrait is everything that the API answers about a tenant, without positions.
 func (p *process) portrait(key tenant.Secret, of string) string {
 	p.t.Helper()
 	var b strings.Builder
@@ -65,12 +65,12 @@ func (p *process) portrait(key tenant.Secret, of string) string {
 	return b.String()
 }
 
-// A log goes from Postgres to an EventStoreDB and back, while the command is killed again and again. Invoices, what they were made
-// of, holds and usage are what they were; a repeated event is known; and the ledger goes on.
+// A log is copied from Postgres to an EventStoreDB and back, while the command is killed again and again. Invoices, their
+// events, holds and usage stay the same; a repeated event is a duplicate; and the ledger records new events.
 func TestMigrateLog(t *testing.T) {
 	const rows = 12_000
 	dir, catalog := dataFolder(t), filepath.Join(t.TempDir(), "catalog.yaml")
-	elsewhere.Delete(dir)
+	eventStores.Delete(dir)
 	require.NoError(t, os.WriteFile(catalog, []byte(movedCatalog), 0o600))
 	p := serveCatalog(t, dir, catalog)
 	key := p.serviceKey()
@@ -138,7 +138,7 @@ func TestMigrateLog(t *testing.T) {
 		return url
 	}
 	there := dataFolder(t)
-	elsewhere.Store(there, esdbtest.URL(t))
+	eventStores.Store(there, esdbtest.URL(t))
 	digest := migrate(database(dir), eventStoreOf(there))
 	p = serveCatalog(t, there, catalog)
 	settled(p)
@@ -147,7 +147,7 @@ func TestMigrateLog(t *testing.T) {
 	p.interrupt()
 
 	back := dataFolder(t)
-	elsewhere.Delete(back)
+	eventStores.Delete(back)
 	require.Equal(t, digest, migrate(eventStoreOf(there), database(back)))
 	p = serveCatalog(t, back, catalog)
 	settled(p)
@@ -158,11 +158,11 @@ func TestMigrateLog(t *testing.T) {
 	out, err = run(t, back, "verify")
 	require.NoError(t, err, out)
 
-	// The copy has gone on by itself now: it is not overwritten, and says so.
+	// The copy has events of its own now, so the command refuses to overwrite it.
 	require.Contains(t, messageOf(t, dir, "migrate-log", eventStoreOf(there), database(back)), "not a copy")
 }
 
-func TestWhatMigrateLogRefuses(t *testing.T) {
+func TestMigrateLogRefusals(t *testing.T) {
 	dir, beside, cluster := installation(t), installation(t), esdbtest.New(t, 1)
 	empty := t.TempDir()
 	for _, c := range []struct{ from, to, says string }{
@@ -180,17 +180,17 @@ func TestWhatMigrateLogRefuses(t *testing.T) {
 	}
 	left, err := os.ReadDir(empty)
 	require.NoError(t, err)
-	require.Empty(t, left, "no database is made to look for a log")
-	if databaseOf(beside) != "" { // a Postgres that is named is no data folder
+	require.Empty(t, left, "no database is created just to find that there is no log")
+	if databaseOf(beside) != "" { // a named Postgres is not a data folder
 		return
 	}
-	// A folder whose read models are of a log elsewhere.
-	elsewhere.Store(beside, cluster.URL())
+	// A folder with read models, whose log is in an EventStoreDB.
+	eventStores.Store(beside, cluster.URL())
 	out, err := run(t, beside, "apply", "-f", sampleCatalog(t))
 	require.NoError(t, err, out)
 	require.Contains(t, messageOf(t, dir, "migrate-log", cluster.URL(), beside), "of another log")
 	require.Contains(t, messageOf(t, dir, "migrate-log", beside, cluster.URL()), "there is no log")
-	// A folder in which nothing is yet.
+	// An empty folder.
 	out, err = run(t, dir, "migrate-log", cluster.URL(), dir)
 	require.NoError(t, err, out)
 	require.Contains(t, out, "the copy is equal to the log")

@@ -13,7 +13,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
-// lines is a log to look at.
+// lines collects what is logged.
 type lines struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -31,8 +31,8 @@ func (l *lines) String() string {
 	return l.b.String()
 }
 
-// An installation of an earlier version has other tables. Whoever opens it first builds them again, before anything reads
-// them; whoever opens it at the same time waits.
+// An installation of an earlier version has other tables. The first process that opens it builds them again before anything
+// reads them; others that open it at the same time wait.
 func TestAnEarlierInstallationIsBuiltAgain(t *testing.T) {
 	dir := installation(t)
 	config := stack.Config{DataDir: dir, DatabaseURL: databaseOf(dir), EventStore: eventStoreOf(dir), Logger: slog.New(slog.DiscardHandler)}
@@ -85,8 +85,8 @@ func TestAnEarlierInstallationIsBuiltAgain(t *testing.T) {
 	require.GreaterOrEqual(t, generation, 2)
 }
 
-// Commands that change something need no server: they fold what they record themselves, also when everything before it is
-// folded already.
+// Commands that change something need no server: they fold what they record, even when everything before it is folded
+// already.
 func TestCommandsWithoutAServer(t *testing.T) {
 	onEveryStoreIn(t, installation, testCommandsWithoutAServer)
 }

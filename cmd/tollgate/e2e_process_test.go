@@ -26,8 +26,8 @@ import (
 	"github.com/tollgate-io/tollgate/scripts/sample"
 )
 
-// These tests run the program as its users do, in processes of its own. The file with the tests is the program, too: it is
-// the one when asProgram is in its environment, so that nothing else has to be built or carried.
+// These tests run the program as its users do, in processes of its own. The test binary is the program too, when asProgram is
+// in its environment: nothing else has to be built or copied.
 const asProgram = "TOLLGATE_TEST_AS_PROGRAM"
 
 // binary is the program under test.
@@ -35,14 +35,14 @@ var binary string
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
-		main() // before anybody has looked at the arguments, which are the program's
+		main() // before the arguments are parsed, which are the program's
 		os.Exit(0)
 	}
 	var err error
 	if binary, err = os.Executable(); err != nil {
 		panic(err)
 	}
-	// Many clients of one server are many connections, which are kept.
+	// Many clients of one server keep as many connections.
 	http.DefaultTransport.(*http.Transport).MaxIdleConnsPerHost = 64
 	os.Exit(pgtest.Run(m, migrations.Up))
 }
@@ -56,7 +56,7 @@ type process struct {
 	cmd  *exec.Cmd
 	url  string
 	out  *strings.Builder
-	done chan struct{} // closed when it has ended, with err
+	done chan struct{} // closed when the process has ended, with err
 	err  error
 }
 
@@ -68,17 +68,23 @@ func environment(dir string, more ...string) []string {
 
 var listens = regexp.MustCompile(`listens on (http://\S+)`)
 
-// serve starts a server with the sample catalog and waits until it says where it listens.
+// serve starts a server with the sample catalog and waits until it prints its address.
 func serve(t *testing.T, dir string, more ...string) *process {
 	t.Helper()
 	return serveCatalog(t, dir, sampleCatalog(t), more...)
 }
 
-// sampleCatalog is the file with the sample catalog.
+// sampleCatalog is a file with the sample catalog.
 func sampleCatalog(t *testing.T) string {
 	t.Helper()
+	return catalogFile(t, string(sample.Catalog))
+}
+
+// catalogFile is a file with a catalog.
+func catalogFile(t *testing.T, text string) string {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "catalog.yaml")
-	require.NoError(t, os.WriteFile(file, sample.Catalog, 0o600))
+	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 	return file
 }
 
@@ -138,7 +144,7 @@ func postmasterPID(dir string) int {
 	return pid
 }
 
-// interrupt is Ctrl-C; the server must end by itself and without an error.
+// interrupt sends Ctrl-C; the server must end by itself and without an error.
 func (p *process) interrupt() {
 	p.t.Helper()
 	require.NoError(p.t, p.cmd.Process.Signal(os.Interrupt))
@@ -175,7 +181,7 @@ func (p *process) serviceKey() tenant.Secret {
 	return made.Key
 }
 
-// usageTotal is what a meter says for a tenant over all time, once the reads show the position.
+// usageTotal is the total of a meter for a tenant over all time, once the reads show the position.
 func (p *process) usageTotal(key tenant.Secret, of, meter, position string) (total string, events int) {
 	p.t.Helper()
 	var answer struct {
@@ -217,7 +223,7 @@ func pgserverURL(t *testing.T, dir string) (string, error) {
 	return server.URL(), nil
 }
 
-// messageOf is what a command that fails says about it.
+// messageOf runs a command that must fail, and returns what it printed.
 func messageOf(t *testing.T, dir string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command(binary, args...)

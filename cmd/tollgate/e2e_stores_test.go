@@ -14,9 +14,9 @@ import (
 	"github.com/tollgate-io/tollgate/adapters/pgserver/pgtest"
 )
 
-// Where the ledger of a data folder is, by folder: its database, unless a private Postgres in the folder has it, and its log,
-// unless that is in the database.
-var databases, elsewhere sync.Map
+// databases and eventStores say where the ledger of a data folder is, by folder. A folder without a database has a private
+// Postgres; a folder without an event store has its log in the database.
+var databases, eventStores sync.Map
 
 func databaseOf(dir string) string {
 	url, _ := databases.Load(dir)
@@ -25,14 +25,14 @@ func databaseOf(dir string) string {
 }
 
 func eventStoreOf(dir string) string {
-	if url, ok := elsewhere.Load(dir); ok {
+	if url, ok := eventStores.Load(dir); ok {
 		return url.(string)
 	}
 	return "postgres"
 }
 
-// dataFolder is a new data folder with a database of its own on the tests' Postgres. The log is in there as well, but on the
-// real EventStoreDB when one is named.
+// dataFolder is a new data folder with a database of its own on the tests' Postgres. The log is in the same database, or on
+// the real EventStoreDB when one is named.
 func dataFolder(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -41,12 +41,12 @@ func dataFolder(t *testing.T) string {
 	return dir
 }
 
-// installation is a new data folder as a user has one who names no database: the first command starts a Postgres in it, which
-// is stopped and removed in the end. Where a Postgres is named, it is used here too.
+// installation is a new data folder as users have it who name no database: the first command starts a Postgres in it, which
+// is stopped and removed at the end of the test. When the tests run on a named Postgres, it is used here too.
 func installation(t *testing.T) string {
 	t.Helper()
 	if os.Getenv(pgtest.ServerVariable) != "" {
-		t.Logf("without a private Postgres: %s names one", pgtest.ServerVariable)
+		t.Logf("no private Postgres is started: %s names one", pgtest.ServerVariable)
 		return dataFolder(t)
 	}
 	dir, err := os.MkdirTemp("", "tollgate-data-")
@@ -63,7 +63,7 @@ func installation(t *testing.T) string {
 
 func useRealStore(t *testing.T, dir string) {
 	if os.Getenv(esdbtest.Variable) != "" {
-		elsewhere.Store(dir, esdbtest.URL(t))
+		eventStores.Store(dir, esdbtest.URL(t))
 	}
 }
 
@@ -84,12 +84,12 @@ func onEveryStoreIn(t *testing.T, folder func(*testing.T) string, test func(t *t
 	})
 	t.Run("eventstoredb", func(t *testing.T) {
 		dir := folder(t)
-		elsewhere.Store(dir, esdbtest.URL(t))
+		eventStores.Store(dir, esdbtest.URL(t))
 		test(t, dir)
 	})
 }
 
-// fewer is how much of a load a test brings: less of it where the log is not in Postgres, as each event takes longer there.
+// fewer reduces the load of a test when the log is not in Postgres, because each event takes longer there.
 func fewer(dir string, n int) int {
 	if eventStoreOf(dir) != "postgres" {
 		return n * 2 / 5
@@ -97,7 +97,7 @@ func fewer(dir string, n int) int {
 	return n
 }
 
-// rounds is how often a torture does its worst: in its short form once where the log is not in Postgres.
+// rounds is how many rounds a torture test has: in its short form only one when the log is not in Postgres.
 func rounds(dir string) int {
 	if eventStoreOf(dir) != "postgres" {
 		return max(1, *torture-1)

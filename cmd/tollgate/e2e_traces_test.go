@@ -21,7 +21,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
-// tracePlans are what the two tenants of the story pay. The script reads the same.
+// tracePlans are the plans of the two tenants. The script reads the same text.
 const tracePlans = `{
  "team":  {"key": "team", "currency": "EUR", "minimum": "900.00", "prices": [
    {"key": "base", "model": "flat", "amount": "40.00"},
@@ -43,7 +43,7 @@ const traceMeters = `[
  {"key": "input_tokens", "eventType": "tokens_spent", "value": "data.inputTokens", "aggregation": "sum"},
  {"key": "output_tokens", "eventType": "tokens_spent", "value": "data.outputTokens", "aggregation": "sum"}]`
 
-// traceTenant is one tenant of the story, as the script reads it.
+// traceTenant is one tenant, as the script reads it.
 type traceTenant struct {
 	ID       string           `json:"id"`
 	Zone     string           `json:"zone"`
@@ -75,7 +75,7 @@ type (
 	}
 )
 
-// traces is the folder with the two traces of LLM calls: the real ones of TOLLGATE_TRACES, else some of the same shape.
+// traces is the folder with the two traces of LLM calls: the real ones in TOLLGATE_TRACES, else random ones of the same shape.
 func traces(t *testing.T) string {
 	if dir := os.Getenv("TOLLGATE_TRACES"); dir != "" {
 		return dir
@@ -94,15 +94,15 @@ func traces(t *testing.T) string {
 	return dir
 }
 
-// Two traces of LLM calls, imported for two tenants on different plans: every line of every invoice is what an independent script
-// makes of the raw files. In between, a plan changes in mid-cycle, an event comes late, an invoice is void and billed again, and
-// credit is granted: each is seen where it belongs. A rebuild of the read models changes nothing.
+// Two traces of LLM calls are imported for two tenants on different plans: an independent script computes the same lines of every
+// invoice from the raw files. Meanwhile a plan changes within a cycle, an event comes late, an invoice is voided and billed again,
+// and credit is granted; each has its effect on the right invoice. A rebuild of the read models changes nothing.
 func TestTracesToInvoices(t *testing.T) {
 	folder := traces(t)
 	byStore := map[string]string{}
 	onEveryStore(t, func(t *testing.T, dir string) { byStore[t.Name()] = tracesToInvoices(t, dir, folder) })
 	if os.Getenv(esdbtest.Variable) != "" {
-		return // it is the only store
+		return // that is the only store
 	}
 	invoices := slices.Collect(maps.Values(byStore))
 	require.Len(t, invoices, 2)
@@ -222,16 +222,16 @@ func tracesToInvoices(t *testing.T, dir, folder string) string {
 	}
 
 	written := func() []byte {
-		story, err := json.Marshal(map[string]any{"plans": json.RawMessage(tracePlans), "tenants": []*traceTenant{code, conv}})
+		scenario, err := json.Marshal(map[string]any{"plans": json.RawMessage(tracePlans), "tenants": []*traceTenant{code, conv}})
 		require.NoError(t, err)
-		return story
+		return scenario
 	}
 	t.Run("computed_again", func(t *testing.T) {
 		out, err := recompute(t, written())
 		require.NoError(t, err, out)
 		t.Log(strings.TrimSpace(out))
 
-		// The script is not one that agrees with everything.
+		// The script refuses a wrong figure.
 		line := conv.Invoices[1]["lines"].([]any)[1].(map[string]any)
 		for what, in := range map[string]map[string]any{"quantity": line, "included": line, "events": line, "amount": line["amount"].(map[string]any), "subtotal": conv.Invoices[1], "total": conv.Invoices[1], "periodEnd": code.Invoices[1]} {
 			before := in[what]
@@ -278,7 +278,7 @@ func tracesToInvoices(t *testing.T, dir, folder string) string {
 var recomputeScript []byte
 
 // recompute runs the independent script. On a machine that has only the file with the tests there may be no Node.js for it.
-func recompute(t *testing.T, story []byte) (string, error) {
+func recompute(t *testing.T, scenario []byte) (string, error) {
 	t.Helper()
 	node, err := exec.LookPath("node")
 	if err != nil && !inTree() {
@@ -286,8 +286,8 @@ func recompute(t *testing.T, story []byte) (string, error) {
 	}
 	require.NoError(t, err, "the script that computes invoices again needs Node.js")
 	folder := t.TempDir()
-	file, script := filepath.Join(folder, "story.json"), filepath.Join(folder, "recompute.mjs")
-	require.NoError(t, os.WriteFile(file, story, 0o600))
+	file, script := filepath.Join(folder, "scenario.json"), filepath.Join(folder, "recompute.mjs")
+	require.NoError(t, os.WriteFile(file, scenario, 0o600))
 	require.NoError(t, os.WriteFile(script, recomputeScript, 0o600))
 	out, err := exec.CommandContext(t.Context(), node, script, file).CombinedOutput()
 	return string(out), err

@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A row that is no CSV, also when its first field is at fault, is one rejected row; those around it are read.
-func TestOneMalformedRowCostsNoOther(t *testing.T) {
+// A row that is not CSV is one rejected row, even when its first field is at fault; the rows around it are read.
+func TestMalformedRows(t *testing.T) {
 	rows, err := newRowReader(strings.NewReader("ID,TIMESTAMP,A\nx1,2024-02-01T00:00:00Z,1\nx\"2,2024-02-01T00:00:00Z,1\nx3,2024-02-01T00:00:00Z,-\nx4,2024-02-01T00:00:00Z,4\n"),
 		importCommand{File: "t.csv", Tenant: "acme", EventType: "tokens_spent", SourceID: "{file}/{ID}/{line}", Map: []string{"occurredAt=TIMESTAMP"}, Quantity: "A", ZoneName: "UTC"})
 	require.NoError(t, err)
@@ -32,7 +32,7 @@ func TestOneMalformedRowCostsNoOther(t *testing.T) {
 	require.Equal(t, []int{3, 4}, rejected)
 }
 
-func TestTwoColumnsOfOneNameAreRefused(t *testing.T) {
+func TestTwoColumnsOfOneName(t *testing.T) {
 	_, err := newRowReader(strings.NewReader("T,A,A\n"), importCommand{File: "t.csv", Map: []string{"occurredAt=T"}, Quantity: "A", SourceID: "{line}", ZoneName: "UTC"})
 	require.ErrorContains(t, err, `two columns "A"`)
 }

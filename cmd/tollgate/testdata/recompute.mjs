@@ -1,7 +1,7 @@
-// Computes every line of the invoices of a story again, from the raw traces and the plans alone, in rational numbers and with a
+// Computes every line of all invoices again, from the raw traces and the plans alone, in rational numbers and with a
 // calendar of its own, and fails at the first difference. It shares nothing with Tollgate but the rules that docs/money.md states.
 //
-//   node recompute.mjs story.json
+//   node recompute.mjs scenario.json
 import {readFileSync} from 'node:fs'
 
 // --- rational numbers: [numerator, denominator > 0]
@@ -59,12 +59,12 @@ const cycleOf = (zone, day, at) => {
   }
 }
 
-// --- the story
-const story = JSON.parse(readFileSync(process.argv[2], 'utf8'))
+// --- plans, usage and invoices
+const scenario = JSON.parse(readFileSync(process.argv[2], 'utf8'))
 const problems = []
 let lines = 0
 
-for (const tenant of story.tenants) {
+for (const tenant of scenario.tenants) {
   const rows = readFileSync(tenant.trace, 'utf8').trim().split(/\r?\n/).slice(1).map((row) => {
     const [at, input, output] = row.split(',')
     return {at: micros(at), input: rat(BigInt(input)), output: rat(BigInt(output)), after: 0}
@@ -78,7 +78,7 @@ for (const tenant of story.tenants) {
   const segments = (start, end, known) => {
     const plans = agreed(known)
     return plans.map((p, i) => ({
-      plan: story.plans[p.plan], version: `${p.plan}@1`,
+      plan: scenario.plans[p.plan], version: `${p.plan}@1`,
       start: micros(p.from) > start ? micros(p.from) : start,
       end: i + 1 < plans.length && micros(plans[i + 1].from) < end ? micros(plans[i + 1].from) : end,
     })).filter((s) => s.start < s.end)
