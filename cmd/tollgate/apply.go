@@ -3,9 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
-	"os"
 
 	"github.com/tollgate-io/tollgate/domain/catalog"
 )
@@ -13,7 +11,7 @@ import (
 type applyCommand struct {
 	settings
 	File   string `short:"f" required:"" placeholder:"FILE" help:"Catalog, YAML or JSON; - for standard input."`
-	DryRun bool   `help:"Only print what would change."`
+	DryRun bool   `help:"Print what would change, and apply nothing."`
 }
 
 func (c applyCommand) Run(ctx context.Context, log *slog.Logger) error {
@@ -51,20 +49,11 @@ func (c applyCommand) Run(ctx context.Context, log *slog.Logger) error {
 	return nil
 }
 
-// maxCatalog bounds what is read; the catalog itself has a smaller bound.
+// maxCatalog bounds what is read, in bytes; the catalog itself has a smaller bound.
 const maxCatalog = 8 << 20
 
 func readCatalog(file string) (catalog.Catalog, error) {
-	in := os.Stdin
-	if file != "-" {
-		f, err := os.Open(file)
-		if err != nil {
-			return catalog.Catalog{}, err
-		}
-		defer func() { _ = f.Close() }()
-		in = f
-	}
-	text, err := io.ReadAll(io.LimitReader(in, maxCatalog))
+	text, err := readInput(file, maxCatalog)
 	if err != nil {
 		return catalog.Catalog{}, fmt.Errorf("read the catalog: %w", err)
 	}

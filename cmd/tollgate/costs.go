@@ -27,23 +27,23 @@ type costsCommand struct {
 type importCostsCommand struct {
 	settings
 	File          string `arg:"" help:"Price list, JSON; - for standard input."`
-	Source        string `placeholder:"NAME" help:"Whose list it is; the file's name where none is given."`
-	From          string `placeholder:"DATE" help:"First day that the prices hold for, such as 2026-04-05, UTC; today where none is given."`
-	DryRun        bool   `help:"Only print what would change."`
-	AllowJumps    bool   `help:"Import it although prices jump, drop to zero or most models vanish."`
-	MaxJump       string `default:"3" placeholder:"N" help:"Factor by which a price may change at once."`
-	RemoveMissing bool   `help:"End the cost of models that the list lacks, of the providers that it names."`
+	Source        string `placeholder:"NAME" help:"Name of the list; default: the file's name."`
+	From          string `placeholder:"DATE" help:"First day of the prices, such as 2026-04-05, UTC; default: today."`
+	DryRun        bool   `help:"Print what would change, and import nothing."`
+	AllowJumps    bool   `help:"Import even if prices jump, drop to zero or most models vanish."`
+	MaxJump       string `default:"3" placeholder:"N" help:"Largest factor by which a price may change at once."`
+	RemoveMissing bool   `help:"End the prices of models that are missing from the list, for the providers in it."`
 }
 
 // Help is kong's long help of the command.
 func (importCostsCommand) Help() string {
-	return `Prices are in US dollars, and read to the last digit. Two forms are known:
+	return `Prices are in US dollars and are read exactly. Two forms of list are supported:
 
   [{"provider": "openai", "model": "gpt-4.1", "inputPerMillion": "2.00", "cachedInputPerMillion": "0.50", "outputPerMillion": "8.00"}]
   {"openai/gpt-4.1": {"input_cost_per_token": 2e-06, "cache_read_input_token_cost": 5e-07, "output_cost_per_token": 8e-06}}
 
 A line for each model says what changed: + added, ~ changed, ! jumps, - removed, x refused because a newer price is known.
-Prices that are not in the list stay what they are. The catalog's costs, which are negotiated ones, go before the list's.`
+Prices that are not in the list stay as they are. Costs in the catalog, which are negotiated, take precedence over the list.`
 }
 
 func (c importCostsCommand) Run(ctx context.Context, log *slog.Logger) error {
@@ -60,7 +60,7 @@ func (c importCostsCommand) Run(ctx context.Context, log *slog.Logger) error {
 		}
 	}
 	if i.MaxJump, err = money.ParseQuantity(c.MaxJump); err != nil || i.MaxJump.Cmp(money.Int(1)) < 0 {
-		return fmt.Errorf("--max-jump %s: a number of at least 1 is needed", c.MaxJump)
+		return fmt.Errorf("--max-jump %s: must be a number of at least 1", c.MaxJump)
 	}
 	s, err := c.open(ctx, log)
 	if err != nil {
@@ -75,11 +75,11 @@ func (c importCostsCommand) Run(ctx context.Context, log *slog.Logger) error {
 	printCostChange(os.Stdout, change, list)
 	switch refused := change.Counts[costs.Refused]; {
 	case jump != nil:
-		return fmt.Errorf("nothing was imported: %w; look at the lines with !, and use --allow-jumps if they are right", jump)
+		return fmt.Errorf("nothing was imported: %w; check the lines with !, and use --allow-jumps if they are right", jump)
 	case c.DryRun:
 		fmt.Println("Nothing was imported.")
 		if err := change.Guard(); err != nil && !c.AllowJumps {
-			fmt.Printf("Without --allow-jumps it would be refused: %s.\n", err)
+			fmt.Printf("Without --allow-jumps the import would be refused: %s.\n", err)
 		}
 	case change.Repeated:
 		fmt.Printf("This list was imported from %s on before; nothing to change.\n", change.From)
@@ -94,16 +94,7 @@ func (c importCostsCommand) Run(ctx context.Context, log *slog.Logger) error {
 }
 
 func readPriceList(file string) (costs.List, error) {
-	in := os.Stdin
-	if file != "-" {
-		f, err := os.Open(file)
-		if err != nil {
-			return costs.List{}, err
-		}
-		defer func() { _ = f.Close() }()
-		in = f
-	}
-	text, err := io.ReadAll(io.LimitReader(in, costs.MaxText+1))
+	text, err := readInput(file, costs.MaxText+1)
 	if err != nil {
 		return costs.List{}, fmt.Errorf("read the price list: %w", err)
 	}
@@ -154,7 +145,7 @@ func printCostChange(out io.Writer, change app.CostChange, list costs.List) {
 	}
 }
 
-// some are the first names of a list that may be long.
+// some lists the first few names of a list that may be long.
 func some(names []string) string {
 	const shown = 5
 	text := strings.Join(names[:min(shown, len(names))], ", ")
@@ -164,7 +155,7 @@ func some(names []string) string {
 	return text
 }
 
-// priceCells are the prices of a model as columns; those that change have both.
+// priceCells are the prices of a model as columns; a price that changes has the old and the new one.
 func priceCells(before, now *event.ModelCost) string {
 	cell := func(name string, of func(*event.ModelCost) money.Decimal) string {
 		switch {
@@ -183,15 +174,15 @@ func priceCells(before, now *event.ModelCost) string {
 
 type listCostsCommand struct {
 	settings
-	Provider string `help:"Only of this provider."`
-	Model    string `help:"Only of this model."`
-	On       string `placeholder:"DATE" help:"Only what holds on this day; all versions where none is given."`
+	Provider string `help:"Only this provider."`
+	Model    string `help:"Only this model."`
+	On       string `placeholder:"DATE" help:"Only prices of this day; default: all versions."`
 }
 
 func (c listCostsCommand) Run(ctx context.Context, log *slog.Logger) error {
 	on := catalog.Date(c.On)
 	if on != "" && !on.Valid() {
-		return fmt.Errorf("--on %s: no day such as %s", c.On, time.DateOnly)
+		return fmt.Errorf("--on %s: must be a day such as %s", c.On, time.DateOnly)
 	}
 	s, err := c.open(ctx, log)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -15,8 +16,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/schollz/progressbar/v3"
-
 	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/tenant"
@@ -24,19 +23,19 @@ import (
 
 type demoCommand struct {
 	settings
-	Addr string `env:"TOLLGATE_ADDR" default:"127.0.0.1:8080" help:"Where the server listens."`
-	Seed uint64 `default:"1" help:"Another seed, another day."`
+	Addr string `env:"TOLLGATE_ADDR" default:"127.0.0.1:8080" help:"Address of the running server."`
+	Seed uint64 `default:"1" help:"Seed of the random day: another seed makes another day."`
 }
 
-// demoTenant is a company of the demo day: how much it uses, and how it behaves.
+// demoTenant is a company of the demo day, with how much it uses.
 type demoTenant struct {
 	tenant.Tenant
 	plan       catalog.PlanKey // of the sample catalog
 	anchor     int             // day of the month on which its billing cycles start
 	interviews int
 	models     []string
-	retries    float64 // share of model calls that are tried again
-	failures   float64 // share of calls that the provider fails
+	retries    float64 // share of model calls that are retried
+	failures   float64 // share of calls that fail at the provider
 }
 
 var demoTenants = []demoTenant{
@@ -68,7 +67,7 @@ func (c demoCommand) Run(ctx context.Context, log *slog.Logger) error {
 	return c.show(ctx, base, key, last)
 }
 
-// prepare creates the tenants with their plans, and a service key. Whoever may open the database may do that; no key has to be given.
+// prepare creates the tenants with their plans, and a service key. It opens the database, so it needs no key.
 func (c demoCommand) prepare(ctx context.Context, log *slog.Logger) (tenant.Secret, error) {
 	s, err := c.open(ctx, log)
 	if err != nil {
@@ -100,7 +99,7 @@ type demoEvent struct {
 }
 
 // demoDay makes the 24 hours before now: most interviews in the tenant's office hours, each with a few model calls, some
-// of which fail and are tried again. The same hour and seed give the same events.
+// of which fail and are retried. The same hour and seed give the same events.
 func demoDay(now time.Time, seed uint64) []demoEvent {
 	end := now.Truncate(time.Hour)
 	random := mathrand.New(mathrand.NewPCG(seed, uint64(end.Unix()))) //nolint:gosec // a demo, and after 1970
@@ -175,8 +174,7 @@ func retryOf(e demoEvent, random *mathrand.Rand) demoEvent {
 func (c demoCommand) feed(ctx context.Context, base string, key tenant.Secret, events []demoEvent) (map[string]string, error) {
 	const size = 100
 	last := map[string]string{}
-	bar := progressbar.NewOptions(len(events), progressbar.OptionSetDescription("a day of events"), progressbar.OptionSetWriter(os.Stderr),
-		progressbar.OptionClearOnFinish())
+	bar := newBar(int64(len(events)), "a day of events")
 	for n := 0; len(events) > 0; n++ {
 		end := 1
 		for end < min(size, len(events)) && events[end].TenantID == events[0].TenantID {
@@ -203,8 +201,8 @@ func (c demoCommand) feed(ctx context.Context, base string, key tenant.Secret, e
 	return last, bar.Finish()
 }
 
-// correct does what support and finance do on a day like this: take an event back, correct another one, and send a changed
-// payload that is refused.
+// correct does what support and finance do on such a day: it corrects one event, voids another, and sends a changed payload, which
+// is refused.
 func (c demoCommand) correct(ctx context.Context, base string, key tenant.Secret, events []demoEvent) error {
 	first := events[0]
 	inTenant := func(path string, body any) error {
@@ -220,7 +218,7 @@ func (c demoCommand) correct(ctx context.Context, base string, key tenant.Secret
 	changed := events[2]
 	changed.Quantity += 7
 	if err := call(ctx, http.MethodPost, base+"/v1/events", key, changed, nil); err == nil {
-		return fmt.Errorf("a changed payload was accepted")
+		return errors.New("the server accepted a changed payload")
 	}
 	return nil
 }
@@ -249,7 +247,7 @@ func (c demoCommand) show(ctx context.Context, base string, key tenant.Secret, p
 		return err
 	}
 	fmt.Printf(`
-What to look at (the key is a service key, made for this demo):
+What to try (the key is a service key, made for this demo):
 
   export KEY=%s
 

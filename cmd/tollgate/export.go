@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
@@ -25,17 +24,17 @@ import (
 type exportCommand struct {
 	settings
 	Dataset export.Name   `arg:"" enum:"usage,invoices,journal,focus" help:"usage, invoices, journal or focus."`
-	From    string        `placeholder:"TIME" help:"From this day (2026-04-01, UTC) or RFC 3339 instant on; empty: from the beginning."`
-	To      string        `placeholder:"TIME" help:"Before this day or instant; empty: without end."`
-	Tenant  string        `help:"Tenant; empty: all."`
+	From    string        `placeholder:"TIME" help:"First day (2026-04-01, UTC) or RFC 3339 time; default: the beginning."`
+	To      string        `placeholder:"TIME" help:"Before this day or time; default: no end."`
+	Tenant  string        `help:"Tenant; default: all."`
 	Format  export.Format `enum:"csv,jsonl,parquet" default:"csv" help:"csv, jsonl or parquet."`
-	Out     string        `short:"o" default:"." placeholder:"FILE|DIR" help:"Where to write."`
+	Out     string        `short:"o" default:"." placeholder:"FILE|DIR" help:"File or folder to write to."`
 }
 
 // Help is kong's long help of the command.
 func (exportCommand) Help() string {
-	return `The file is there when it is whole, and after it FILE.manifest.json, with the number of rows, control totals, the position
-of the log and the SHA-256 of the file.
+	return `The file appears when it is complete. FILE.manifest.json follows, with the number of rows, control totals, the position of the
+log and the SHA-256 of the file.
 
   tollgate export usage --from 2026-04-01 --to 2026-05-01 --format parquet -o exports/`
 }
@@ -65,8 +64,7 @@ func (c exportCommand) Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	path := c.path(q)
-	bar := progressbar.NewOptions64(-1, progressbar.OptionSetDescription("export "+filepath.Base(path)), progressbar.OptionSetWriter(os.Stderr),
-		progressbar.OptionShowBytes(true), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
+	bar := newBar(-1, "export "+filepath.Base(path), progressbar.OptionShowBytes(true))
 	started := time.Now()
 	var m export.Manifest
 	err = writeWhole(path, func(w io.Writer) (err error) {
@@ -90,7 +88,7 @@ func (c exportCommand) Run(ctx context.Context, log *slog.Logger) error {
 	return nil
 }
 
-// path is the file, in a folder under a name that says what it is.
+// path is the file; in a folder its name says what the export is.
 func (c exportCommand) path(q export.Query) string {
 	if info, err := os.Stat(c.Out); (err != nil || !info.IsDir()) && !strings.HasSuffix(c.Out, string(filepath.Separator)) {
 		return c.Out
@@ -108,7 +106,7 @@ func (c exportCommand) path(q export.Query) string {
 	return filepath.Join(c.Out, name+"."+string(q.Format))
 }
 
-// writeWhole writes a file that is there under its name only when it is whole and on the disk.
+// writeWhole writes a file that has its name only once it is complete and on the disk.
 func writeWhole(path string, write func(io.Writer) error) (err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
@@ -133,21 +131,14 @@ func writeWhole(path string, write func(io.Writer) error) (err error) {
 }
 
 func printManifest(w io.Writer, path string, m *export.Manifest, took time.Duration) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	line := func(name string, value any) { _, _ = fmt.Fprintf(t, "%s\t%v\n", name, value) }
-	line("file", path)
-	line("rows", m.Rows)
-	line("bytes", m.Bytes)
-	line("sha256", m.SHA256)
-	line("position", m.Position)
+	facts := []fact{{"file", path}, {"rows", m.Rows}, {"bytes", m.Bytes}, {"sha256", m.SHA256}, {"position", m.Position}}
 	for _, by := range slices.Sorted(maps.Keys(m.Totals)) {
-		line("total "+by, m.Totals[by])
+		facts = append(facts, fact{"total " + by, m.Totals[by]})
 	}
-	line("took", fmt.Sprintf("%.1f s", took.Seconds()))
-	_ = t.Flush()
+	printFacts(w, append(facts, fact{"took", fmt.Sprintf("%.1f s", took.Seconds())}))
 }
 
-// dayOrInstant reads a day in UTC, or an RFC 3339 time; the zero time from "".
+// dayOrInstant reads a day in UTC or an RFC 3339 time; "" is the zero time.
 func dayOrInstant(text string) (time.Time, error) {
 	if text == "" {
 		return time.Time{}, nil
@@ -157,7 +148,7 @@ func dayOrInstant(text string) (time.Time, error) {
 	}
 	t, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		return t, fmt.Errorf("%q is no day such as 2026-04-01, and no RFC 3339 time", text)
+		return t, fmt.Errorf("%q is neither a day such as 2026-04-01 nor an RFC 3339 time", text)
 	}
 	return t.UTC(), nil
 }

@@ -24,20 +24,20 @@ import (
 type importCommand struct {
 	settings
 	File      string   `arg:"" type:"existingfile" help:"CSV file with a header line."`
-	Tenant    string   `required:"" help:"Tenant that used it."`
+	Tenant    string   `required:"" help:"Tenant of the usage."`
 	EventType string   `required:"" help:"Event type, such as tokens_spent."`
-	SourceID  string   `default:"{file}-{line}" help:"Identity of a row: text with {file}, {line} and {COLUMN}. It must be the same in every run."`
+	SourceID  string   `default:"{file}-{line}" help:"Source id of a row: text with {file}, {line} and {COLUMN}. It must be the same in every run."`
 	Map       []string `required:"" placeholder:"FIELD=COLUMN" help:"occurredAt=COLUMN and data.NAME=COLUMN, comma separated."`
-	Quantity  string   `default:"1" help:"Sum of columns and numbers, such as ContextTokens+GeneratedTokens."`
-	ZoneName  string   `name:"time-zone" default:"UTC" help:"Zone of times without offset."`
+	Quantity  string   `default:"1" help:"Quantity of a row: a sum of columns and numbers, such as ContextTokens+GeneratedTokens."`
+	ZoneName  string   `name:"time-zone" default:"UTC" help:"Time zone of times without an offset."`
 	Rejects   int      `default:"10" help:"How many rejected rows to print."`
 
-	Wait time.Duration `default:"30s" help:"How long to wait for a database that does not answer before giving up."`
+	Wait time.Duration `default:"30s" help:"How long to wait for a database that does not answer."`
 }
 
 // Help is kong's long help of the command.
 func (importCommand) Help() string {
-	return `Each row becomes one usage event; run it again to resume, rows that are recorded are duplicates then.
+	return `Each row becomes one usage event. Run the command again to resume: rows that are already recorded are duplicates.
 
   tollgate import trace.csv --tenant acme --event-type tokens_spent --source-id '{file}-{line}' \
     --map occurredAt=TIMESTAMP,data.inputTokens=ContextTokens,data.outputTokens=GeneratedTokens \
@@ -69,9 +69,7 @@ func (c importCommand) Run(ctx context.Context, log *slog.Logger) error {
 	if _, err := s.Directory.Tenant(ctx, rows.tenant); err != nil {
 		return fmt.Errorf("tenant %q: %w", rows.tenant, err)
 	}
-	bar := progressbar.NewOptions64(max(info.Size(), 1),
-		progressbar.OptionSetDescription("import "+filepath.Base(c.File)), progressbar.OptionSetWriter(os.Stderr),
-		progressbar.OptionShowBytes(true), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
+	bar := newBar(max(info.Size(), 1), "import "+filepath.Base(c.File), progressbar.OptionShowBytes(true))
 	total, err := c.record(ctx, s.Ledger, rows, bar)
 	_ = bar.Finish()
 	total.print(os.Stdout, time.Since(total.started))
@@ -122,7 +120,7 @@ func (c importCommand) record(ctx context.Context, ledger *app.Ledger, rows *row
 	return total, flush()
 }
 
-// recordAll records a batch, and waits for a store that is away for a moment: sending the same again is safe.
+// recordAll records a batch, and retries while the store does not answer: sending the same again is safe.
 func recordAll(ctx context.Context, ledger *app.Ledger, batch []app.Submission, atMost time.Duration) ([]app.Receipt, error) {
 	deadline := time.Now().Add(atMost)
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
@@ -166,7 +164,7 @@ func (t *importTotal) add(line int, r app.Receipt, show int) {
 		t.duplicates++
 	case app.Conflict:
 		t.conflicts++
-		t.note(line, "the ledger holds another payload for this sourceId", show)
+		t.note(line, "another payload is recorded for this sourceId", show)
 	default:
 		t.reject(line, r.Err, show)
 	}
@@ -195,7 +193,7 @@ func (t *importTotal) print(w io.Writer, took time.Duration) {
 	}
 }
 
-// rowError is a row that cannot be an event; the import goes on without it.
+// rowError is a row that cannot become an event; the import continues without it.
 type rowError struct{ err error }
 
 func (e rowError) Error() string { return e.err.Error() }
@@ -219,10 +217,10 @@ type rowReader struct {
 	zone     *time.Location
 }
 
-// piece of a source id: plain text, or the value of a column, or the line.
+// piece of a source id: plain text, the value of a column, or the line number.
 type piece struct {
 	text   string
-	column int // or plainText, lineNumber
+	column int // or plainText or lineNumber
 }
 
 const (
@@ -260,7 +258,7 @@ func newRowReader(r io.Reader, c importCommand) (*rowReader, error) {
 	column := func(name string) (int, error) {
 		i, ok := columns[name]
 		if !ok {
-			return 0, fmt.Errorf("there is no column %q; the header is %s", name, strings.Join(header, ","))
+			return 0, fmt.Errorf("there is no column %q in the header %s", name, strings.Join(header, ","))
 		}
 		return i, nil
 	}
@@ -317,7 +315,7 @@ func parseSource(template, file string, column func(string) (int, error)) ([]pie
 		}
 		name, after, closed := strings.Cut(rest, "}")
 		if !closed {
-			return nil, errors.New("a { is not closed")
+			return nil, errors.New("a { has no }")
 		}
 		switch name {
 		case "file":
@@ -355,7 +353,7 @@ func parseQuantity(sum string, column func(string) (int, error)) ([]term, error)
 
 func (in *rowReader) offset() int64 { return in.csv.InputOffset() }
 
-// next returns the next row's event. A row that cannot be one is a rowError; the line is right for all errors.
+// next returns the event of the next row. A row that cannot become one is a rowError; the line is set for all errors.
 func (in *rowReader) next() (app.Submission, int, error) {
 	row, err := in.csv.Read()
 	if err != nil {
@@ -424,7 +422,7 @@ func (in *rowReader) dataOf(row []string) (event.Data, error) {
 	return event.ParseData(b, "/data")
 }
 
-// timeLayouts are the forms of time that exports use; those without offset are in the zone that was named.
+// timeLayouts are common forms of time in exports; those without an offset are in the zone of --time-zone.
 var timeLayouts = []string{time.RFC3339Nano, "2006-01-02 15:04:05.999999999Z07:00", "2006-01-02 15:04:05.999999999", "2006-01-02T15:04:05.999999999"}
 
 func parseTime(text string, zone *time.Location) (time.Time, error) {

@@ -14,12 +14,12 @@ import (
 type keyCommand struct {
 	settings
 	Kind   tenant.KeyKind `enum:"admin,service,tenant" default:"admin" help:"admin, service or tenant."`
-	Tenant string         `help:"Tenant of a tenant key."`
-	Name   string         `default:"made by tollgate key" help:"What the key is for."`
+	Tenant string         `help:"Tenant, for a tenant key."`
+	Name   string         `default:"made by tollgate key" help:"Name of the key: what it is for."`
 }
 
-// Run makes a key without needing one: whoever may open the database could write the log anyway. It is the way back in
-// when the last admin key is lost.
+// Run creates a key without needing one: a process that may open the database could write to the log anyway. It is the way back
+// in when the last admin key is lost.
 func (c keyCommand) Run(ctx context.Context, log *slog.Logger) error {
 	s, err := c.open(ctx, log)
 	if err != nil {
@@ -30,6 +30,6 @@ func (c keyCommand) Run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("id   %s\nkey  %s\n\nThe key is shown this once.\n", id, secret)
+	fmt.Printf("id   %s\nkey  %s\n\nThe key is shown only once.\n", id, secret)
 	return nil
 }

@@ -1,4 +1,5 @@
-// Command tollgate is the usage and billing ledger. It wires the adapters to the application and owns nothing else.
+// Command tollgate is the usage and billing ledger. It owns the commands, their flags and what they print; package stack opens
+// what they work on.
 package main
 
 import (
@@ -15,12 +16,12 @@ import (
 
 type commands struct {
 	Serve  serveCommand  `cmd:"" help:"Serve the API and run the projections."`
-	Apply  applyCommand  `cmd:"" help:"Make a catalog file the configuration in force."`
+	Apply  applyCommand  `cmd:"" help:"Apply a catalog file as the configuration in force."`
 	Import importCommand `cmd:"" help:"Import usage events from a CSV file."`
 	Export exportCommand `cmd:"" help:"Export usage, invoices, the journal or FOCUS charges to a file with a manifest."`
-	Costs  costsCommand  `cmd:"" help:"What providers charge: import a price list, or look it up."`
-	Demo   demoCommand   `cmd:"" help:"Feed a realistic day of several tenants and print what to look at."`
-	Key    keyCommand    `cmd:"" help:"Make an API key, for whoever may open the database."`
+	Costs  costsCommand  `cmd:"" help:"Import a price list of providers, or list what they charge."`
+	Demo   demoCommand   `cmd:"" help:"Feed a realistic day of several tenants and print queries to try."`
+	Key    keyCommand    `cmd:"" help:"Create an API key; opening the database is all it needs."`
 	Replay replayCommand `cmd:"" help:"Rebuild read models from the log beside the live ones, compare and switch."`
 	Verify verifyCommand `cmd:"" help:"Recompute read models from the log and name the first difference."`
 

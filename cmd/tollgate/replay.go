@@ -18,14 +18,14 @@ import (
 
 type replayCommand struct {
 	settings
-	ReadModels []string `arg:"" optional:"" help:"Read models to rebuild (directory, insights, quota, timeline, usage); all where none is named."`
-	Accept     bool     `name:"accept-differences" help:"Switch although the rebuilt read model differs from the live one: after a fold was corrected."`
+	ReadModels []string `arg:"" optional:"" help:"Read models to rebuild (directory, insights, quota, timeline, usage); default: all."`
+	Accept     bool     `name:"accept-differences" help:"Switch even if the rebuilt read model differs from the live one, after a fold was corrected."`
 }
 
 // Help is kong's long help of the command.
 func (replayCommand) Help() string {
-	return `The live read models go on serving and following the log. The new ones are built beside them, compared at the same
-position, and take over in one transaction; when they differ, nothing is switched and the first difference is named.`
+	return `The live read models go on serving and following the log. The new ones are built beside them, compared at the same position, and
+replace them in one transaction. When they differ, nothing is replaced and the first difference is printed.`
 }
 
 func (c replayCommand) Run(ctx context.Context, log *slog.Logger) error {
@@ -40,7 +40,7 @@ func (c replayCommand) Run(ctx context.Context, log *slog.Logger) error {
 
 type verifyCommand struct {
 	settings
-	ReadModels []string `arg:"" optional:"" help:"Read models to verify (directory, insights, quota, timeline, usage); all where none is named."`
+	ReadModels []string `arg:"" optional:"" help:"Read models to verify (directory, insights, quota, timeline, usage); default: all."`
 }
 
 func (c verifyCommand) Run(ctx context.Context, log *slog.Logger) error {
@@ -52,11 +52,11 @@ func (c verifyCommand) Run(ctx context.Context, log *slog.Logger) error {
 	})
 }
 
-// behindTimeout is how long read models may take to show what is on the log before a verification calls them behind.
+// behindTimeout is how long read models may take to show what is on the log before a verification fails.
 const behindTimeout = time.Minute
 
-// showWholeLog makes sure that the read models show the whole log: one that has stopped somewhere may be right up to there,
-// and is still wrong.
+// showWholeLog makes sure that the read models show the whole log: one that stopped may be right up to where it is, and is still
+// wrong.
 func showWholeLog(ctx context.Context, s *stack.Stack) error {
 	if err := s.AwaitReadModels(ctx, stack.FoldGrace, projections.Names()...); err == nil {
 		return nil
@@ -87,13 +87,9 @@ func (c settings) rebuild(ctx context.Context, log *slog.Logger, done string, ru
 		return err
 	}
 	defer s.Close()
-	bar := progressbar.NewOptions64(1, progressbar.OptionSetDescription("events"), progressbar.OptionSetWriter(os.Stderr),
-		progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
+	bar := newBar(1, "events", progressbar.OptionShowCount(), progressbar.OptionShowIts())
 	started := time.Now()
-	report, err := run(s, func(done, total int64) {
-		bar.ChangeMax64(max(total, 1))
-		_ = bar.Set64(min(done, total))
-	})
+	report, err := run(s, func(done, total int64) { setBar(bar, done, total) })
 	_ = bar.Finish()
 	var difference *readmodels.Difference
 	if err != nil && !errors.As(err, &difference) {

@@ -23,16 +23,16 @@ import (
 type serveCommand struct {
 	settings
 	Addr           string         `env:"TOLLGATE_ADDR" default:"127.0.0.1:8080" help:"Address to listen on."`
-	AdminKey       string         `env:"TOLLGATE_ADMIN_KEY" placeholder:"KEY" help:"Bootstrap admin key; else one is made on first start and printed once."`
+	AdminKey       string         `env:"TOLLGATE_ADMIN_KEY" placeholder:"KEY" help:"Admin key to register at start; default: the first start creates one and prints it once."`
 	Catalog        string         `env:"TOLLGATE_CATALOG" placeholder:"FILE" help:"Catalog to apply at start."`
-	Projections    bool           `env:"TOLLGATE_PROJECTIONS" default:"true" negatable:"" help:"Fold the log in this process."`
-	BillingEvery   time.Duration  `env:"TOLLGATE_BILLING_EVERY" default:"1m" help:"How often periods that have ended are looked for and closed; 0: only administrators close."`
-	BillingDelay   time.Duration  `env:"TOLLGATE_BILLING_DELAY" default:"1h" help:"How long periods of a tenant stay open after it was given a plan, so that its past can be imported."`
-	CheckTimeout   time.Duration  `env:"TOLLGATE_CHECK_TIMEOUT" default:"5s" help:"How long a check waits for its decision; then onError of the limits decides."`
-	MaxLag         time.Duration  `env:"TOLLGATE_MAX_LAG" default:"30s" help:"Age of the oldest event that is not folded yet at which /readyz says no."`
-	TrustedProxies []netip.Prefix `env:"TOLLGATE_TRUSTED_PROXIES" placeholder:"CIDR" help:"Networks of proxies that may say in X-Forwarded-Host and X-Forwarded-For what the client asked for and who it is."`
-	DNSServer      string         `env:"TOLLGATE_DNS_SERVER" placeholder:"HOST:PORT" help:"Where custom domains are verified; empty: what the machine uses."`
-	MaxRequests    float64        `env:"TOLLGATE_MAX_REQUESTS" default:"0" help:"Requests per second that this process takes on; beyond it they are answered 503. 0: no bound."`
+	Projections    bool           `env:"TOLLGATE_PROJECTIONS" default:"true" negatable:"" help:"Fold the log into the read models in this process."`
+	BillingEvery   time.Duration  `env:"TOLLGATE_BILLING_EVERY" default:"1m" help:"How often to look for periods that have ended and close them; 0: only administrators close periods."`
+	BillingDelay   time.Duration  `env:"TOLLGATE_BILLING_DELAY" default:"1h" help:"How long past periods of a tenant stay open after it gets its plan, so that its history can be imported."`
+	CheckTimeout   time.Duration  `env:"TOLLGATE_CHECK_TIMEOUT" default:"5s" help:"How long a check waits for its decision; after that, onError of the limits decides."`
+	MaxLag         time.Duration  `env:"TOLLGATE_MAX_LAG" default:"30s" help:"Age of the oldest unfolded event at which /readyz fails."`
+	TrustedProxies []netip.Prefix `env:"TOLLGATE_TRUSTED_PROXIES" placeholder:"CIDR" help:"Networks of proxies whose X-Forwarded-Host and X-Forwarded-For are trusted."`
+	DNSServer      string         `env:"TOLLGATE_DNS_SERVER" placeholder:"HOST:PORT" help:"DNS server that verifies custom domains; default: the machine's."`
+	MaxRequests    float64        `env:"TOLLGATE_MAX_REQUESTS" default:"0" help:"Requests per second that this process accepts; more are answered 503. 0: no bound."`
 }
 
 const (
@@ -40,15 +40,15 @@ const (
 	shutdownTimeout = 20 * time.Second
 )
 
-// gcPercent is how much the heap may grow before it is collected, in percent of what lives: requests leave a lot behind, and
-// little of it lives.
+// gcPercent is how much the heap may grow before it is collected, in percent of what is alive: requests leave much garbage, and
+// little of it is alive.
 const gcPercent = 400
 
 func (c serveCommand) Run(ctx context.Context, log *slog.Logger) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	// A taken port is the commonest reason to fail, so it is tried first. Clients are let in when they can be served.
+	// A port in use is the most common failure, so it is tried first. Clients can connect once they can be served.
 	probe, err := net.Listen("tcp", c.Addr)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
@@ -101,7 +101,7 @@ func (c serveCommand) dns() *net.Resolver {
 	}}
 }
 
-// start opens everything and does what the first start needs. The key is "" when there was one already.
+// start opens everything and does what the first start needs. The key is "" unless it created one.
 func (c serveCommand) start(ctx context.Context, log *slog.Logger) (_ *stack.Stack, key tenant.Secret, err error) {
 	config := c.config(log)
 	config.Supervise, config.Metrics = true, prometheus.NewRegistry()
@@ -143,7 +143,7 @@ func (c serveCommand) start(ctx context.Context, log *slog.Logger) (_ *stack.Sta
 	return s, key, nil
 }
 
-// bootstrap makes sure that there is an admin key: the operator's, or one that is made on the first start.
+// bootstrap makes sure that there is an admin key: the operator's, or one that the first start creates.
 func (c serveCommand) bootstrap(ctx context.Context, s *stack.Stack) (tenant.Secret, error) {
 	if c.AdminKey != "" {
 		if _, err := s.Ledger.RegisterAdminKey(ctx, tenant.Secret(c.AdminKey), "TOLLGATE_ADMIN_KEY"); err != nil {
@@ -164,18 +164,18 @@ func (c serveCommand) bootstrap(ctx context.Context, s *stack.Stack) (tenant.Sec
 	return secret, err
 }
 
-// greet says where the ledger is and what to try first.
+// greet prints where the server listens and a first request to try.
 func (c serveCommand) greet(addr string, key tenant.Secret) {
 	shown := string(key)
 	fmt.Printf("\nTollgate listens on http://%s\n", addr)
 	switch {
 	case key != "":
-		fmt.Printf("\n  admin key: %s\n  It is shown this once. Should it get lost: bin/tollgate key\n", key)
+		fmt.Printf("\n  admin key: %s\n  It is shown only once. If it is lost: bin/tollgate key\n", key)
 	case c.AdminKey != "":
 		shown = "$TOLLGATE_ADMIN_KEY"
 	default:
 		shown = "$KEY"
-		fmt.Print("\n  The admin key was shown on the first start. Should it be lost: export KEY=... from bin/tollgate key\n")
+		fmt.Print("\n  The admin key was shown on the first start. If it is lost: export KEY=... from bin/tollgate key\n")
 	}
 	fmt.Printf("\nTry it: create a tenant\n\n  curl -X PUT http://%s/v1/admin/tenants/tenant_123 -H \"Authorization: Bearer %s\" \\\n"+
 		"    -H 'Content-Type: application/json' -d '{\"name\":\"Acme\",\"timeZone\":\"Europe/Berlin\"}'\n\n", addr, shown)

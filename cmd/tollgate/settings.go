@@ -11,19 +11,19 @@ import (
 
 // settings say where the ledger is. All commands share them.
 type settings struct {
-	DatabaseURL string   `env:"TOLLGATE_DATABASE_URL" placeholder:"URL" help:"PostgreSQL to use; empty: a private server in the data folder."`
+	DatabaseURL string   `env:"TOLLGATE_DATABASE_URL" placeholder:"URL" help:"PostgreSQL to use; default: a private server in the data folder."`
 	DataDir     string   `env:"TOLLGATE_DATA_DIR" default:".tollgate" placeholder:"DIR" help:"Data folder."`
 	EventStore  string   `env:"TOLLGATE_EVENT_STORE" default:"postgres" placeholder:"postgres|URL" help:"Where the log is: in postgres, or the URL of an EventStoreDB, such as esdb://user:password@host:2113."`
-	BaseDomains []string `env:"TOLLGATE_BASE_DOMAINS" placeholder:"DOMAIN" help:"Domains of the product, such as product.com: a tenant's slug is its host name below them."`
+	BaseDomains []string `env:"TOLLGATE_BASE_DOMAINS" placeholder:"DOMAIN" help:"Domains of the product, such as product.com: slug.product.com is the host name of a tenant."`
 	issuerNames
 	Partitions int `env:"TOLLGATE_PARTITIONS" default:"0" hidden:"" help:"Partitions of a new log; fixed from then on."`
 }
 
-// issuerNames are what FOCUS exports call those who sell and host.
+// issuerNames are the names of the seller and the host in exports.
 type issuerNames struct {
-	Issuer       string `env:"TOLLGATE_ISSUER" default:"Tollgate" help:"Who issues the invoices, as exports name it."`
-	ServiceName  string `env:"TOLLGATE_SERVICE_NAME" help:"The service that is sold, as FOCUS exports name it; empty: the issuer."`
-	HostProvider string `env:"TOLLGATE_HOST_PROVIDER" help:"Whose infrastructure the service runs on, as FOCUS exports name it; empty: the issuer."`
+	Issuer       string `env:"TOLLGATE_ISSUER" default:"Tollgate" help:"Issuer of the invoices in exports."`
+	ServiceName  string `env:"TOLLGATE_SERVICE_NAME" help:"Service that is sold, in FOCUS exports; default: the issuer."`
+	HostProvider string `env:"TOLLGATE_HOST_PROVIDER" help:"Owner of the infrastructure, in FOCUS exports; default: the issuer."`
 }
 
 func (n issuerNames) issuer() export.Issuer {
