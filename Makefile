@@ -1,4 +1,4 @@
-# `make` prints the targets. Tools are run by exact version through Go modules; nothing has to be installed by hand.
+# `make` prints the targets. Tools run at an exact version through Go modules; nothing has to be installed by hand.
 GOLANGCI  := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 CATALOG   ?= scripts/sample/catalog.yaml
 FUZZTIME  ?= 60s
@@ -16,10 +16,10 @@ build: ## build bin/tollgate
 run: build ## build and serve on a private Postgres, with the sample catalog
 	@TOLLGATE_CATALOG=$${TOLLGATE_CATALOG:-$(CATALOG)} exec ./bin/tollgate serve
 
-demo: build ## feed the running server a realistic day of several tenants
+demo: build ## send the running server a realistic day of several tenants
 	@./bin/tollgate demo
 
-test: ## run all tests; needs nothing but Go
+test: ## run all tests; needs only Go
 	@go test -timeout 18m ./...
 
 race: ## run all tests under the race detector
@@ -28,22 +28,22 @@ race: ## run all tests under the race detector
 lint: ## run golangci-lint
 	@$(GOLANGCI) run ./...
 
-generate: ## write the generated code again
+generate: ## regenerate the generated code
 	@go generate ./...
 
-bench: ## print the speed and size figures as ratios against baselines of the same run
+bench: ## measure speed and size as ratios to baselines of the same run; BENCH=regexp selects
 	@go run ./scripts/bench -run '$(BENCH)'
 
-fuzz: ## fuzz every parser, FUZZTIME (60s) each
+fuzz: ## fuzz every parser for FUZZTIME (60s) each
 	@./scripts/fuzz.sh $(FUZZTIME)
 
-torture: ## the long runs: kill -9 of servers and Postgres, an EventStoreDB with every fault, 100,000 random accounts against the reference of billing
+torture: ## long runs: kill -9 of servers and Postgres, EventStoreDB faults, 100,000 random accounts against the billing reference
 	@go test -count=1 -timeout 60m ./domain/billing -rapid.checks=100000
 	@go test -count=1 -timeout 60m -run Torture ./cmd/tollgate -args -torture=10
 	@go test -count=1 -timeout 60m -run Torture ./adapters/eventstoredb -args -torture=1
 
-eventstore-test-binary: ## build bin/eventstore.test, one file that runs all suites on the EventStoreDB at TOLLGATE_TEST_EVENTSTORE_URL
+eventstore-test-binary: ## build bin/eventstore.test, which runs all suites on the EventStoreDB at TOLLGATE_TEST_EVENTSTORE_URL
 	@CGO_ENABLED=0 go test -c -trimpath -ldflags '-s -w' -o bin/eventstore.test ./cmd/tollgate
 
-clean: ## remove what was built; the data folder stays
+clean: ## remove what was built; keep the data folder
 	@rm -rf bin

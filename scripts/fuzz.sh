@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs every fuzz target of the project for a time each: scripts/fuzz.sh [60s]
+# Runs every fuzz target of the project, each for the given time: scripts/fuzz.sh [60s]
 set -eu
 time="${1:-60s}"
 grep -rlE '^func Fuzz' --include='*_test.go' . | while read -r file; do

@@ -16,8 +16,8 @@ import (
 
 const payloadBytes = 300
 
-// committer is the baseline of single events: what anybody would write who wants to keep a payload per request durably and
-// quickly, and nothing else. It checks nothing, knows no tenants and no duplicates.
+// committer is the baseline of single events: the simplest code that keeps one payload per request durably and quickly. It checks
+// nothing, and has neither tenants nor duplicates.
 type committer struct {
 	pool    *pgxpool.Pool
 	waiting chan pendingRow
@@ -34,7 +34,7 @@ type pendingRow struct {
 const (
 	createSingle = `create table if not exists single_rows (id uuid primary key, payload text not null)`
 	insertSingle = `insert into single_rows (id, payload) select * from unnest($1::uuid[], $2::text[])`
-	// maxGroup is far above what waits with the connections of these benchmarks.
+	// maxGroup is far above what can wait with the connections of these benchmarks.
 	maxGroup = 1000
 )
 
@@ -59,7 +59,7 @@ func (c *committer) close() {
 	c.pool.Close()
 }
 
-// run commits what waits, together: one statement, which is a transaction.
+// run commits everything that waits in one statement, which is a transaction.
 func (c *committer) run(ctx context.Context) {
 	defer close(c.done)
 	var (

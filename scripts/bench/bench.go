@@ -46,7 +46,7 @@ func start(ctx context.Context, o options, progress io.Writer) (_ *bench, err er
 		}
 	}()
 	b.say("starting PostgreSQL in %s", b.dir)
-	// With fsync, as in production: a commit that does not reach the disk costs nothing and says nothing.
+	// With fsync, as in production: the time of a commit that does not reach the disk means nothing.
 	if b.server, err = pgserver.Start(ctx, pgserver.Config{Dir: b.dir, Fsync: true}); err != nil {
 		return nil, err
 	}
@@ -60,7 +60,7 @@ func start(ctx context.Context, o options, progress io.Writer) (_ *bench, err er
 
 const cleanupTimeout = 60 * time.Second
 
-// close stops and removes everything. It does so when the run was interrupted, too.
+// close stops and removes everything, also after an interrupted run.
 func (b *bench) close() {
 	b.closeTo(0)
 	ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
@@ -69,14 +69,14 @@ func (b *bench) close() {
 	if b.server != nil {
 		err = b.server.Stop(ctx)
 	}
-	// The cluster may lie outside of the folder, where its user can get at it.
+	// The cluster may be outside the folder, where its user has access.
 	err = errors.Join(err, pgserver.Remove(ctx, b.dir), os.RemoveAll(b.dir))
 	if err != nil {
 		b.say("cleaning up: %v", err)
 	}
 }
 
-// closeTo closes what was opened since there were n open things, last first.
+// closeTo closes everything opened after the first n, last first.
 func (b *bench) closeTo(n int) {
 	for i := len(b.closers) - 1; i >= n; i-- {
 		b.closers[i]()
@@ -107,8 +107,8 @@ func (b *bench) admin(ctx context.Context, statement string) error {
 	return err
 }
 
-// database creates a database and returns its URL. It is dropped when the scope ends: tables that nobody looks at any more
-// would still be written back by the next checkpoint.
+// database creates a database and returns its URL. It is dropped when the scope ends: the next
+// checkpoint would still write tables that are no longer used.
 func (b *bench) database(ctx context.Context, from string) (url string, err error) {
 	b.databases++
 	name := fmt.Sprintf("bench_%d", b.databases)

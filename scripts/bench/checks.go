@@ -27,16 +27,16 @@ const benchPlan = `plans:
       - {key: sessions, kind: concurrency, on: [tokens_spent, ai_interview_completed], max: 1000000000, holdTTL: 7d}
 `
 
-// checkedTenants is how many tenants the checks of the spread load are about.
+// checkedTenants is the number of tenants in the spread load.
 const checkedTenants = 1000
 
-// hotTenant is the one that all checks of the hot load are about.
+// hotTenant is the tenant of all checks in the hot load.
 const hotTenant = 0
 
 // Holds that are open before a measurement of open holds.
 var openHolds = []int{1, 100, 10_000}
 
-// rowTable is the baseline of a counter per tenant in PostgreSQL: right, durable, and one row that everybody waits for.
+// rowTable is the baseline of a counter per tenant in PostgreSQL: correct, durable, and one row that every check locks.
 type rowTable struct{ pool *pgxpool.Pool }
 
 const (
@@ -218,7 +218,7 @@ func holds(ctx context.Context, b *bench, _ []string) error {
 	return nil
 }
 
-// Decisions that a tenant has behind it in the comparison of histories.
+// shortHistory is how many decisions the tenant with the short history has.
 const shortHistory = 1000
 
 // checkHistory: whether checks of one tenant get slower with its history.
@@ -288,7 +288,7 @@ func checkSize(ctx context.Context, b *bench, _ []string) error {
 	if err != nil {
 		return err
 	}
-	if err := decide(ctx, url, 100, true); err != nil { // what is made once does not count
+	if err := decide(ctx, url, 100, true); err != nil { // what is created once does not count
 		return err
 	}
 	before, err := costs(ctx, pool)
@@ -298,24 +298,24 @@ func checkSize(ctx context.Context, b *bench, _ []string) error {
 	if err := decide(ctx, url, n, true); err != nil {
 		return err
 	}
-	// The server's counts are those of connections that have told it theirs; each does so when it is closed.
+	// The server counts what connections have reported; each one reports when it is closed.
 	for started := time.Now(); ; time.Sleep(100 * time.Millisecond) {
 		after, err := costs(ctx, pool)
 		if err != nil {
 			return err
 		}
 		check := cost{Of: "check with a hold"}
-		told := 0
+		reported := 0
 		for i, a := range after {
 			if a = a.since(before[i], n); a.Inserts+a.Updates > 0 {
 				check.Tables = append(check.Tables, a)
 			}
 			if a.Inserts >= 1 {
-				told++
+				reported++
 			}
 		}
 		const rows = 4 // event, identity, timeline, hold
-		if told >= rows || time.Since(started) > 10*time.Second {
+		if reported >= rows || time.Since(started) > 10*time.Second {
 			b.report.Costs = append(b.report.Costs, check)
 			return nil
 		}

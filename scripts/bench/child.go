@@ -21,10 +21,10 @@ import (
 	"github.com/tollgate-io/tollgate/api"
 )
 
-// The servers under load are processes of their own, as in reality: this program again, told by its environment to be one.
+// The servers under load are processes of their own, as in production: this program again, with childVariable in its environment.
 const childVariable = "TOLLGATE_BENCH_CHILD"
 
-// childConfig is what a child needs to know.
+// childConfig says what a child serves.
 type childConfig struct {
 	Kind    string // childLedger or childBaseline
 	URL     string // of the database
@@ -59,7 +59,7 @@ func (b *bench) child(ctx context.Context, c childConfig, name string) (addr str
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.Command(program) // ends with its input, which is ours: it must not be killed before it has closed its files
+	cmd := exec.Command(program) // ends with its input, which we close: it must not be killed before it has closed its files
 	cmd.Env = append(os.Environ(), childVariable+"="+string(text))
 	cmd.Stderr = b.progress
 	in, err := cmd.StdinPipe()
@@ -75,8 +75,8 @@ func (b *bench) child(ctx context.Context, c childConfig, name string) (addr str
 	}
 	b.onClose(func() {
 		_ = in.Close()
-		impatient := time.AfterFunc(cleanupTimeout, func() { _ = cmd.Process.Kill() })
-		defer impatient.Stop()
+		kill := time.AfterFunc(cleanupTimeout, func() { _ = cmd.Process.Kill() })
+		defer kill.Stop()
 		_ = cmd.Wait()
 	})
 	abandon := context.AfterFunc(ctx, func() { _ = in.Close() })
@@ -88,8 +88,8 @@ func (b *bench) child(ctx context.Context, c childConfig, name string) (addr str
 	return strings.TrimSpace(line), nil
 }
 
-// runChild is the whole life of a server. It ends when its standard input does: whatever becomes of the parent, no server
-// stays behind. Ctrl-C reaches the whole group and is the parent's to handle.
+// runChild is the whole life of a server. It ends with its standard input, so no server outlives its parent. Ctrl-C reaches the
+// whole process group; the parent handles it.
 func runChild() (code int) {
 	signal.Ignore(os.Interrupt, syscall.SIGTERM)
 	var c childConfig

@@ -41,7 +41,7 @@ func tenantOf(n int) event.TenantDefined {
 		Currency: "USD", By: "bench"}
 }
 
-// ids hands out source ids. No two events of a run have the same one, whichever database they go to.
+// ids hands out source ids. No two events of a run have the same one, in any database.
 var ids atomic.Uint64
 
 // putID writes id number n. The number is multiplied by an odd constant, which maps the numbers one to one and leaves

@@ -12,8 +12,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/event"
 )
 
-// ledgers are two servers on two databases: what the one without projections leaves behind must not become the work of
-// the one with them.
+// ledgers are two servers on two databases: the one with projections must not fold the events of the one without.
 type ledgers struct {
 	paused, running string // addresses
 	key             string
@@ -90,7 +89,7 @@ func ingestBatch(ctx context.Context, b *bench, wanted []string) error {
 		events := lastNumber(name)
 		writers := 4
 		if events == 1000 {
-			writers = 2 // more of them only wait for each other
+			writers = 2 // more would only wait for each other
 		}
 		all, err := b.interleave(ctx, name, b.roundCount,
 			side{name: "raw insert", run: func(ctx context.Context, d time.Duration) (measurement, error) {
@@ -226,7 +225,7 @@ func lag(ctx context.Context, b *bench, _ []string) error {
 	if err != nil {
 		return err
 	}
-	// The peak is that of a log which nobody folds: the hardest half there is.
+	// The peak is that of a log without projections, which makes its half the hardest load.
 	peak := series{}
 	for i := range 4 {
 		m, err := newLoad(l.paused, l.key, connections, events).run(ctx, time.Duration(b.seconds*float64(time.Second)))

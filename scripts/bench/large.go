@@ -12,7 +12,7 @@ import (
 	"github.com/tollgate-io/tollgate/projections"
 )
 
-// largeLog is the log that size, history and rebuild look at. It is loaded once and then only grows.
+// largeLog is the log that size, history and rebuild measure. It is loaded once and then only grows.
 type largeLog struct {
 	template
 	url    string
@@ -52,16 +52,16 @@ func (l *largeLog) load(ctx context.Context, b *bench, n int) error {
 		return err
 	}
 	defer s.Close()
-	started, before, told := time.Now(), l.events, time.Now()
+	started, before, reported := time.Now(), l.events, time.Now()
 	group, loading := errgroup.WithContext(ctx)
 	group.SetLimit(3)
 	for l.events < n && loading.Err() == nil && time.Since(started) < loadLimit {
-		// Made here, so that the same seed gives the same events, whoever records them.
+		// Made here, so that the same seed gives the same events, in whatever order they are recorded.
 		part := l.g.submissions(min(batch, n-l.events))
 		l.events += len(part)
 		group.Go(func() error { return record(loading, s.Ledger, part) })
-		if time.Since(told) > 5*time.Second {
-			told = time.Now()
+		if time.Since(reported) > 5*time.Second {
+			reported = time.Now()
 			b.say("loading: %d of %d events", l.events, n)
 		}
 	}
@@ -98,7 +98,7 @@ const (
 	foldTimeout = 4 * time.Minute
 )
 
-// eventsOr is how many events the large log is to have: what was asked for, or the benchmark's own number of a quick run.
+// eventsOr is how many events the large log gets: the number of -events, or the benchmark's own in a quick run.
 func (b *bench) eventsOr(quick int) int {
 	if b.events > 0 {
 		return b.events
@@ -180,7 +180,7 @@ const selectCosts = `select * from (select case when c.relname like 'log\_events
 	where c.relkind = 'r' and (c.relname like 'log\_events%' or c.relname in ('log_streams', 'log_commits', 'timeline', 'usage_rollups', 'insight_calls', 'insight_denials', 'quota_accounts', 'quota_holds', 'checkpoints'))
 	group by 1) costs order by array_position(array['log_events', 'log_streams', 'log_commits', 'timeline', 'usage_rollups', 'insight_calls', 'insight_denials', 'quota_accounts', 'quota_holds', 'checkpoints'], name::text)`
 
-// costs reads what the server counted for the tables since they exist.
+// costs reads what the server has counted for the tables since they were created.
 func costs(ctx context.Context, pool *pgxpool.Pool) ([]amplification, error) {
 	rows, err := pool.Query(ctx, selectCosts)
 	if err != nil {
@@ -197,8 +197,7 @@ func (a amplification) since(before amplification, events float64) amplification
 		IndexBytes: (a.IndexBytes - before.IndexBytes) / events}
 }
 
-// history: a log must not get slower with what it remembers. The short log is a fresh copy in each round, or it would be a
-// long one soon.
+// history: a log must not get slower as it grows. The short log is a fresh copy in each round, or it would soon be a long one.
 func history(ctx context.Context, b *bench, _ []string) error {
 	shortEvents := min(50_000, b.eventsOr(quickHistory)/3)
 	long, err := b.largeLog(ctx, b.eventsOr(quickHistory)) // outlives this benchmark
@@ -230,7 +229,7 @@ func history(ctx context.Context, b *bench, _ []string) error {
 	}{{name: "history batch/1000", unit: "events/s", connections: 4, events: 1000}, {name: "history single/32", unit: "req/s", connections: 32, events: 1}}
 	d := time.Duration(b.seconds * float64(time.Second))
 	measure := func(l load) (measurement, error) {
-		// What a process fills its caches with, and what a checkpoint makes the next write of each page cost, does not count.
+		// Filling the caches of a process, and the first write of each page after a checkpoint, do not count.
 		if m, err := l.run(ctx, d/2); err != nil {
 			return m, err
 		}
@@ -277,7 +276,7 @@ func history(ctx context.Context, b *bench, _ []string) error {
 	return nil
 }
 
-// count finds out how many events there are after others than load have recorded some.
+// count updates the number of events after something other than load has recorded some.
 func (l *largeLog) count(ctx context.Context) (int, error) {
 	err := l.probe.pool.QueryRow(ctx, `select count(*) - $1 from log_streams where revision = 0`, tenants+2).Scan(&l.events)
 	return l.events, err

@@ -52,7 +52,7 @@ func prepare(ctx context.Context, url string, partitions int) (tenant.Secret, er
 	if _, err := s.Ledger.ApplyCatalog(ctx, c, false, "bench"); err != nil {
 		return "", err
 	}
-	// All at once: one by one each would wait until the directory shows it.
+	// All at once: one by one, each would wait until the directory shows it.
 	var definitions []eventstore.Append
 	for n := range checkedTenants {
 		id := event.TenantID(tenantName(n))
@@ -71,7 +71,7 @@ func prepare(ctx context.Context, url string, partitions int) (tenant.Secret, er
 	return key, awaitReadModels(ctx, s)
 }
 
-// planned is since when the tenants have their plan.
+// planned is when the plans of the tenants begin.
 var planned = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // awaitReadModels waits until the read models show all that is on the log.
@@ -89,8 +89,8 @@ func record(ctx context.Context, ledger *app.Ledger, batch []app.Submission) err
 	return nil
 }
 
-// selectLag asks the checkpoints, and not the process that writes them: how many events the read models lack, and for how
-// long the oldest of them has been on the log. A position is the partition above bit 48 and the offset below.
+// selectLag reads the checkpoints, independently of the process that writes them: how many events the read models lack, and for
+// how long the oldest of them has been on the log. A position is the partition above bit 48 and the offset below.
 const selectLag = `select coalesce(max(extract(epoch from clock_timestamp() - e.recorded_at)), 0)::float8, count(e.position),
 		coalesce(max((select coalesce(max(h.last_position), c.partition::bigint << 48) from log_commits h
 			where h.last_position >= c.partition::bigint << 48 and h.last_position < (c.partition + 1)::bigint << 48)

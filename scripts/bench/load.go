@@ -22,7 +22,7 @@ import (
 // request is a prebuilt HTTP request.
 type request struct {
 	bytes  []byte
-	ids    []int // where the source ids stand
+	ids    []int // offsets of the source ids
 	answer []byte
 }
 
@@ -58,7 +58,7 @@ func newRequest(g *generator, key string, events int) *request {
 	return buildRequest("/v1/events", key, body, r.ids, string(r.answer))
 }
 
-// buildRequest puts a request together; at is where the source ids stand in the body, and answer how the answer begins.
+// buildRequest assembles a request; at are the offsets of the source ids in the body, and answer is how the answer begins.
 func buildRequest(path, key string, body []byte, at []int, answer string) *request {
 	head := fmt.Appendf(nil, requestLines, path, key, len(body))
 	for i := range at {
@@ -97,7 +97,7 @@ func newLoad(addr, key string, connections, events int) load {
 // answerTimeout bounds one request; a server that needs longer has failed.
 const answerTimeout = 30 * time.Second
 
-// run sends for as long as it is told, and waits for the last answers. Any answer but a success fails it.
+// run sends for a duration and waits for the last answers. Any answer but a success fails it.
 func (l load) run(ctx context.Context, d time.Duration) (measurement, error) {
 	clients := make([]*client, len(l.connections))
 	for i := range clients {
@@ -114,7 +114,7 @@ func (l load) run(ctx context.Context, d time.Duration) (measurement, error) {
 	started := time.Now()
 	for i, c := range clients {
 		workers.Go(func() {
-			// Paced connections start one after the other, so that their requests do not come in bursts.
+			// Paced connections start one after the other, so that requests do not come in bursts.
 			if err := c.work(ctx, l.connections[i], started.Add(l.every*time.Duration(i)/time.Duration(len(clients))), started.Add(d), l.every); err != nil {
 				cancel(err)
 			}

@@ -1,5 +1,5 @@
 // Command bench measures how fast and how large the ledger is, as ratios against baselines that it runs itself on the same
-// machine, on the same PostgreSQL server and at the same time: A B A B, so that a noisy neighbour meets both sides.
+// machine, on the same PostgreSQL server and in turns: A B A B, so that a noisy neighbour slows down both sides.
 //
 // It owns the baselines and the arithmetic; what is measured is the product's own packages, wired as `tollgate serve`
 // wires them. docs/benchmarks.md says what each benchmark and each baseline is.
@@ -70,7 +70,7 @@ func parse(args []string, progress io.Writer) (options, error) {
 		return o, fmt.Errorf("-run: %w", err)
 	}
 	if o.events < 0 || o.seconds < 0 || o.roundCount < 0 {
-		return o, errors.New("-events, -seconds and -rounds are positive numbers")
+		return o, errors.New("-events, -seconds and -rounds must not be negative")
 	}
 	defaults := options{events: 1_000_000, seconds: 2, roundCount: 5}
 	if o.quick {
@@ -157,7 +157,7 @@ func (b *bench) runAll(ctx context.Context) error {
 			continue
 		}
 		matches++
-		// Neither the checkpoint that an earlier benchmark made due nor its garbage is to fall into this one.
+		// Neither the checkpoint that is due after an earlier benchmark nor its garbage must fall into this one.
 		if err := b.admin(ctx, "checkpoint"); err != nil {
 			return err
 		}
@@ -168,12 +168,12 @@ func (b *bench) runAll(ctx context.Context) error {
 		}
 	}
 	if matches == 0 {
-		return errors.New("no benchmark has such a name")
+		return errors.New("no benchmark has a name that matches -run")
 	}
 	return nil
 }
 
-// loadAverage tells how busy others kept the machine before the run; "" where the system does not say.
+// loadAverage is how busy the machine was before the run; "" when the system does not say.
 func loadAverage() string {
 	text, err := os.ReadFile("/proc/loadavg")
 	if err != nil {

@@ -18,8 +18,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// redisServer is the baseline that most people would take for limits: Redis with the generic cell rate algorithm as a
-// script. It remembers no check, explains nothing and knows one limit.
+// redisServer is the usual choice for limits as a baseline: Redis with the generic cell rate algorithm as a script. It remembers no
+// check, explains nothing and has one limit.
 type redisServer struct{ addr string }
 
 // redis starts a Redis of our own; with durable it writes every command to the disk before it answers. The program comes

@@ -81,7 +81,7 @@ func (r *report) note(format string, args ...any) {
 	r.Notes = append(r.Notes, fmt.Sprintf(format, args...))
 }
 
-// short writes a figure with as many digits as it deserves.
+// short writes a figure with about three digits.
 func short(v float64) string {
 	switch {
 	case v >= 1e6:

@@ -14,8 +14,8 @@ import (
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 )
 
-// stores compares the two adapters of the port: EventStoreDB against PostgreSQL. The server of the first is the one of the
-// tests, in a process of its own, which keeps its log in memory; esdbtest.Variable names a real one instead.
+// stores compares the two adapters of the port: EventStoreDB against PostgreSQL. EventStoreDB is the imitation of the tests, in a
+// process of its own, which keeps its log in memory; esdbtest.Variable names a real one instead.
 func stores(ctx context.Context, b *bench, _ []string) error {
 	defer b.scope()()
 	url, _, err := b.ledgerDatabase(ctx)
@@ -34,12 +34,12 @@ func stores(ctx context.Context, b *bench, _ []string) error {
 			return err
 		}
 		server = "esdb://" + addr + "?tls=false"
-		b.report.note("stores: the EventStoreDB is the one of the tests, which writes to no disk")
+		b.report.note("stores: the EventStoreDB is the imitation of the tests, which writes to no disk")
 	} else {
 		server = esdbtest.WithPrefix(server, "bench-"+uuid.NewString()+"-")
 		b.report.note("stores: the EventStoreDB is the one of %s", esdbtest.Variable)
 	}
-	// As few events are kept in memory as can be, so that reading reads from the server.
+	// The adapter keeps as few events in memory as possible, so that reading reads from the server.
 	log, err := eventstoredb.Open(ctx, eventstoredb.Config{URL: server, KeepEvents: 1})
 	if err != nil {
 		return err
@@ -114,7 +114,7 @@ func readsOf(log eventstore.LogReader) func(context.Context, time.Duration) (mea
 	}
 }
 
-// serveEventStore is the whole life of the server of the tests.
+// serveEventStore runs the imitation until the context ends.
 func serveEventStore(ctx context.Context) error {
 	cluster, err := esdbtest.Start(1)
 	defer cluster.Stop()
