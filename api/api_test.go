@@ -32,7 +32,9 @@ import (
 	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/invoicing"
 	"github.com/tollgate-io/tollgate/domain/limit"
+	"github.com/tollgate-io/tollgate/domain/limiter"
 	"github.com/tollgate-io/tollgate/domain/tenant"
 	"github.com/tollgate-io/tollgate/domain/timeline"
 	"github.com/tollgate-io/tollgate/domain/usage"
@@ -140,7 +142,9 @@ func (d directory) Reached(context.Context, eventstore.Position) error { return 
 // noBilling has no invoices: they are tested on the real read models.
 type noBilling struct{ api.Billing }
 
-func (noBilling) LinesOf(context.Context, event.Identity) ([]app.InvoiceLine, error) { return nil, nil }
+func (noBilling) LinesOf(context.Context, event.Identity) ([]invoicing.InvoiceLine, error) {
+	return nil, nil
+}
 
 // cached keeps what the directory said, as the real one does; for benchmarks.
 type cached struct {
@@ -286,7 +290,7 @@ type house struct {
 	store      eventstore.Store
 	faults     *faultyStore
 	ledger     *app.Ledger
-	limits     *app.Limits
+	limits     *limiter.Engine
 	reads      *reads
 	source     *exportSource
 	operations *insightSource
@@ -383,7 +387,7 @@ func newHouse(t testing.TB, change ...func(*api.Config)) *house {
 		require.NoError(t, err)
 		*k.into = string(secret)
 	}
-	h.limits = app.NewLimits(app.LimitsConfig{Writer: uuid.New(), Store: faults, Directory: dir, Accounts: noAccounts{}, Catalogs: catalogs{store},
+	h.limits = limiter.New(limiter.Config{Writer: uuid.New(), Store: faults, Directory: dir, Accounts: noAccounts{}, Catalogs: catalogs{store},
 		Now: func() time.Time { return clock }, SweepEvery: -1})
 	t.Cleanup(h.limits.Close)
 	config := api.Config{

@@ -24,7 +24,7 @@ func named(t *testing.T, change ...func(*api.Config)) *house {
 	require.NoError(t, err)
 	h := newHouse(t, append(change, func(c *api.Config) {
 		c.Domains, c.TrustedProxies = domains, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}
-		c.Ledger.Below(domains)
+		c.Ledger.WithBaseDomains(domains)
 	})...)
 	for _, slug := range []string{"acme", "other"} {
 		_, err := h.ledger.DefineTenant(context.Background(), tenant.Tenant{ID: event.TenantID(slug), Slug: slug, TimeZone: "Europe/Berlin"}, "cli")

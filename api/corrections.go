@@ -12,6 +12,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/invalid"
+	"github.com/tollgate-io/tollgate/domain/invoicing"
 	"github.com/tollgate-io/tollgate/domain/limit"
 	"github.com/tollgate-io/tollgate/domain/money"
 )
@@ -136,7 +137,7 @@ func (s *Server) GetEvent(c echo.Context, eventType EventType, sourceID SourceId
 		return fmt.Errorf("read the invoices: %w", err)
 	}
 	showPosition(c, at)
-	story := h.Story(decided)
+	story := h.Checks(decided)
 	return writeJSON(c, http.StatusOK, viewEvent(&h, &story, lines))
 }
 
@@ -196,7 +197,7 @@ type decisionView struct {
 	Limits        jsontext.Value `json:"limits"` // as in the answer to the check
 }
 
-func viewEvent(h *app.History, s *app.Story, lines []app.InvoiceLine) eventView {
+func viewEvent(h *app.History, s *app.CheckHistory, lines []invoicing.InvoiceLine) eventView {
 	view := eventView{
 		Tenant: h.Current.Tenant, Type: h.Current.Type, Source: h.Current.Source, Status: "recorded", Quantity: h.Current.Quantity,
 		OccurredAt: instant(h.Current.OccurredAt), Data: h.Current.Data, Position: position(h.Position), RecordedAt: instant(h.RecordedAt),

@@ -9,9 +9,9 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/labstack/echo/v4"
 
-	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/billing"
 	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/invoicing"
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
@@ -58,7 +58,7 @@ type heldGrantView struct {
 	State     string `json:"state"`
 }
 
-func grantState(g *billing.Grant, c *app.Credits) string {
+func grantState(g *billing.Grant, c *invoicing.Credits) string {
 	switch {
 	case g.Expired(c.Now):
 		return "expired"
@@ -73,7 +73,7 @@ func grantState(g *billing.Grant, c *app.Credits) string {
 
 // heldCredit is what open checks hold of the tenant's credit.
 func (s *Server) heldCredit(ctx context.Context, id event.TenantID) (held money.Decimal, err error) {
-	standing, err := s.Limits.Standing(ctx, id)
+	standing, err := s.Limits.View(ctx, id)
 	if err != nil {
 		return held, err
 	}

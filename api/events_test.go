@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/tollgate-io/tollgate/adapters/storetest"
 	"github.com/tollgate-io/tollgate/api"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 )
@@ -119,7 +120,7 @@ func TestBatchItemsStandAlone(t *testing.T) {
 					assert.NotContains(t, item, "position")
 				}
 			}
-			if !onEventStoreDB { // where the appends of a batch overtake each other
+			if !storetest.OnEventStoreDB() { // where the appends of a batch overtake each other
 				assert.Equal(t, items[11].(map[string]any)["position"], got["position"])
 			}
 			assert.Contains(t, items[3].(map[string]any)["detail"], "/3/quantity: ")

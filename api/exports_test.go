@@ -53,7 +53,7 @@ func (s *exportSource) Tenants(_ context.Context, after event.TenantID, _ int) (
 	return ids, nil
 }
 
-func (s *exportSource) InvoicesAt(context.Context, event.TenantID, eventstore.Position) ([]app.Invoice, error) {
+func (s *exportSource) InvoicesAt(context.Context, event.TenantID, eventstore.Position) ([]export.Invoice, error) {
 	return nil, nil
 }
 

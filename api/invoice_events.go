@@ -5,8 +5,8 @@ import (
 
 	"github.com/labstack/echo/v4"
 
-	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/invoicing"
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
@@ -36,7 +36,7 @@ type lineEventView struct {
 	Data       event.Data     `json:"data"`
 }
 
-func viewLineEvent(e *app.LineEvent) lineEventView {
+func viewLineEvent(e *invoicing.LineEvent) lineEventView {
 	kind := "usage"
 	if e.Correction {
 		kind = "correction"
@@ -46,13 +46,13 @@ func viewLineEvent(e *app.LineEvent) lineEventView {
 
 // eventLineView is an invoice line that an event is on.
 type eventLineView struct {
-	Invoice event.InvoiceID  `json:"invoiceId"`
-	Number  string           `json:"number"`
-	Line    int              `json:"line"`
-	Price   string           `json:"price"`
-	State   app.InvoiceState `json:"state"`
+	Invoice event.InvoiceID        `json:"invoiceId"`
+	Number  string                 `json:"number"`
+	Line    int                    `json:"line"`
+	Price   string                 `json:"price"`
+	State   invoicing.InvoiceState `json:"state"`
 }
 
-func viewEventLine(l *app.InvoiceLine) eventLineView {
+func viewEventLine(l *invoicing.InvoiceLine) eventLineView {
 	return eventLineView{l.Invoice.ID, l.Invoice.Number, l.Line, l.Invoice.Lines[l.Line].Price, l.Invoice.State}
 }

@@ -9,11 +9,11 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/labstack/echo/v4"
 
-	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/billing"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/invalid"
+	"github.com/tollgate-io/tollgate/domain/invoicing"
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
@@ -37,7 +37,7 @@ func (s *Server) ListInvoices(c echo.Context, params ListInvoicesParams) error {
 		return err
 	}
 	if cursor != "" { // the id of the last one that was shown
-		i := slices.IndexFunc(all, func(i app.Invoice) bool { return string(i.ID) == cursor })
+		i := slices.IndexFunc(all, func(i invoicing.Invoice) bool { return string(i.ID) == cursor })
 		if i < 0 {
 			return invalid.New("/cursor", "malformed", "the cursor is not one that was given out; start again without one")
 		}
@@ -136,7 +136,7 @@ func (s *Server) VoidInvoice(c echo.Context, id string) error {
 	return writeInvoice(c, http.StatusOK, &inv)
 }
 
-func writeInvoice(c echo.Context, status int, inv *app.Invoice) error {
+func writeInvoice(c echo.Context, status int, inv *invoicing.Invoice) error {
 	at := inv.At
 	if used, err := eventstore.ParsePosition(inv.Position); err == nil && at == (eventstore.Position{}) {
 		at = used // of a draft
@@ -146,24 +146,24 @@ func writeInvoice(c echo.Context, status int, inv *app.Invoice) error {
 }
 
 type invoiceView struct {
-	ID          event.InvoiceID  `json:"id"`
-	Number      string           `json:"number"`
-	Tenant      event.TenantID   `json:"tenantId"`
-	State       app.InvoiceState `json:"state"`
-	Currency    string           `json:"currency"`
-	PeriodStart instant          `json:"periodStart"`
-	PeriodEnd   instant          `json:"periodEnd"`
-	PlanVersion string           `json:"planVersion"`
-	Lines       []lineView       `json:"lines"`
-	Subtotal    amount           `json:"subtotal"`
-	Credits     amount           `json:"credits"`
-	Total       amount           `json:"total"`
-	Position    string           `json:"position"`
-	FinalisedAt instant          `json:"finalisedAt"`
-	Grants      []creditUseView  `json:"grants"`
-	Settlement  *settlementView  `json:"settlement"`
-	CreditNote  *creditNoteView  `json:"creditNote"`
-	Stripe      struct{}         `json:"stripe"`
+	ID          event.InvoiceID        `json:"id"`
+	Number      string                 `json:"number"`
+	Tenant      event.TenantID         `json:"tenantId"`
+	State       invoicing.InvoiceState `json:"state"`
+	Currency    string                 `json:"currency"`
+	PeriodStart instant                `json:"periodStart"`
+	PeriodEnd   instant                `json:"periodEnd"`
+	PlanVersion string                 `json:"planVersion"`
+	Lines       []lineView             `json:"lines"`
+	Subtotal    amount                 `json:"subtotal"`
+	Credits     amount                 `json:"credits"`
+	Total       amount                 `json:"total"`
+	Position    string                 `json:"position"`
+	FinalisedAt instant                `json:"finalisedAt"`
+	Grants      []creditUseView        `json:"grants"`
+	Settlement  *settlementView        `json:"settlement"`
+	CreditNote  *creditNoteView        `json:"creditNote"`
+	Stripe      struct{}               `json:"stripe"`
 }
 
 type lineView struct {
@@ -209,7 +209,7 @@ type creditNoteView struct {
 	Reason string  `json:"reason"`
 }
 
-func viewInvoice(inv *app.Invoice) invoiceView {
+func viewInvoice(inv *invoicing.Invoice) invoiceView {
 	in := func(d money.Decimal) amount { return amount{d.Fixed(inv.Decimals), inv.Currency} }
 	view := invoiceView{
 		ID: inv.ID, Number: inv.Number, Tenant: inv.Tenant, State: inv.State, Currency: inv.Currency,

@@ -21,6 +21,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/invalid"
 	"github.com/tollgate-io/tollgate/domain/limit"
+	"github.com/tollgate-io/tollgate/domain/limiter"
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
@@ -139,8 +140,8 @@ func (s *Server) decodeCheck(d *decoder, text []byte, index int, who caller, int
 }
 
 // decide asks the engine about what has no fault yet. The engine does not know of the array, so its pointers are moved.
-func (s *Server) decide(ctx context.Context, asks []limit.Ask, faults []error, first int) []app.Decision {
-	decisions := make([]app.Decision, len(asks))
+func (s *Server) decide(ctx context.Context, asks []limit.Ask, faults []error, first int) []limiter.Decision {
+	decisions := make([]limiter.Decision, len(asks))
 	good := make([]limit.Ask, 0, len(asks))
 	for i := range asks {
 		switch {
@@ -193,7 +194,7 @@ func appendUndecided(b []byte, p *problem, source string) []byte {
 }
 
 // appendDecision appends the answer to a check; binding is the place of the limit that binds, -1 where none does.
-func appendDecision(b []byte, d *app.Decision, binding int) []byte {
+func appendDecision(b []byte, d *limiter.Decision, binding int) []byte {
 	e := &d.LimitDecided
 	var bound event.LimitPart
 	if binding >= 0 {
@@ -382,9 +383,9 @@ type releaseView struct {
 }
 
 // standing reads how the limits of the caller's tenant stand, or its holds, at minPosition or later.
-func (s *Server) standing(c echo.Context, minPosition *string, waitMs *int, read func(context.Context, event.TenantID) (app.Standing, error)) (app.Standing, error) {
+func (s *Server) standing(c echo.Context, minPosition *string, waitMs *int, read func(context.Context, event.TenantID) (limiter.LimitsView, error)) (limiter.LimitsView, error) {
 	if err := s.await(c, minPosition, waitMs); err != nil {
-		return app.Standing{}, err
+		return limiter.LimitsView{}, err
 	}
 	ctx, cancel := work(c)
 	defer cancel()
@@ -393,7 +394,7 @@ func (s *Server) standing(c echo.Context, minPosition *string, waitMs *int, read
 
 // ListLimits is GET /v1/limits.
 func (s *Server) ListLimits(c echo.Context, params ListLimitsParams) error {
-	standing, err := s.standing(c, params.MinPosition, params.WaitMs, s.Limits.Standing)
+	standing, err := s.standing(c, params.MinPosition, params.WaitMs, s.Limits.View)
 	if err != nil {
 		return err
 	}

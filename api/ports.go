@@ -11,7 +11,9 @@ import (
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/export"
 	"github.com/tollgate-io/tollgate/domain/insight"
+	"github.com/tollgate-io/tollgate/domain/invoicing"
 	"github.com/tollgate-io/tollgate/domain/limit"
+	"github.com/tollgate-io/tollgate/domain/limiter"
 	"github.com/tollgate-io/tollgate/domain/money"
 	"github.com/tollgate-io/tollgate/domain/tenant"
 	"github.com/tollgate-io/tollgate/domain/timeline"
@@ -31,27 +33,27 @@ type TimelineReader interface {
 	Decisions(ctx context.Context, id event.Identity) ([]timeline.Event, eventstore.Position, error)
 }
 
-// Limits answers checks, and tells how limits stand; *app.Limits does.
+// Limits answers checks, and tells how limits stand; *limiter.Engine does.
 type Limits interface {
 	// Check decides in order, and has one decision for each. It may read the asks longer than it is waited for.
-	Check(ctx context.Context, asks []limit.Ask) []app.Decision
+	Check(ctx context.Context, asks []limit.Ask) []limiter.Decision
 	Release(ctx context.Context, id event.Identity, by event.Actor) (released bool, at eventstore.Position, err error)
-	// Standing tells how the limits stand, and Holds what is held: with everything that was acknowledged before.
-	Standing(ctx context.Context, t event.TenantID) (app.Standing, error)
-	Holds(ctx context.Context, t event.TenantID) (app.Standing, error)
+	// View returns how the limits are, and Holds what is held: with everything that was acknowledged before.
+	View(ctx context.Context, t event.TenantID) (limiter.LimitsView, error)
+	Holds(ctx context.Context, t event.TenantID) (limiter.LimitsView, error)
 }
 
-// Billing makes invoices; *app.Billing does.
+// Billing makes invoices; *invoicing.Billing does.
 type Billing interface {
-	Preview(ctx context.Context, t event.TenantID) (app.Invoice, error)
-	Close(ctx context.Context, t event.TenantID, boundary time.Time, by event.Actor) (inv app.Invoice, created bool, err error)
-	Invoices(ctx context.Context, t event.TenantID) ([]app.Invoice, error)
-	Invoice(ctx context.Context, t event.TenantID, id event.InvoiceID) (app.Invoice, error)
-	Void(ctx context.Context, id event.InvoiceID, rebill bool, reason string, by event.Actor) (app.Invoice, error)
-	LineEvents(ctx context.Context, t event.TenantID, id event.InvoiceID, line, most int, cursor string) (app.LineEvents, error)
-	LinesOf(ctx context.Context, id event.Identity) ([]app.InvoiceLine, error)
-	Settle(ctx context.Context, e event.InvoiceSettled) (app.Invoice, error)
-	Credits(ctx context.Context, t event.TenantID) (app.Credits, error)
+	Preview(ctx context.Context, t event.TenantID) (invoicing.Invoice, error)
+	Close(ctx context.Context, t event.TenantID, boundary time.Time, by event.Actor) (inv invoicing.Invoice, created bool, err error)
+	Invoices(ctx context.Context, t event.TenantID) ([]invoicing.Invoice, error)
+	Invoice(ctx context.Context, t event.TenantID, id event.InvoiceID) (invoicing.Invoice, error)
+	Void(ctx context.Context, id event.InvoiceID, rebill bool, reason string, by event.Actor) (invoicing.Invoice, error)
+	LineEvents(ctx context.Context, t event.TenantID, id event.InvoiceID, line, most int, cursor string) (invoicing.LineEvents, error)
+	LinesOf(ctx context.Context, id event.Identity) ([]invoicing.InvoiceLine, error)
+	Settle(ctx context.Context, e event.InvoiceSettled) (invoicing.Invoice, error)
+	Credits(ctx context.Context, t event.TenantID) (invoicing.Credits, error)
 	Grant(ctx context.Context, g event.CreditGranted) (grant billing.Grant, created bool, err error)
 	// Refund takes back what is neither used nor held.
 	Refund(ctx context.Context, r event.CreditRefunded, currency string, held money.Decimal) (billing.Grant, error)

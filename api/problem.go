@@ -15,6 +15,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/costs"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/invalid"
+	"github.com/tollgate-io/tollgate/domain/invoicing"
 	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
@@ -128,11 +129,11 @@ func problemOf(err error) *problem {
 		return refuse(codeUnknownTenant, "The tenant that the request names does not exist.")
 	case errors.Is(err, tenant.ErrUnknownKey):
 		return refuse(codeUnauthorized, "The API key is unknown, revoked or expired.")
-	case errors.Is(err, app.ErrNotDue):
+	case errors.Is(err, invoicing.ErrNotDue):
 		return refuse(codeNotDue, err.Error())
-	case errors.Is(err, billing.ErrUnpriced), errors.Is(err, billing.ErrCurrencies), errors.Is(err, app.ErrTooMuch):
+	case errors.Is(err, billing.ErrUnpriced), errors.Is(err, billing.ErrCurrencies), errors.Is(err, invoicing.ErrTooMuch):
 		return refuse(codeUnpriced, err.Error())
-	case errors.Is(err, app.ErrNothingToBill):
+	case errors.Is(err, invoicing.ErrNothingToBill):
 		return refuse(codeNotFound, err.Error())
 	case errors.Is(err, app.ErrNotFound):
 		return refuse(codeNotFound, err.Error())

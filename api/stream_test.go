@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/tollgate-io/tollgate/adapters/storetest"
 	"github.com/tollgate-io/tollgate/api"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/tenant"
@@ -79,7 +80,7 @@ func generated(n int) io.Reader {
 }
 
 func TestLongStream(t *testing.T) {
-	if onEventStoreDB {
+	if storetest.OnEventStoreDB() {
 		return // it is about the memory of long answers, which the store does not see
 	}
 	h := newHouse(t)
@@ -114,7 +115,7 @@ func TestLongStream(t *testing.T) {
 
 // Without a place to spool, the answer is bounded and says what it leaves out.
 func TestLongStreamWithoutSpool(t *testing.T) {
-	if onEventStoreDB {
+	if storetest.OnEventStoreDB() {
 		return // it is about the memory of long answers, which the store does not see
 	}
 	h := newHouse(t, func(c *api.Config) { c.SpoolDir = "/nonexistent/folder" })

@@ -237,7 +237,7 @@ type dnsRecordView struct {
 	Value string `json:"value"`
 }
 
-func viewHost(h *app.HostStanding) hostView {
+func viewHost(h *app.HostReport) hostView {
 	view := hostView{Host: h.Host, State: h.State, Detail: optional(h.Detail)}
 	if h.Challenge != (tenant.Challenge{}) {
 		view.Record = &dnsRecordView{"TXT", h.Challenge.Record, h.Challenge.Value}

@@ -49,7 +49,7 @@ func newCampus(t *testing.T, change ...func(*api.Config)) *campus {
 	domains, err := tenant.NewDomains("product.com")
 	require.NoError(t, err)
 	b.house = newHouse(t, append(change, func(c *api.Config) {
-		c.Ledger.Below(domains)
+		c.Ledger.WithBaseDomains(domains)
 		c.Domains, c.DNS, c.Now = domains, b.dns, func() time.Time { return b.now }
 	})...)
 	b.define("acme", `{"timeZone":"Europe/Berlin","slug":"acme","hosts":["acme.product.com","interviews.acme.com"]}`)

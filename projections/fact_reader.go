@@ -6,16 +6,16 @@ import (
 	"slices"
 	"time"
 
-	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/invoicing"
 	"github.com/tollgate-io/tollgate/domain/timeline"
 )
 
 // FactIndex tells where the facts and corrections of a tenant are in the log.
 type FactIndex interface {
 	// FactsAfter lists a page, in order. A zero instant is no bound.
-	FactsAfter(ctx context.Context, t event.TenantID, p app.FactPage) ([]timeline.Mark, error)
+	FactsAfter(ctx context.Context, t event.TenantID, p invoicing.FactPage) ([]timeline.Mark, error)
 	// CorrectionsOf lists where corrections of sources are, up to a position, in the order of the log. It may list more: sources
 	// are compared by a hash.
 	CorrectionsOf(ctx context.Context, t event.TenantID, sources []event.SourceID, at eventstore.Position) ([]eventstore.Position, error)
@@ -47,7 +47,7 @@ func (r FactReader) FactsShown(ctx context.Context, partition int) (eventstore.P
 func (r FactReader) Facts(ctx context.Context, t event.TenantID, from, to time.Time, at eventstore.Position, visit func(timeline.Event) error) error {
 	after := timeline.Mark{ListedAt: from}
 	for {
-		page, err := r.Index.FactsAfter(ctx, t, app.FactPage{After: after, Before: to, At: at, Limit: factsPage})
+		page, err := r.Index.FactsAfter(ctx, t, invoicing.FactPage{After: after, Before: to, At: at, Limit: factsPage})
 		if err != nil {
 			return err
 		}
@@ -73,8 +73,8 @@ func (r FactReader) Facts(ctx context.Context, t event.TenantID, from, to time.T
 	}
 }
 
-// FactPage implements app.FactList.
-func (r FactReader) FactPage(ctx context.Context, t event.TenantID, p app.FactPage) ([]app.ListedFact, error) {
+// FactPage implements invoicing.FactList.
+func (r FactReader) FactPage(ctx context.Context, t event.TenantID, p invoicing.FactPage) ([]invoicing.ListedFact, error) {
 	marks, err := r.Index.FactsAfter(ctx, t, p)
 	if err != nil || len(marks) == 0 {
 		return nil, err
@@ -84,14 +84,14 @@ func (r FactReader) FactPage(ctx context.Context, t event.TenantID, p app.FactPa
 		at[i] = marks[i].Position
 	}
 	events, err := r.read(ctx, t, at)
-	facts := make([]app.ListedFact, len(events))
+	facts := make([]invoicing.ListedFact, len(events))
 	for i := range events {
-		facts[i] = app.ListedFact{Mark: marks[i], Event: events[i]}
+		facts[i] = invoicing.ListedFact{Mark: marks[i], Event: events[i]}
 	}
 	return facts, err
 }
 
-// CorrectionsOf implements app.FactList.
+// CorrectionsOf implements invoicing.FactList.
 func (r FactReader) CorrectionsOf(ctx context.Context, t event.TenantID, facts []event.Identity, at eventstore.Position) ([]timeline.Event, error) {
 	if len(facts) == 0 {
 		return nil, nil

@@ -29,9 +29,9 @@ func TestAPositionInTheMiddleGoesThereAndBack(t *testing.T) {
 		PeriodStart: noon, PeriodEnd: noon, CycleStart: noon, CycleEnd: noon, Lines: []event.InvoiceLine{}, Position: "0-2"}}.Append(-1))
 	url := esdbtest.New(t, 1).URL()
 	log := open(t, eventstoredb.Config{URL: url})
-	_, err := app.Move{From: from, To: log}.Run(t.Context())
+	_, err := app.CopyLog{From: from, To: log}.Run(t.Context())
 	require.NoError(t, err)
 	log = open(t, eventstoredb.Config{URL: url, Retry: time.Second}) // by another process
-	_, err = app.Move{From: log, To: memory.NewStore(1, time.Now)}.Run(t.Context())
+	_, err = app.CopyLog{From: log, To: memory.NewStore(1, time.Now)}.Run(t.Context())
 	require.NoError(t, err)
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
-	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/invoicing"
 )
 
 // CloseInvoices closes periods that have ended until the context ends. It looks for them every so often, keeps the first
@@ -18,7 +18,7 @@ func (s *Stack) CloseInvoices(ctx context.Context, every, delay time.Duration) {
 	closed := factory.NewCounter(prometheus.CounterOpts{Name: "tollgate_invoices_finalised_total", Help: "Invoices that this process finalised by itself."})
 	failed := factory.NewCounter(prometheus.CounterOpts{Name: "tollgate_billing_failures_total", Help: "Attempts to close a period that failed; they are made again."})
 	held := factory.NewCounter(prometheus.CounterOpts{Name: "tollgate_invoice_lines_held_total", Help: "Lines of these invoices whose usage no price is for."})
-	app.NewClosing(app.ClosingConfig{Billing: s.Billing, Tenants: s.ReadModels, Backfill: delay, Report: func(t event.TenantID, inv app.Invoice, err error) {
+	invoicing.NewClosing(invoicing.ClosingConfig{Now: time.Now, Billing: s.Billing, Tenants: s.ReadModels, Backfill: delay, Report: func(t event.TenantID, inv invoicing.Invoice, err error) {
 		if err != nil {
 			failed.Inc()
 			log.Warn("a period could not be closed", "tenant", t, "error", err)

@@ -7,7 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/tollgate-io/tollgate/domain/app"
+	"github.com/tollgate-io/tollgate/domain/limiter"
 )
 
 // lagCollector measures the lag when the metrics are asked for.
@@ -50,13 +50,13 @@ func (c *lagCollector) Collect(out chan<- prometheus.Metric) {
 
 // limitCollector reads what the limit engine counts when the metrics are asked for.
 type limitCollector struct {
-	limits                      *app.Limits
+	limits                      *limiter.Engine
 	decisions                   *prometheus.Desc
 	conflicts, loads, evictions *prometheus.Desc
 	accounts                    *prometheus.Desc
 }
 
-func newLimitCollector(l *app.Limits) *limitCollector {
+func newLimitCollector(l *limiter.Engine) *limitCollector {
 	return &limitCollector{limits: l,
 		decisions: prometheus.NewDesc("tollgate_limit_decisions_total", "Checks by their answer; undecided ones have none.", []string{"result"}, nil),
 		conflicts: prometheus.NewDesc("tollgate_limit_conflicts_total", "Batches of decisions that were decided again, because another process was faster.", nil, nil),

@@ -22,6 +22,8 @@ import (
 	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	domainexport "github.com/tollgate-io/tollgate/domain/export"
+	"github.com/tollgate-io/tollgate/domain/invoicing"
+	"github.com/tollgate-io/tollgate/domain/limiter"
 	"github.com/tollgate-io/tollgate/domain/tenant"
 	"github.com/tollgate-io/tollgate/migrations"
 	"github.com/tollgate-io/tollgate/projections"
@@ -59,11 +61,11 @@ type Stack struct {
 	Directory  *readmodels.Directory
 	KeyUses    *readmodels.KeyUses // writes while its Run runs
 	Ledger     *app.Ledger
-	Billing    *app.Billing
+	Billing    *invoicing.Billing
 	Exports    *app.Exports
 	Costs      *app.Costs
 	Insights   *app.Insights
-	Limits     *app.Limits // nil before StartLimits
+	Limits     *limiter.Engine // nil before StartLimits
 
 	config   Config
 	catalogs projections.Catalogs
@@ -120,8 +122,8 @@ func Open(ctx context.Context, c Config) (_ *Stack, err error) {
 // openApplication puts the use cases on top of the log and the read models.
 func (s *Stack) openApplication() {
 	facts := projections.FactReader{Index: s.ReadModels, Log: s.Log}
-	s.Ledger = app.New(s.Log, s.Directory, time.Now).Below(s.Domains)
-	s.Billing = app.NewBilling(app.BillingConfig{Store: s.Log, Directory: s.Directory, Catalogs: s.catalogs, Now: time.Now,
+	s.Ledger = app.New(s.Log, s.Directory, time.Now).WithBaseDomains(s.Domains)
+	s.Billing = invoicing.New(invoicing.Config{Store: s.Log, Directory: s.Directory, Catalogs: s.catalogs, Now: time.Now,
 		Metering: readmodels.NewMetering(readmodels.NewAccountLoader(s.ReadModels, s.Log)), Facts: facts})
 	s.Exports = app.NewExports(app.ExportsConfig{Log: s.Log, Directory: s.Directory, Tenants: s.ReadModels, Books: s.Billing, Now: time.Now,
 		Facts: facts, NewEncoder: export.NewEncoder, Issuer: s.config.Issuer})
@@ -146,9 +148,9 @@ func (s *Stack) registerMetrics(r prometheus.Registerer) {
 
 // StartLimits starts the limit engine, which answers checks until the stack is closed.
 func (s *Stack) StartLimits() {
-	s.Limits = app.NewLimits(app.LimitsConfig{Writer: uuid.New(),
+	s.Limits = limiter.New(limiter.Config{Writer: uuid.New(),
 		Store: s.Log, Directory: s.Directory, Accounts: readmodels.NewAccountLoader(s.ReadModels, s.Log), Catalogs: s.catalogs,
-		Billing: s.Billing, Now: time.Now, CheckTimeout: s.config.CheckTimeout,
+		Credit: s.Billing, Now: time.Now, CheckTimeout: s.config.CheckTimeout,
 	})
 	s.add(s.Limits.Close)
 	if r := s.registerer(); r != nil {

@@ -54,7 +54,7 @@ func (c migrateLogCommand) Run(ctx context.Context, log *slog.Logger) error {
 	}
 	bar := newBar(1, "copy")
 	started := time.Now()
-	report, err := app.Move{From: from, To: to, Progress: func(p app.MoveProgress) {
+	report, err := app.CopyLog{From: from, To: to, Progress: func(p app.CopyProgress) {
 		what := "copy"
 		if p.Verifying {
 			what = "verify"

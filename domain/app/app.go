@@ -59,6 +59,11 @@ type Directory interface {
 	Reached(ctx context.Context, at eventstore.Position) error
 }
 
+// Catalogs reads the catalog of one revision, which never changes.
+type Catalogs interface {
+	At(ctx context.Context, revision eventstore.Revision) (*catalog.Catalog, error)
+}
+
 // Store is what the use cases need of the event store.
 type Store interface {
 	eventstore.Appender
@@ -78,8 +83,8 @@ func New(store Store, directory Directory, now func() time.Time) *Ledger {
 	return &Ledger{store: store, directory: directory, now: now}
 }
 
-// Below tells the application which domains are the product's own. Call it before anything else.
-func (l *Ledger) Below(d tenant.Domains) *Ledger {
+// WithBaseDomains says which domains are the product's own. Call it before anything else.
+func (l *Ledger) WithBaseDomains(d tenant.Domains) *Ledger {
 	l.domains = d
 	return l
 }
@@ -91,24 +96,4 @@ func (l *Ledger) appendOne(ctx context.Context, a eventstore.Append) (eventstore
 		return r, fmt.Errorf("append to %s: %w", a.Stream, r.Err)
 	}
 	return r, nil
-}
-
-func (l *Ledger) readStream(ctx context.Context, name eventstore.StreamName) ([]eventstore.Recorded, error) {
-	return readStream(ctx, l.store, name)
-}
-
-// readStream reads a whole short stream.
-func readStream(ctx context.Context, store eventstore.StreamReader, name eventstore.StreamName) ([]eventstore.Recorded, error) {
-	const page = 1000
-	var all []eventstore.Recorded
-	for {
-		part, err := store.ReadStream(ctx, name, eventstore.Revision(len(all)), page)
-		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", name, err)
-		}
-		all = append(all, part...)
-		if len(part) < page {
-			return all, nil
-		}
-	}
 }

@@ -41,7 +41,7 @@ func NewCatalog(e event.CatalogApplied, revision eventstore.Revision) (Catalog, 
 	if err != nil {
 		return Catalog{}, fmt.Errorf("catalog revision %d: %w", revision, err)
 	}
-	c := Catalog{Catalog: parsed, Revision: revision, Versions: planVersions(e)}
+	c := Catalog{Catalog: parsed, Revision: revision, Versions: PlanVersions(e)}
 	for i := range parsed.Plans {
 		if key := parsed.Plans[i].Key; c.Versions[key] == 0 {
 			c.Versions[key] = 1
@@ -50,8 +50,8 @@ func NewCatalog(e event.CatalogApplied, revision eventstore.Revision) (Catalog, 
 	return c, nil
 }
 
-// planVersions are those that the event says.
-func planVersions(e event.CatalogApplied) map[catalog.PlanKey]int {
+// PlanVersions are the numbers of the plans that the event says.
+func PlanVersions(e event.CatalogApplied) map[catalog.PlanKey]int {
 	versions := map[catalog.PlanKey]int{}
 	for key, version := range e.Versions {
 		versions[catalog.PlanKey(key)] = version
@@ -85,14 +85,6 @@ func planText(p catalog.Plan) []byte {
 		panic(fmt.Sprintf("app: a plan cannot be written: %v", err)) // the catalog writes it in the same way
 	}
 	return text
-}
-
-func (l *Ledger) metersAt(ctx context.Context, revision eventstore.Revision, t event.Type) ([]catalog.Meter, error) {
-	c, err := ReadCatalog(ctx, l.store, revision)
-	if err != nil {
-		return nil, err
-	}
-	return c.MetersOf(string(t)), nil
 }
 
 // CatalogChange answers what applying a catalog does, or would do.
@@ -154,7 +146,7 @@ func (l *Ledger) keepsPlans(ctx context.Context, current, next catalog.Catalog) 
 	if len(gone) == 0 {
 		return nil
 	}
-	used, err := l.directory.PlansInUse(ctx, tick(l.now()))
+	used, err := l.directory.PlansInUse(ctx, event.Tick(l.now()))
 	if err != nil {
 		return fmt.Errorf("read the plans in use: %w", err)
 	}

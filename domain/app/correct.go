@@ -11,10 +11,12 @@ import (
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
+// MaxReason bounds why somebody does something, in characters.
+const MaxReason = 500
+
 const (
-	maxReasonLength = 500
-	maxCorrections  = 1000 // of one fact: more is a fault of the sender
-	maxAttempts     = 100  // at an optimistic append; each lost one is somebody else's success
+	maxCorrections = 1000 // of one fact: more is a fault of the sender
+	maxAttempts    = 100  // at an optimistic append; each lost one is somebody else's success
 )
 
 // Correction is one later event of a fact.
@@ -42,7 +44,7 @@ func (h History) revision() eventstore.Revision { return eventstore.Revision(len
 
 // Event returns a fact with its corrections. Error: ErrNotFound.
 func (l *Ledger) Event(ctx context.Context, id event.Identity) (History, error) {
-	recorded, err := l.readStream(ctx, id.Stream())
+	recorded, err := eventstore.ReadAll(ctx, l.store, id.Stream())
 	if err != nil {
 		return History{}, err
 	}
@@ -75,7 +77,7 @@ func (l *Ledger) Event(ctx context.Context, id event.Identity) (History, error) 
 // Void takes a fact back. The same void again is a duplicate. Errors: ErrNotFound; ErrConflict when it was voided for
 // another reason; *invalid.Error.
 func (l *Ledger) Void(ctx context.Context, id event.Identity, reason string, by event.Actor) (Receipt, error) {
-	if err := checkReason(reason); err != nil {
+	if err := CheckReason(reason); err != nil {
 		return Receipt{}, err
 	}
 	return l.correct(ctx, id, func(h History) (eventstore.Append, *Correction, error) {
@@ -101,14 +103,14 @@ type Adjustment struct {
 // Adjust gives a fact another quantity or other data. The same adjustment again is a duplicate, even after later ones:
 // a late retry must not bring an old value back. Errors: ErrNotFound; ErrConflict when the fact is voided; *invalid.Error.
 func (l *Ledger) Adjust(ctx context.Context, id event.Identity, a Adjustment, by event.Actor) (Receipt, error) {
-	if err := checkReason(a.Reason); err != nil {
+	if err := CheckReason(a.Reason); err != nil {
 		return Receipt{}, err
 	}
 	if a.Quantity.Sign() <= 0 {
 		return Receipt{}, invalid.New("/quantity", "invalid_event", "quantity must be greater than 0; to take the event back, void it")
 	}
-	if _, err := money.ParseQuantity(a.Quantity.String()); err != nil {
-		return Receipt{}, invalid.New("/quantity", "invalid_event", "quantity has "+err.Error())
+	if !a.Quantity.IsQuantity() {
+		return Receipt{}, invalid.New("/quantity", "invalid_event", "quantity has "+money.ErrRange.Error())
 	}
 	return l.correct(ctx, id, func(h History) (eventstore.Append, *Correction, error) {
 		data := h.Current.Data
@@ -135,11 +137,11 @@ func (l *Ledger) Adjust(ctx context.Context, id event.Identity, a Adjustment, by
 		}
 		e := event.UsageAdjusted{Usage: h.Current, Metadata: event.Metadata{Catalog: h.Original.Catalog},
 			Quantity: a.Quantity, Data: data, Reason: a.Reason, By: by}
-		meters, err := l.metersAt(ctx, h.Original.Catalog, id.Type)
+		c, err := ReadCatalog(ctx, l.store, h.Original.Catalog)
 		if err != nil {
 			return eventstore.Append{}, nil, err
 		}
-		if err := countable(e.After(), meters, func() []string { return nil }); err != nil {
+		if err := c.Countable(e.After()); err != nil {
 			return eventstore.Append{}, nil, err
 		}
 		return e.Append(h.revision()), nil, nil
@@ -177,9 +179,10 @@ func (l *Ledger) correct(ctx context.Context, id event.Identity, decide func(His
 	return Receipt{}, fmt.Errorf("%w: the event is being corrected by others at the same time", ErrConflict)
 }
 
-func checkReason(reason string) error {
-	if reason == "" || !isText(reason, maxReasonLength, "\n\r\t") {
-		return invalid.New("/reason", "invalid_event", fmt.Sprintf("reason is required, with at most %d printable characters", maxReasonLength))
+// CheckReason checks why somebody does something, as it is kept on the log. Error: *invalid.Error.
+func CheckReason(reason string) error {
+	if reason == "" || !invalid.IsText(reason, MaxReason, "\n\r\t") {
+		return invalid.New("/reason", "invalid_event", fmt.Sprintf("reason is required, with at most %d printable characters", MaxReason))
 	}
 	return nil
 }

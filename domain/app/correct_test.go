@@ -17,10 +17,10 @@ import (
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
-func (h *house) history(id event.Identity) app.History {
-	h.t.Helper()
-	history, err := h.ledger.Event(ctx, id)
-	require.NoError(h.t, err)
+func (h *fixture) history(id event.Identity) app.History {
+	h.T.Helper()
+	history, err := h.Ledger.Event(ctx, id)
+	require.NoError(h.T, err)
 	return history
 }
 
@@ -29,28 +29,28 @@ func to(quantity, reason string) app.Adjustment {
 }
 
 func TestVoid(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	id := interview("a").Identity
-	_, err := h.ledger.Void(ctx, id, "test", "cli")
+	_, err := h.Ledger.Void(ctx, id, "test", "cli")
 	require.ErrorIs(t, err, app.ErrNotFound)
 
 	s := interview("a")
 	s.Emitter = "/e"
-	recorded := h.record(s)[0]
-	h.now = noon.AddDate(3, 0, 0)
-	first, err := h.ledger.Void(ctx, id, "double report", "key:1")
+	recorded := h.Record(s)[0]
+	h.Now = noon.AddDate(3, 0, 0)
+	first, err := h.Ledger.Void(ctx, id, "double report", "key:1")
 	require.NoError(t, err)
 	require.Equal(t, app.Recorded, first.Status)
 
-	again, err := h.ledger.Void(ctx, id, "double report", "key:2")
+	again, err := h.Ledger.Void(ctx, id, "double report", "key:2")
 	require.NoError(t, err)
 	require.Equal(t, app.Receipt{Status: app.Duplicate, Position: first.Position, RecordedAt: first.RecordedAt}, again)
 
-	_, err = h.ledger.Void(ctx, id, "another reason", "key:1")
+	_, err = h.Ledger.Void(ctx, id, "another reason", "key:1")
 	require.ErrorIs(t, err, app.ErrConflict)
 	require.ErrorContains(t, err, "double report")
 
-	_, err = h.ledger.Adjust(ctx, id, to("2", "too late"), "key:1")
+	_, err = h.Ledger.Adjust(ctx, id, to("2", "too late"), "key:1")
 	require.ErrorIs(t, err, app.ErrConflict)
 
 	require.Equal(t, app.History{
@@ -60,23 +60,23 @@ func TestVoid(t *testing.T) {
 	}, h.history(id))
 
 	// A voided fact is still the fact: sent again, it is a duplicate and stays voided.
-	require.Equal(t, []app.Receipt{{Status: app.Duplicate, Position: recorded.Position, RecordedAt: recorded.RecordedAt}}, h.record(s))
+	require.Equal(t, []app.Receipt{{Status: app.Duplicate, Position: recorded.Position, RecordedAt: recorded.RecordedAt}}, h.Record(s))
 	require.True(t, h.history(id).Voided)
 }
 
 func TestAdjust(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	s := tokens(t, "a", `{"model":"o3","inputTokens":5}`)
 	id := s.Identity
-	_, err := h.ledger.Adjust(ctx, id, to("2", "r"), "cli")
+	_, err := h.Ledger.Adjust(ctx, id, to("2", "r"), "cli")
 	require.ErrorIs(t, err, app.ErrNotFound)
-	h.record(s)
+	h.Record(s)
 
-	first, err := h.ledger.Adjust(ctx, id, to("2.50", "wrong"), "key:1")
+	first, err := h.Ledger.Adjust(ctx, id, to("2.50", "wrong"), "key:1")
 	require.NoError(t, err)
 	require.Equal(t, app.Recorded, first.Status)
 	other := data(t, `{"model":"o4","inputTokens":7}`)
-	second, err := h.ledger.Adjust(ctx, id, app.Adjustment{Quantity: money.Int(3), Data: &other, Reason: "wrong model"}, "key:1")
+	second, err := h.Ledger.Adjust(ctx, id, app.Adjustment{Quantity: money.Int(3), Data: &other, Reason: "wrong model"}, "key:1")
 	require.NoError(t, err)
 	require.Equal(t, app.Recorded, second.Status)
 
@@ -92,13 +92,13 @@ func TestAdjust(t *testing.T) {
 	}, history.Corrections)
 
 	// A late retry of the older adjustment is recognised and does not bring the old value back.
-	late, err := h.ledger.Adjust(ctx, id, to("2.5", "wrong"), "key:1")
+	late, err := h.Ledger.Adjust(ctx, id, to("2.5", "wrong"), "key:1")
 	require.NoError(t, err)
 	require.Equal(t, app.Receipt{Status: app.Duplicate, Position: first.Position, RecordedAt: first.RecordedAt}, late)
 	require.Equal(t, want, h.history(id).Current)
 
 	// To bring it back is another adjustment, with a reason of its own.
-	back, err := h.ledger.Adjust(ctx, id, to("2.5", "it was right"), "key:1")
+	back, err := h.Ledger.Adjust(ctx, id, to("2.5", "it was right"), "key:1")
 	require.NoError(t, err)
 	require.Equal(t, app.Recorded, back.Status)
 	want.Quantity = money.MustParse("2.5")
@@ -106,25 +106,25 @@ func TestAdjust(t *testing.T) {
 
 	// With the same quantity and reason but other data, or no data where there was some, it is another one.
 	third := data(t, `{"inputTokens":1}`)
-	r, err := h.ledger.Adjust(ctx, id, app.Adjustment{Quantity: money.MustParse("2.5"), Data: &third, Reason: "wrong"}, "key:1")
+	r, err := h.Ledger.Adjust(ctx, id, app.Adjustment{Quantity: money.MustParse("2.5"), Data: &third, Reason: "wrong"}, "key:1")
 	require.NoError(t, err)
 	require.Equal(t, app.Recorded, r.Status)
-	r, err = h.ledger.Adjust(ctx, id, to("3", "wrong model"), "key:1")
+	r, err = h.Ledger.Adjust(ctx, id, to("3", "wrong model"), "key:1")
 	require.NoError(t, err)
 	require.Equal(t, app.Recorded, r.Status, "the one before changed the data, this one does not")
 	require.Equal(t, third, h.history(id).Current.Data)
 
-	_, err = h.ledger.Void(ctx, id, "never happened", "key:1")
+	_, err = h.Ledger.Void(ctx, id, "never happened", "key:1")
 	require.NoError(t, err)
-	r, err = h.ledger.Adjust(ctx, id, to("2.5", "it was right"), "key:1")
+	r, err = h.Ledger.Adjust(ctx, id, to("2.5", "it was right"), "key:1")
 	require.NoError(t, err)
 	require.Equal(t, app.Receipt{Status: app.Duplicate, Position: back.Position, RecordedAt: back.RecordedAt}, r, "also when it is void by now")
 	require.True(t, h.history(id).Voided)
 }
 
 func TestCorrectionBounds(t *testing.T) {
-	h := newHouse(t)
-	h.record(tokens(t, "a", `{}`))
+	h := newFixture(t)
+	h.Record(tokens(t, "a", `{}`))
 	id := tokens(t, "a", `{}`).Identity
 	bad := data(t, `{"inputTokens":-1,"outputTokens":"x"}`)
 	for name, c := range map[string]struct {
@@ -146,7 +146,7 @@ func TestCorrectionBounds(t *testing.T) {
 		"the least there can be": {to("0.000000001", "r"), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := h.ledger.Adjust(ctx, id, c.adjustment, "cli")
+			_, err := h.Ledger.Adjust(ctx, id, c.adjustment, "cli")
 			if c.pointer == "" {
 				require.NoError(t, err)
 				return
@@ -155,7 +155,7 @@ func TestCorrectionBounds(t *testing.T) {
 			require.ErrorAs(t, err, &refused)
 			require.Equal(t, c.pointer, refused.Fields[0].Pointer)
 			if c.pointer == "/reason" {
-				_, err := h.ledger.Void(ctx, id, c.adjustment.Reason, "cli")
+				_, err := h.Ledger.Void(ctx, id, c.adjustment.Reason, "cli")
 				require.ErrorAs(t, err, &refused)
 			}
 		})
@@ -164,34 +164,34 @@ func TestCorrectionBounds(t *testing.T) {
 
 // An adjustment is judged by the meters that count the fact, those of the time when it was recorded.
 func TestAdjustUsesTheMetersOfTheFact(t *testing.T) {
-	h := newHouse(t)
-	h.record(interview("a"))
-	h.apply("meters:\n  - {key: minutes, eventType: interview, value: data.minutes, aggregation: sum}\n")
+	h := newFixture(t)
+	h.Record(interview("a"))
+	h.Apply("meters:\n  - {key: minutes, eventType: interview, value: data.minutes, aggregation: sum}\n")
 	text := data(t, `{"minutes":"many"}`)
-	_, err := h.ledger.Adjust(ctx, interview("a").Identity, app.Adjustment{Quantity: money.Int(2), Data: &text, Reason: "r"}, "cli")
+	_, err := h.Ledger.Adjust(ctx, interview("a").Identity, app.Adjustment{Quantity: money.Int(2), Data: &text, Reason: "r"}, "cli")
 	require.NoError(t, err)
-	h.apply("meters: []\n")
-	_, err = h.ledger.Adjust(ctx, interview("a").Identity, to("3", "r"), "cli")
+	h.Apply("meters: []\n")
+	_, err = h.Ledger.Adjust(ctx, interview("a").Identity, to("3", "r"), "cli")
 	require.NoError(t, err)
 }
 
 // A fact takes a bounded number of corrections, and its whole history can still be read.
 func TestCorrectionsAreBounded(t *testing.T) {
-	h := newHouse(t)
-	h.record(interview("a"))
+	h := newFixture(t)
+	h.Record(interview("a"))
 	id := interview("a").Identity
 	u := interview("a").Usage
 	for i := range 1000 {
 		a := event.UsageAdjusted{Usage: u, Quantity: money.Int(int64(i + 2)), Reason: "r"}
 		u = a.After()
-		require.Equal(t, eventstore.Appended, h.log.Append(ctx, []eventstore.Append{a.Append(eventstore.Revision(i))})[0].Outcome)
+		require.Equal(t, eventstore.Appended, h.Log.Append(ctx, []eventstore.Append{a.Append(eventstore.Revision(i))})[0].Outcome)
 	}
 	var refused *invalid.Error
-	_, err := h.ledger.Adjust(ctx, id, to("5000", "r"), "cli")
+	_, err := h.Ledger.Adjust(ctx, id, to("5000", "r"), "cli")
 	require.ErrorAs(t, err, &refused)
-	_, err = h.ledger.Void(ctx, id, "r", "cli")
+	_, err = h.Ledger.Void(ctx, id, "r", "cli")
 	require.ErrorAs(t, err, &refused)
-	r, err := h.ledger.Adjust(ctx, id, to("1001", "r"), "cli")
+	r, err := h.Ledger.Adjust(ctx, id, to("1001", "r"), "cli")
 	require.NoError(t, err)
 	require.Equal(t, app.Duplicate, r.Status)
 	require.Len(t, h.history(id).Corrections, 1000)
@@ -200,8 +200,8 @@ func TestCorrectionsAreBounded(t *testing.T) {
 
 // All who correct the same fact at the same time come through, one after the other, each on what the one before left.
 func TestConcurrentCorrections(t *testing.T) {
-	h := newHouse(t)
-	h.record(interview("a"))
+	h := newFixture(t)
+	h.Record(interview("a"))
 	id := interview("a").Identity
 	const people = 24
 	receipts := make([]app.Receipt, 2*people)
@@ -209,7 +209,7 @@ func TestConcurrentCorrections(t *testing.T) {
 	for i := range 2 * people {
 		wg.Go(func() {
 			var err error
-			receipts[i], err = h.ledger.Adjust(ctx, id, to(strconv.Itoa(i/2+2), fmt.Sprint("person ", i/2)), "cli") // everyone twice
+			receipts[i], err = h.Ledger.Adjust(ctx, id, to(strconv.Itoa(i/2+2), fmt.Sprint("person ", i/2)), "cli") // everyone twice
 			if err != nil {
 				t.Error(err)
 			}
@@ -223,7 +223,7 @@ func TestConcurrentCorrections(t *testing.T) {
 		require.ElementsMatch(t, []app.Status{app.Recorded, app.Duplicate}, []app.Status{receipts[i].Status, receipts[i+1].Status})
 	}
 	before := history.Original.Usage
-	for _, r := range h.all()["usage_adjusted"] {
+	for _, r := range h.All()["usage_adjusted"] {
 		e, err := event.Decode(r)
 		require.NoError(t, err)
 		require.Equal(t, before, e.(event.UsageAdjusted).Usage, "it carries the fact as it stood before")
@@ -234,7 +234,7 @@ func TestConcurrentCorrections(t *testing.T) {
 	// Of those who void it for different reasons, one comes through.
 	voided := make([]error, people)
 	for i := range people {
-		wg.Go(func() { _, voided[i] = h.ledger.Void(ctx, id, fmt.Sprint("person ", i), "cli") })
+		wg.Go(func() { _, voided[i] = h.Ledger.Void(ctx, id, fmt.Sprint("person ", i), "cli") })
 	}
 	wg.Wait()
 	won := 0
@@ -251,17 +251,17 @@ func TestConcurrentCorrections(t *testing.T) {
 // A lost answer: the same correction again tells what became of it.
 func TestCorrectionWithUnknownOutcome(t *testing.T) {
 	for _, f := range []fault{before, after} {
-		h := newHouse(t)
-		h.record(interview("a"))
+		h := newFixture(t)
+		h.Record(interview("a"))
 		id := interview("a").Identity
 		for _, correct := range []func() (app.Receipt, error){
-			func() (app.Receipt, error) { return h.ledger.Adjust(ctx, id, to("2", "r"), "cli") },
-			func() (app.Receipt, error) { return h.ledger.Void(ctx, id, "r", "cli") },
+			func() (app.Receipt, error) { return h.Ledger.Adjust(ctx, id, to("2", "r"), "cli") },
+			func() (app.Receipt, error) { return h.Ledger.Void(ctx, id, "r", "cli") },
 		} {
-			h.store.fault = func(eventstore.Append) fault { return f }
+			h.Store.Fault = func(eventstore.Append) fault { return f }
 			_, err := correct()
 			require.ErrorIs(t, err, eventstore.ErrUnavailable)
-			h.store.fault = nil
+			h.Store.Fault = nil
 			r, err := correct()
 			require.NoError(t, err)
 			require.Equal(t, map[fault]app.Status{before: app.Recorded, after: app.Duplicate}[f], r.Status)
@@ -271,18 +271,18 @@ func TestCorrectionWithUnknownOutcome(t *testing.T) {
 }
 
 func TestEventRefusesStrangers(t *testing.T) {
-	h := newHouse(t)
-	_, err := h.ledger.Event(ctx, interview("a").Identity)
+	h := newFixture(t)
+	_, err := h.Ledger.Event(ctx, interview("a").Identity)
 	require.ErrorIs(t, err, app.ErrNotFound)
-	h.record(interview("a"))
+	h.Record(interview("a"))
 	for _, id := range []event.Identity{{Tenant: "t2", Type: "interview", Source: "a"}, {Tenant: "t1", Type: "call", Source: "a"}, {Tenant: "t1", Type: "interview", Source: "b"}} {
-		_, err := h.ledger.Event(ctx, id)
+		_, err := h.Ledger.Event(ctx, id)
 		require.ErrorIs(t, err, app.ErrNotFound)
 	}
 	stray := event.TenantDefined{Tenant: "t1"}.Append(0)
 	stray.Stream = interview("a").Stream()
-	require.Equal(t, eventstore.Appended, h.log.Append(ctx, []eventstore.Append{stray})[0].Outcome)
-	_, err = h.ledger.Event(ctx, interview("a").Identity)
+	require.Equal(t, eventstore.Appended, h.Log.Append(ctx, []eventstore.Append{stray})[0].Outcome)
+	_, err = h.Ledger.Event(ctx, interview("a").Identity)
 	require.ErrorIs(t, err, event.ErrMalformed)
 }
 
@@ -307,7 +307,7 @@ type submission struct{ quantity, data string }
 func TestLedgerAgainstModel(t *testing.T) {
 	whole := t
 	rapid.Check(t, func(t *rapid.T) {
-		h := newHouse(failer{TB: whole, t: t})
+		h := newFixture(failer{TB: whole, t: t})
 		model := map[event.Identity]*fact{}
 		id := rapid.Map(rapid.SampledFrom([]string{"t1/a", "t1/b", "t2/a"}), func(s string) event.Identity {
 			return event.Identity{Tenant: event.TenantID(s[:2]), Type: "tokens", Source: event.SourceID(s[3:])}
@@ -316,7 +316,7 @@ func TestLedgerAgainstModel(t *testing.T) {
 		payload := rapid.SampledFrom([]string{`{}`, `{"inputTokens":1}`, `{"inputTokens":2}`})
 		lost := func(t *rapid.T) fault {
 			f := rapid.SampledFrom([]fault{none, none, none, before, after}).Draw(t, "fault")
-			h.store.fault = func(eventstore.Append) fault { return f }
+			h.Store.Fault = func(eventstore.Append) fault { return f }
 			return f
 		}
 		// outcome compares an answer with the model's; a lost one tells nothing, and changes something or not.
@@ -347,14 +347,14 @@ func TestLedgerAgainstModel(t *testing.T) {
 				} else if want = app.Conflict; known.original == s {
 					want = app.Duplicate
 				}
-				r := h.record(app.Submission{Usage: event.Usage{Identity: i, Quantity: money.MustParse(s.quantity), OccurredAt: noon, Data: data(t, s.data)}})[0]
+				r := h.Record(app.Submission{Usage: event.Usage{Identity: i, Quantity: money.MustParse(s.quantity), OccurredAt: noon, Data: data(t, s.data)}})[0]
 				outcome(t, want, r.Status, r.Err, f, func() { model[i] = &fact{original: s, current: s} })
 			},
 			"void": func(t *rapid.T) {
 				i, why := id.Draw(t, "id"), reason.Draw(t, "reason")
 				known := model[i]
 				f := lost(t)
-				r, err := h.ledger.Void(ctx, i, why, "cli")
+				r, err := h.Ledger.Void(ctx, i, why, "cli")
 				switch {
 				case known == nil:
 					require.ErrorIs(t, err, app.ErrNotFound)
@@ -376,7 +376,7 @@ func TestLedgerAgainstModel(t *testing.T) {
 				}
 				known := model[i]
 				f := lost(t)
-				r, err := h.ledger.Adjust(ctx, i, app.Adjustment{Quantity: money.MustParse(a.quantity), Data: given, Reason: a.reason}, "cli")
+				r, err := h.Ledger.Adjust(ctx, i, app.Adjustment{Quantity: money.MustParse(a.quantity), Data: given, Reason: a.reason}, "cli")
 				if known == nil {
 					require.ErrorIs(t, err, app.ErrNotFound)
 					return
@@ -403,7 +403,7 @@ func TestLedgerAgainstModel(t *testing.T) {
 				})
 			},
 			"": func(t *rapid.T) {
-				h.store.fault = nil
+				h.Store.Fault = nil
 				for i, f := range model {
 					history := h.history(i)
 					require.Equal(t, f.current, submission{history.Current.Quantity.String(), string(history.Current.Data.AppendJSON(nil))})
@@ -419,8 +419,8 @@ func TestLedgerAgainstModel(t *testing.T) {
 		})
 
 		folded := map[event.Identity]submission{}
-		for p := range h.log.Partitions() {
-			page, err := h.log.ReadLog(ctx, eventstore.Position{Partition: p}, eventstore.MaxReadLimit)
+		for p := range h.Log.Partitions() {
+			page, err := h.Log.ReadLog(ctx, eventstore.Position{Partition: p}, eventstore.MaxReadLimit)
 			require.NoError(t, err)
 			for _, r := range page {
 				e, err := event.Decode(r)
@@ -450,7 +450,7 @@ func TestLedgerAgainstModel(t *testing.T) {
 	})
 }
 
-// failer lets the house fail a property.
+// failer lets the fixture fail a property.
 type failer struct {
 	testing.TB
 	t *rapid.T

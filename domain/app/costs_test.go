@@ -17,8 +17,8 @@ import (
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
-func (h *house) newCosts() *app.Costs {
-	return app.NewCosts(h.store, h.directory, func() time.Time { return h.now })
+func (h *fixture) newCosts() *app.Costs {
+	return app.NewCosts(h.Store, h.Directory, func() time.Time { return h.Now })
 }
 
 func priced(t testing.TB, model, input string) app.CostImport {
@@ -36,7 +36,7 @@ func inputCost(t testing.TB, b costs.Book, model string, on catalog.Date) string
 }
 
 func TestTheSameImportTwiceIsOnce(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	c := h.newCosts()
 	for i := range 3 {
 		change, err := c.ImportCosts(ctx, priced(t, "gpt", "2"), "cli")
@@ -45,7 +45,7 @@ func TestTheSameImportTwiceIsOnce(t *testing.T) {
 		require.Equal(t, i == 0, change.Applied)
 		require.Equal(t, i > 0, change.Repeated)
 	}
-	require.Len(t, h.all()["costs_imported"], 1)
+	require.Len(t, h.All()["costs_imported"], 1)
 
 	// Nobody can tell a retry that comes late from the wish to go back, so a list is imported once from a day on.
 	other := priced(t, "gpt", "3")
@@ -61,7 +61,7 @@ func TestTheSameImportTwiceIsOnce(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, change.Applied)
 	require.Equal(t, 1, change.Unchanged)
-	require.Len(t, h.all()["costs_imported"], 2)
+	require.Len(t, h.All()["costs_imported"], 2)
 	book, err := c.Book(ctx)
 	require.NoError(t, err)
 	require.Equal(t, "3", inputCost(t, book, "gpt", "2026-04-05"))
@@ -72,7 +72,7 @@ func TestTheSameImportTwiceIsOnce(t *testing.T) {
 // Imports at the same time, through several processes, are one after the other: each finds what those before it left, the same
 // list is recorded once, and the log can be folded.
 func TestImportsAreSerialised(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	replicas := []*app.Costs{h.newCosts(), h.newCosts(), h.newCosts()}
 	const lists, attempts = 6, 3
 	var group sync.WaitGroup
@@ -99,7 +99,7 @@ func TestImportsAreSerialised(t *testing.T) {
 	for n := range lists {
 		require.Equal(t, 1, applied[n], "list %d", n)
 	}
-	recorded := h.all()["costs_imported"]
+	recorded := h.All()["costs_imported"]
 	require.Len(t, recorded, lists)
 	last := map[string]string{}
 	for _, r := range recorded {
@@ -121,22 +121,22 @@ func TestImportsAreSerialised(t *testing.T) {
 // An import whose answer was lost is not made again by sending it again, and one that was not written is.
 func TestALostAnswerOfAnImport(t *testing.T) {
 	for _, f := range []fault{before, after} {
-		h := newHouse(t)
+		h := newFixture(t)
 		c := h.newCosts()
-		h.store.fault = func(eventstore.Append) fault { return f }
+		h.Store.Fault = func(eventstore.Append) fault { return f }
 		_, err := c.ImportCosts(ctx, priced(t, "gpt", "2"), "cli")
 		require.ErrorIs(t, err, eventstore.ErrUnavailable)
-		h.store.fault = nil
+		h.Store.Fault = nil
 		change, err := c.ImportCosts(ctx, priced(t, "gpt", "2"), "cli")
 		require.NoError(t, err)
 		require.Equal(t, f == before, change.Applied)
 		require.Equal(t, f == after, change.Repeated)
-		require.Len(t, h.all()["costs_imported"], 1)
+		require.Len(t, h.All()["costs_imported"], 1)
 	}
 }
 
 func TestTheGuardStopsAnImport(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	c := h.newCosts()
 	_, err := c.ImportCosts(ctx, priced(t, "gpt", "2"), "cli")
 	require.NoError(t, err)
@@ -146,13 +146,13 @@ func TestTheGuardStopsAnImport(t *testing.T) {
 	var jump *costs.JumpError
 	require.ErrorAs(t, err, &jump)
 	require.Len(t, change.Changes, 1, "what it would be is told")
-	require.Len(t, h.all()["costs_imported"], 1)
+	require.Len(t, h.All()["costs_imported"], 1)
 	in.DryRun = true
 	change, err = c.ImportCosts(ctx, in, "cli")
 	require.NoError(t, err)
 	require.False(t, change.Applied)
 	require.NotEmpty(t, change.Changes[0].Jump)
-	require.Len(t, h.all()["costs_imported"], 1)
+	require.Len(t, h.All()["costs_imported"], 1)
 	in.DryRun, in.MaxJump = false, money.Int(10)
 	change, err = c.ImportCosts(ctx, in, "cli")
 	require.NoError(t, err)
@@ -161,7 +161,7 @@ func TestTheGuardStopsAnImport(t *testing.T) {
 
 // Another process sees an import within a second, and the catalog's own price goes first as soon as the directory shows it.
 func TestTheBookFollowsTheLog(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	c, other := h.newCosts(), h.newCosts()
 	cost := func(of *app.Costs) string {
 		book, err := of.Book(ctx)
@@ -172,22 +172,22 @@ func TestTheBookFollowsTheLog(t *testing.T) {
 	_, err := c.ImportCosts(ctx, priced(t, "gpt", "2"), "cli")
 	require.NoError(t, err)
 	require.Equal(t, "2", cost(c), "one's own import is seen at once")
-	h.now = h.now.Add(999 * time.Millisecond)
+	h.Now = h.Now.Add(999 * time.Millisecond)
 	require.Equal(t, "unknown", cost(other))
-	h.now = h.now.Add(time.Millisecond)
+	h.Now = h.Now.Add(time.Millisecond)
 	require.Equal(t, "2", cost(other))
-	h.apply(meters + "\ncosts:\n  - {provider: openai, model: gpt, from: 2026-01-01, inputPerMillion: 1.5, outputPerMillion: 8}\n")
+	h.Apply(meters + "\ncosts:\n  - {provider: openai, model: gpt, from: 2026-01-01, inputPerMillion: 1.5, outputPerMillion: 8}\n")
 	require.Equal(t, "1.5", cost(c))
 	require.Equal(t, "1.5", cost(other))
-	h.apply(meters)
+	h.Apply(meters)
 	require.Equal(t, "2", cost(c))
-	h.directory.err = errDown
+	h.Directory.Fail(errDown)
 	_, err = c.Book(ctx)
 	require.ErrorIs(t, err, errDown)
 }
 
 func TestImportsAreChecked(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	for pointer, change := range map[string]func(*app.CostImport){
 		"/source":  func(i *app.CostImport) { i.Source = costs.CatalogSource },
 		"/from":    func(i *app.CostImport) { i.From = "2027-04-07" }, // 367 days ahead
@@ -208,8 +208,8 @@ func TestImportsAreChecked(t *testing.T) {
 
 // A stream that says what no import may say is a fault, and nothing is guessed.
 func TestAMalformedBook(t *testing.T) {
-	h := newHouse(t)
-	h.log.Append(ctx, []eventstore.Append{{Stream: event.CostsStream, Expected: eventstore.NoStream,
+	h := newFixture(t)
+	h.Log.Append(ctx, []eventstore.Append{{Stream: event.CostsStream, Expected: eventstore.NoStream,
 		Events: []eventstore.NewEvent{{ID: event.CatalogApplied{}.Append(0).Events[0].ID, Type: "costs_imported.v1", Data: []byte(`{}`)}}}})
 	_, err := h.newCosts().Book(ctx)
 	require.ErrorIs(t, err, event.ErrMalformed)

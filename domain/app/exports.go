@@ -15,6 +15,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/export"
+	"github.com/tollgate-io/tollgate/domain/invalid"
 	"github.com/tollgate-io/tollgate/domain/timeline"
 )
 
@@ -44,8 +45,8 @@ type TenantLister interface {
 // tenantsPage is how many tenants are listed at once.
 const tenantsPage = 500
 
-// eachTenant visits all tenants, until a visit fails.
-func eachTenant(ctx context.Context, lister TenantLister, visit func(event.TenantID) error) error {
+// EachTenant visits all tenants, until a visit fails.
+func EachTenant(ctx context.Context, lister TenantLister, visit func(event.TenantID) error) error {
 	for after := event.TenantID(""); ; {
 		page, err := lister.Tenants(ctx, after, tenantsPage)
 		if err != nil {
@@ -63,10 +64,10 @@ func eachTenant(ctx context.Context, lister TenantLister, visit func(event.Tenan
 	}
 }
 
-// Books tells what was invoiced and posted up to a position, oldest first; nothing for a tenant that does not exist. *Billing
-// does.
+// Books lists what was invoiced and posted up to a position, oldest first; nothing for a tenant that does not exist.
 type Books interface {
-	InvoicesAt(ctx context.Context, t event.TenantID, at eventstore.Position) ([]Invoice, error)
+	// InvoicesAt leaves out the tenant's name.
+	InvoicesAt(ctx context.Context, t event.TenantID, at eventstore.Position) ([]export.Invoice, error)
 	JournalAt(ctx context.Context, t event.TenantID, at eventstore.Position) ([]billing.Transfer, error)
 }
 
@@ -110,7 +111,7 @@ func (x *Exports) Open(ctx context.Context, q export.Query) (*Export, error) {
 	first, last := 0, x.c.Log.Partitions()-1
 	if q.Tenant != "" {
 		if _, err := x.c.Directory.Tenant(ctx, q.Tenant); err != nil {
-			return nil, fmt.Errorf("tenant %q: %w", shorten(string(q.Tenant)), err)
+			return nil, fmt.Errorf("tenant %q: %w", invalid.Shorten(string(q.Tenant)), err)
 		}
 		first = e.partition(q.Tenant)
 		last = first
@@ -203,9 +204,9 @@ func (e *Export) rows(ctx context.Context, visit func(export.Row) error) error {
 	if e.query.Tenant != "" {
 		return e.rowsOf(ctx, e.query.Tenant, visit)
 	}
-	return eachTenant(ctx, e.c.Tenants, func(t event.TenantID) error {
+	return EachTenant(ctx, e.c.Tenants, func(t event.TenantID) error {
 		if err := e.rowsOf(ctx, t, visit); err != nil {
-			return fmt.Errorf("tenant %q: %w", shorten(string(t)), err)
+			return fmt.Errorf("tenant %q: %w", invalid.Shorten(string(t)), err)
 		}
 		return nil
 	})
@@ -247,7 +248,8 @@ func (e *Export) invoiceRows(ctx context.Context, t event.TenantID, at eventstor
 		return err
 	}
 	for i := range all {
-		inv := exported(&all[i], of.Name)
+		inv := &all[i]
+		inv.TenantName = of.Name
 		var rows []export.Row
 		if e.query.Dataset == export.Focus {
 			rows = export.FocusRows(e.query, e.c.Issuer, inv)
@@ -261,14 +263,6 @@ func (e *Export) invoiceRows(ctx context.Context, t event.TenantID, at eventstor
 	return nil
 }
 
-func exported(i *Invoice, name string) *export.Invoice {
-	inv := &export.Invoice{Invoice: i.Invoice, Tenant: i.Tenant, TenantName: name, State: string(i.State), FinalisedAt: i.FinalisedAt, Position: i.At}
-	if v := i.Voided; v != nil {
-		inv.Void = &export.CreditNote{Number: v.CreditNote, At: i.VoidedAt, Rebilled: v.Rebill}
-	}
-	return inv
-}
-
 func visitAll(rows []export.Row, visit func(export.Row) error) error {
 	for _, row := range rows {
 		if err := visit(row); err != nil {
@@ -276,29 +270,4 @@ func visitAll(rows []export.Row, visit func(export.Row) error) error {
 		}
 	}
 	return nil
-}
-
-// InvoicesAt implements Books.
-func (b *Billing) InvoicesAt(ctx context.Context, t event.TenantID, at eventstore.Position) ([]Invoice, error) {
-	a, err := b.billed(ctx, t, at)
-	all := make([]Invoice, len(a.book.Issued))
-	for i := range all {
-		all[i] = a.invoice(i)
-	}
-	return all, err
-}
-
-// JournalAt implements Books.
-func (b *Billing) JournalAt(ctx context.Context, t event.TenantID, at eventstore.Position) ([]billing.Transfer, error) {
-	a, err := b.billed(ctx, t, at)
-	return billing.Journal(t, a.entries), err
-}
-
-// billed is what the billing stream of a tenant says up to a position; of what was agreed it knows nothing.
-func (b *Billing) billed(ctx context.Context, t event.TenantID, at eventstore.Position) (account, error) {
-	a := account{book: billing.Book{Tenant: t}}
-	_, err := b.fold(ctx, event.BillingStream(t), func(r eventstore.Recorded, e any) bool {
-		return r.Position.Offset > at.Offset || a.apply(r, e)
-	})
-	return a, err
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/export"
+	"github.com/tollgate-io/tollgate/domain/invoicing"
 	"github.com/tollgate-io/tollgate/domain/money"
 	"github.com/tollgate-io/tollgate/domain/tenant"
 	"github.com/tollgate-io/tollgate/domain/timeline"
@@ -48,21 +49,21 @@ func TestInvoicesAtAPosition(t *testing.T) {
 	first := recorded(t, store, finalised("acme", 1).Append(eventstore.NoStream))
 	voided := recorded(t, store, event.InvoiceVoided{Tenant: "acme", ID: "inv_acme_1", CreditNote: "acme-1-CN", Reason: "r", By: "cli"}.Append(0))
 	second := recorded(t, store, finalised("acme", 2).Append(1))
-	b := app.NewBilling(app.BillingConfig{Store: store})
+	b := invoicing.New(invoicing.Config{Store: store})
 	for _, c := range []struct {
 		at   eventstore.Position
-		want []app.InvoiceState
+		want []invoicing.InvoiceState
 	}{
 		{eventstore.Position{}, nil},
-		{first, []app.InvoiceState{app.InvoiceFinalised}},
-		{voided, []app.InvoiceState{app.InvoiceVoid}},
-		{second, []app.InvoiceState{app.InvoiceVoid, app.InvoiceFinalised}},
+		{first, []invoicing.InvoiceState{invoicing.InvoiceFinalised}},
+		{voided, []invoicing.InvoiceState{invoicing.InvoiceVoid}},
+		{second, []invoicing.InvoiceState{invoicing.InvoiceVoid, invoicing.InvoiceFinalised}},
 	} {
 		all, err := b.InvoicesAt(t.Context(), "acme", c.at)
 		require.NoError(t, err)
-		var got []app.InvoiceState
+		var got []invoicing.InvoiceState
 		for _, i := range all {
-			got = append(got, i.State)
+			got = append(got, invoicing.InvoiceState(i.State))
 		}
 		require.Equal(t, c.want, got, c.at)
 	}
@@ -118,7 +119,7 @@ func (l lines) Close() error {
 }
 
 func manyExports(m many) *app.Exports {
-	return app.NewExports(app.ExportsConfig{Log: m, Directory: m, Tenants: m, Facts: m, Books: app.NewBilling(app.BillingConfig{Store: m.Store}),
+	return app.NewExports(app.ExportsConfig{Log: m, Directory: m, Tenants: m, Facts: m, Books: invoicing.New(invoicing.Config{Store: m.Store}),
 		NewEncoder: func(_ export.Format, _ *export.Dataset, w io.Writer) (app.Encoder, error) { return lines{w}, nil },
 		Issuer:     export.Issuer{Name: "T", Service: "T", Host: "T"}, Now: func() time.Time { return exportDay }})
 }

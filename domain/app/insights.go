@@ -9,6 +9,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/insight"
+	"github.com/tollgate-io/tollgate/domain/invalid"
 )
 
 // InsightReader reads what insights are made of.
@@ -58,7 +59,7 @@ func (i *Insights) Ask(ctx context.Context, q insight.Question) (insight.Answer,
 			return insight.Answer{}, nil, fmt.Errorf("wait for other questions about all tenants: %w", ctx.Err())
 		}
 	} else if _, err := i.directory.Tenant(ctx, q.Tenant); err != nil {
-		return insight.Answer{}, nil, fmt.Errorf("tenant %q: %w", shorten(string(q.Tenant)), err)
+		return insight.Answer{}, nil, fmt.Errorf("tenant %q: %w", invalid.Shorten(string(q.Tenant)), err)
 	}
 	var (
 		plans insight.Plans

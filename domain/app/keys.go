@@ -42,7 +42,7 @@ func (l *Ledger) checkKey(ctx context.Context, k NewKey) error {
 	if !k.Kind.Valid() {
 		bad.Add("/kind", "invalid_event", "kind must be admin, service or tenant")
 	}
-	if k.Name == "" || !isText(k.Name, maxKeyName, "") {
+	if k.Name == "" || !invalid.IsText(k.Name, maxKeyName, "") {
 		bad.Add("/name", "invalid_event", fmt.Sprintf("name is required, with at most %d printable characters", maxKeyName))
 	}
 	if !k.ExpiresAt.IsZero() && (!k.ExpiresAt.After(l.now()) || k.ExpiresAt.Year() > 9999) {
@@ -66,7 +66,7 @@ func (l *Ledger) RegisterAdminKey(ctx context.Context, secret tenant.Secret, nam
 	if err := secret.Check(); err != nil {
 		return "", invalid.New("", "invalid_event", err.Error())
 	}
-	if !isText(name, maxKeyName, "") {
+	if !invalid.IsText(name, maxKeyName, "") {
 		return "", invalid.New("/name", "invalid_event", fmt.Sprintf("name must have at most %d printable characters", maxKeyName))
 	}
 	return l.registerKey(ctx, NewKey{Kind: tenant.Admin, Name: name}, secret, "system")
@@ -107,7 +107,7 @@ func (l *Ledger) registerKey(ctx context.Context, k NewKey, secret tenant.Secret
 // RevokeKey refuses the key from now on; again is no error. Error: ErrNotFound.
 func (l *Ledger) RevokeKey(ctx context.Context, id event.KeyID, by event.Actor) error {
 	for range maxAttempts {
-		recorded, err := l.readStream(ctx, event.KeyStream(id))
+		recorded, err := eventstore.ReadAll(ctx, l.store, event.KeyStream(id))
 		if err != nil {
 			return err
 		}

@@ -5,12 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
-	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/invalid"
@@ -115,7 +111,7 @@ func (l *Ledger) accept(ctx context.Context, s Submission, config Catalog, now t
 	if _, err := l.directory.Tenant(ctx, u.Tenant); err != nil {
 		return fmt.Errorf("tenant %q: %w", u.Tenant, err)
 	}
-	return countable(u, config.MetersOf(string(u.Type)), config.EventTypes)
+	return config.Countable(u)
 }
 
 const (
@@ -126,27 +122,21 @@ const (
 // checkOrigin: what is kept beside a fact must not be what no store takes, or the fact could never be recorded.
 func checkOrigin(s Submission) error {
 	var l invalid.List
-	if !isText(s.Emitter, maxEmitter, "") {
+	if !invalid.IsText(s.Emitter, maxEmitter, "") {
 		l.Add("/source", "invalid_event", fmt.Sprintf("the emitter must have at most %d printable characters", maxEmitter))
 	}
-	if !isText(s.TraceParent, maxTraceParent, "") {
+	if !invalid.IsText(s.TraceParent, maxTraceParent, "") {
 		l.Add("/traceparent", "invalid_event", fmt.Sprintf("traceparent must have at most %d printable characters", maxTraceParent))
 	}
 	return l.Err()
 }
 
-// isText reports whether a text has at most so many characters and is valid UTF-8 without control characters, except
-// those that are allowed. Stores of texts take no NUL, and a line break does not belong into a name.
-func isText(s string, most int, allowed string) bool {
-	return utf8.ValidString(s) && utf8.RuneCountInString(s) <= most &&
-		!strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) && !strings.ContainsRune(allowed, r) })
-}
-
-// countable makes sure that what a meter reads from the data can be added up: a projection must never meet an event that
-// it cannot fold.
-func countable(u event.Usage, meters []catalog.Meter, known func() []string) error {
+// Countable makes sure that what meters read from the data of an event can be added up: a projection must never meet an event
+// that it cannot fold. Errors: *UnknownEventTypeError; *invalid.Error.
+func (c Catalog) Countable(u event.Usage) error {
+	meters := c.MetersOf(string(u.Type))
 	if len(meters) == 0 {
-		return &UnknownEventTypeError{Type: u.Type, Known: slices.Clone(known())}
+		return &UnknownEventTypeError{Type: u.Type, Known: slices.Clone(c.EventTypes())}
 	}
 	var l invalid.List
 	for _, m := range meters {
@@ -161,8 +151,8 @@ func countable(u event.Usage, meters []catalog.Meter, known func() []string) err
 		n, isNumber := v.Decimal()
 		if !isNumber || n.Sign() < 0 {
 			l.Add("/data/"+invalid.Token(field), "invalid_event", fmt.Sprintf("%s must be a number >= 0: the meter %s adds it up", field, m.Key))
-		} else if _, err := money.ParseQuantity(n.String()); err != nil {
-			l.Add("/data/"+invalid.Token(field), "invalid_event", fmt.Sprintf("%s has %s", field, err))
+		} else if !n.IsQuantity() {
+			l.Add("/data/"+invalid.Token(field), "invalid_event", fmt.Sprintf("%s has %s", field, money.ErrRange))
 		}
 	}
 	return l.Err()

@@ -22,8 +22,8 @@ import (
 )
 
 func TestRecordMixture(t *testing.T) {
-	h := newHouse(t)
-	first := h.record(interview("a"))[0]
+	h := newFixture(t)
+	first := h.Record(interview("a"))[0]
 	require.Equal(t, app.Recorded, first.Status)
 	require.Equal(t, noon, first.RecordedAt)
 
@@ -44,7 +44,7 @@ func TestRecordMixture(t *testing.T) {
 	neighbour := interview("a")
 	neighbour.Tenant = "t2"
 
-	receipts := h.record(interview("a"), changed, interview("b"), nothing, stranger, unknown, interview("b"), emitter, otherTime, spelled, neighbour)
+	receipts := h.Record(interview("a"), changed, interview("b"), nothing, stranger, unknown, interview("b"), emitter, otherTime, spelled, neighbour)
 	require.Equal(t, "duplicate conflict recorded invalid invalid invalid duplicate duplicate conflict duplicate recorded", statuses(receipts))
 	for _, i := range []int{0, 7, 9} {
 		require.Equal(t, first.Position, receipts[i].Position)
@@ -60,26 +60,26 @@ func TestRecordMixture(t *testing.T) {
 	require.Equal(t, &app.UnknownEventTypeError{Type: "seance", Known: []string{"call", "interview", "tokens"}}, unknownType)
 	require.ErrorContains(t, unknownType, "seance")
 
-	require.Len(t, h.all()["usage_recorded"], 3)
-	require.Len(t, h.all()["usage_conflicted"], 2)
-	require.Empty(t, h.record())
+	require.Len(t, h.All()["usage_recorded"], 3)
+	require.Len(t, h.All()["usage_conflicted"], 2)
+	require.Empty(t, h.Record())
 }
 
 // Support sees each payload that was refused, once however often it comes, and the fact stays what it was.
 func TestConflictsAreNotedOnce(t *testing.T) {
-	h := newHouse(t)
-	h.record(interview("a"))
+	h := newFixture(t)
+	h.Record(interview("a"))
 	changed, more := interview("a"), interview("a")
 	changed.Quantity, more.Quantity = money.Int(2), money.Int(3)
 	for range 3 {
-		require.Equal(t, "conflict conflict conflict", statuses(h.record(changed, more, changed)))
+		require.Equal(t, "conflict conflict conflict", statuses(h.Record(changed, more, changed)))
 	}
-	noted := h.all()["usage_conflicted"]
+	noted := h.All()["usage_conflicted"]
 	require.Len(t, noted, 2)
 	e, err := event.Decode(noted[0])
 	require.NoError(t, err)
 	require.Equal(t, changed.Usage, e.(event.UsageConflicted).Usage)
-	history, err := h.ledger.Event(ctx, changed.Identity)
+	history, err := h.Ledger.Event(ctx, changed.Identity)
 	require.NoError(t, err)
 	require.Equal(t, interview("a").Usage, history.Current)
 	require.Empty(t, history.Corrections)
@@ -87,21 +87,21 @@ func TestConflictsAreNotedOnce(t *testing.T) {
 
 // The note is for support: where it cannot be written, the refusal is the same, and the next try writes it.
 func TestConflictWithoutNote(t *testing.T) {
-	h := newHouse(t)
-	h.record(interview("a"))
+	h := newFixture(t)
+	h.Record(interview("a"))
 	changed := interview("a")
 	changed.Quantity = money.Int(2)
-	h.store.fault = func(a eventstore.Append) fault {
+	h.Store.Fault = func(a eventstore.Append) fault {
 		if strings.HasPrefix(string(a.Stream), "conflict-") {
 			return before
 		}
 		return none
 	}
-	require.Equal(t, "conflict", statuses(h.record(changed)))
-	require.Empty(t, h.all()["usage_conflicted"])
-	h.store.fault = nil
-	require.Equal(t, "conflict", statuses(h.record(changed)))
-	require.Len(t, h.all()["usage_conflicted"], 1)
+	require.Equal(t, "conflict", statuses(h.Record(changed)))
+	require.Empty(t, h.All()["usage_conflicted"])
+	h.Store.Fault = nil
+	require.Equal(t, "conflict", statuses(h.Record(changed)))
+	require.Len(t, h.All()["usage_conflicted"], 1)
 }
 
 // What a meter adds up must be a number that a projection can add up; a missing field and null are none.
@@ -125,8 +125,8 @@ func TestMeteredFields(t *testing.T) {
 		`{"outputTokens":0.0000000001,"model":[1,2,"3"]}`: "/data/outputTokens",
 	} {
 		t.Run(text, func(t *testing.T) {
-			h := newHouse(t)
-			r := h.record(interview("a"), tokens(t, "x", text), interview("b"))
+			h := newFixture(t)
+			r := h.Record(interview("a"), tokens(t, "x", text), interview("b"))
 			require.Equal(t, app.Recorded, r[0].Status)
 			require.Equal(t, app.Recorded, r[2].Status)
 			var bad *invalid.Error
@@ -146,27 +146,27 @@ func TestMeteredFields(t *testing.T) {
 // What is beside the fact must be what a store takes, or one sender's event could never be recorded and would be sent
 // again for ever, with its whole batch.
 func TestOriginIsChecked(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	for i, origin := range []string{"a\x00", "a\xff", "a\nb", strings.Repeat("é", 1001)} {
 		a, b := interview("a"), interview("b")
 		a.Emitter, b.TraceParent = origin, origin
-		require.Equal(t, "invalid invalid recorded", statuses(h.record(a, b, interview("good "+strconv.Itoa(i)))))
+		require.Equal(t, "invalid invalid recorded", statuses(h.Record(a, b, interview("good "+strconv.Itoa(i)))))
 	}
 	long := interview("long")
 	long.Emitter = strings.Repeat("é", 1000)
-	require.Equal(t, "recorded", statuses(h.record(long)))
+	require.Equal(t, "recorded", statuses(h.Record(long)))
 }
 
 func TestRecordWithoutCatalog(t *testing.T) {
 	for name, text := range map[string]string{"none": "", "without meters": "flags: [{key: a, type: boolean, default: true}]"} {
 		t.Run(name, func(t *testing.T) {
-			h := emptyHouse(t)
+			h := emptyFixture(t)
 			if text != "" {
-				h.apply(text)
+				h.Apply(text)
 			}
-			_, err := h.ledger.DefineTenant(ctx, tenant.Tenant{ID: "t1"}, "cli")
+			_, err := h.Ledger.DefineTenant(ctx, tenant.Tenant{ID: "t1"}, "cli")
 			require.NoError(t, err)
-			r := h.record(interview("a"))[0]
+			r := h.Record(interview("a"))[0]
 			var unknown *app.UnknownEventTypeError
 			require.ErrorAs(t, r.Err, &unknown)
 			require.Empty(t, unknown.Known)
@@ -177,15 +177,15 @@ func TestRecordWithoutCatalog(t *testing.T) {
 
 // The revision of the catalog that counts an event is kept with it for ever.
 func TestRecordKeepsTheCatalogInForce(t *testing.T) {
-	h := newHouse(t)
-	h.record(interview("a"))
-	h.apply(meters + "  - {key: more, eventType: interview, aggregation: count}\n")
+	h := newFixture(t)
+	h.Record(interview("a"))
+	h.Apply(meters + "  - {key: more, eventType: interview, aggregation: count}\n")
 	s := interview("b")
 	s.Emitter, s.TraceParent = "/e", "t"
-	h.record(s)
+	h.Record(s)
 	for source, want := range map[event.SourceID]event.Metadata{"a": {}, "b": {Catalog: 1, Emitter: "/e", TraceParent: "t"}} {
 		id := interview(string(source)).Identity
-		history, err := h.ledger.Event(ctx, id)
+		history, err := h.Ledger.Event(ctx, id)
 		require.NoError(t, err)
 		require.Equal(t, want, history.Original.Metadata)
 	}
@@ -194,7 +194,7 @@ func TestRecordKeepsTheCatalogInForce(t *testing.T) {
 // A store or a directory that cannot tell is said so, one by one; the same again tells.
 func TestRecordUnknownOutcomes(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		h := newHouse(t)
+		h := newFixture(t)
 		faults := map[eventstore.StreamName]fault{}
 		var all []app.Submission
 		var want []string
@@ -205,8 +205,8 @@ func TestRecordUnknownOutcomes(t *testing.T) {
 			faults[s.Stream()] = f
 			want = append(want, map[fault]string{none: "recorded", before: "unknown", after: "unknown"}[f])
 		}
-		h.store.fault = func(a eventstore.Append) fault { return faults[a.Stream] }
-		receipts := h.record(all...)
+		h.Store.Fault = func(a eventstore.Append) fault { return faults[a.Stream] }
+		receipts := h.Record(all...)
 		require.Equal(rt, strings.Join(want, " "), statuses(receipts))
 		for _, r := range receipts {
 			if r.Status == "" {
@@ -215,11 +215,11 @@ func TestRecordUnknownOutcomes(t *testing.T) {
 			}
 		}
 		original := map[eventstore.StreamName]eventstore.Position{}
-		for _, r := range h.all()["usage_recorded"] {
+		for _, r := range h.All()["usage_recorded"] {
 			original[r.Stream] = r.Position
 		}
-		h.store.fault = nil
-		for i, r := range h.record(all...) {
+		h.Store.Fault = nil
+		for i, r := range h.Record(all...) {
 			if faults[all[i].Stream()] == before {
 				require.Equal(rt, app.Recorded, r.Status)
 				continue
@@ -227,29 +227,29 @@ func TestRecordUnknownOutcomes(t *testing.T) {
 			require.Equal(rt, app.Duplicate, r.Status)
 			require.Equal(rt, original[all[i].Stream()], r.Position)
 		}
-		require.Len(rt, h.all()["usage_recorded"], len(all))
+		require.Len(rt, h.All()["usage_recorded"], len(all))
 	})
 }
 
 func TestRecordWithoutDirectory(t *testing.T) {
-	h := newHouse(t)
-	h.directory.err = errDown
-	r := h.record(interview("a"), interview("b"))
+	h := newFixture(t)
+	h.Directory.Fail(errDown)
+	r := h.Record(interview("a"), interview("b"))
 	require.Equal(t, "unknown unknown", statuses(r))
 	require.ErrorIs(t, r[1].Err, errDown)
-	h.directory.err = nil
+	h.Directory.Fail(nil)
 	cancelled, cancel := context.WithCancel(ctx)
 	cancel()
-	r = h.ledger.Record(cancelled, []app.Submission{interview("a")})
+	r = h.Ledger.Record(cancelled, []app.Submission{interview("a")})
 	require.ErrorIs(t, r[0].Err, eventstore.ErrUnavailable)
-	require.Empty(t, h.all()["usage_recorded"])
+	require.Empty(t, h.All()["usage_recorded"])
 }
 
 // Whoever sends the same facts, in any order and any batches: each is recorded once, everybody learns its one position,
 // and whoever says something else is refused.
 func TestRecordConcurrently(t *testing.T) {
 	const senders, facts = 32, 1000
-	h := newHouse(t)
+	h := newFixture(t)
 	positions := make([]sync.Map, facts) // position -> times
 	var wg sync.WaitGroup
 	recorded := make([][]int, senders)
@@ -269,7 +269,7 @@ func TestRecordConcurrently(t *testing.T) {
 						batch[i].Quantity = money.Int(int64(2 + r.Intn(3)))
 					}
 				}
-				for i, receipt := range h.ledger.Record(ctx, batch) {
+				for i, receipt := range h.Ledger.Record(ctx, batch) {
 					f := order[i]
 					switch receipt.Status {
 					case app.Recorded:
@@ -288,7 +288,7 @@ func TestRecordConcurrently(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	log := h.all()
+	log := h.All()
 	require.Len(t, log["usage_recorded"], facts)
 	kept := map[event.SourceID]string{}
 	for _, r := range log["usage_recorded"] {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/invalid"
 	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
@@ -21,7 +22,7 @@ type Resolver struct {
 func (r Resolver) AtSlug(ctx context.Context, slug string) (event.TenantID, error) {
 	n, err := tenant.ParseName(string(tenant.Slug), slug)
 	if err != nil {
-		return "", fmt.Errorf("slug %q: %w", shorten(slug), tenant.ErrUnknown)
+		return "", fmt.Errorf("slug %q: %w", invalid.Shorten(slug), tenant.ErrUnknown)
 	}
 	return r.at(ctx, n)
 }
@@ -37,7 +38,7 @@ func (r Resolver) AtHost(ctx context.Context, sent string) (event.TenantID, erro
 	if err != nil {
 		name, _, _ := strings.Cut(sent, ":")
 		if r.Domains.Below(strings.ToLower(strings.TrimRight(name, "."))) { // such as one with an underscore
-			return "", fmt.Errorf("host %q: %w", shorten(sent), tenant.ErrUnknown)
+			return "", fmt.Errorf("host %q: %w", invalid.Shorten(sent), tenant.ErrUnknown)
 		}
 		return "", nil
 	}

@@ -43,7 +43,7 @@ func (l *Ledger) AssignPlan(ctx context.Context, id event.TenantID, p PlanAssign
 	}
 	given := !p.EffectiveAt.IsZero()
 	if !given {
-		p.EffectiveAt = tick(l.now())
+		p.EffectiveAt = event.Tick(l.now())
 	}
 	answer := AssignedPlan{Version: version}
 	answer.Changed, answer.Position, err = l.subscribe(ctx, id, func(s tenant.Subscription, expected eventstore.Revision) *eventstore.Append {
@@ -80,7 +80,7 @@ func (l *Ledger) checkAssignment(ctx context.Context, id event.TenantID, p *Plan
 	}
 	var bad invalid.List
 	if known := planKeys(c.Catalog); !slices.Contains(known, string(p.Plan)) {
-		bad.Add("/plan", "invalid_event", fmt.Sprintf("there is no plan %q; %s", shorten(string(p.Plan)), knownKeys("plans", known)))
+		bad.Add("/plan", "invalid_event", fmt.Sprintf("there is no plan %q; %s", invalid.Shorten(string(p.Plan)), knownKeys("plans", known)))
 	}
 	// An invoice is in one currency, and so is everything that adjusts it.
 	currencies := currenciesOf(c.Catalog)
@@ -146,12 +146,12 @@ func (l *Ledger) checkOverride(ctx context.Context, o *Override) error {
 			known = append(known, string(key))
 		}
 		slices.Sort(known)
-		bad.Add("/limit", "invalid_event", fmt.Sprintf("no plan has a limit %q with a maximum; %s", shorten(string(o.Limit)), knownKeys("those", known)))
+		bad.Add("/limit", "invalid_event", fmt.Sprintf("no plan has a limit %q with a maximum; %s", invalid.Shorten(string(o.Limit)), knownKeys("those", known)))
 	}
 	switch _, scale, fits := o.Max.Coefficient(); {
 	case o.Max.Sign() < 0:
 		bad.Add("/max", "invalid_event", "max must be at least 0")
-	case !isQuantity(o.Max):
+	case !o.Max.IsQuantity():
 		bad.Add("/max", "invalid_event", "max has "+money.ErrRange.Error())
 	case slices.ContainsFunc(of, catalog.LimitKind.CountsChecks) && (!fits || scale > 0):
 		bad.Add("/max", "invalid_event", fmt.Sprintf("max must be a whole number: %s counts checks", o.Limit))
@@ -166,7 +166,7 @@ func (l *Ledger) checkOverride(ctx context.Context, o *Override) error {
 		bad.Add("/until", "invalid_event", "until must be after now")
 	}
 	var reason *invalid.Error
-	if errors.As(checkReason(o.Reason), &reason) {
+	if errors.As(CheckReason(o.Reason), &reason) {
 		for _, f := range reason.Fields {
 			bad.Add(f.Pointer, f.Code, f.Detail)
 		}
@@ -194,7 +194,7 @@ func (l *Ledger) RemoveOverride(ctx context.Context, id event.TenantID, limit ca
 // it is seen: the zero one where nothing was ever said.
 func (l *Ledger) subscribe(ctx context.Context, id event.TenantID, decide func(tenant.Subscription, eventstore.Revision) *eventstore.Append) (changed bool, at eventstore.Position, err error) {
 	for range maxAttempts {
-		recorded, err := l.readStream(ctx, event.SubscriptionStream(id))
+		recorded, err := eventstore.ReadAll(ctx, l.store, event.SubscriptionStream(id))
 		if err != nil {
 			return false, at, err
 		}
@@ -229,24 +229,16 @@ func (l *Ledger) subscribe(ctx context.Context, id event.TenantID, decide func(t
 	return false, at, fmt.Errorf("%w: the tenant's subscription is being changed by others at the same time", ErrConflict)
 }
 
-func tick(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }
-
 // checkTime cuts an instant to milliseconds and bounds it: everything about plans happens since there are computers, and in
 // years that every calendar can write.
 func checkTime(bad *invalid.List, name string, t *time.Time) {
 	if t.IsZero() {
 		return
 	}
-	*t = tick(*t)
+	*t = event.Tick(*t)
 	if y := t.Year(); y < 1970 || y > 9999 {
 		bad.Add("/"+name, "invalid_event", name+" must be between the years 1970 and 9999")
 	}
-}
-
-// isQuantity reports whether a number is within the bounds of what comes from outside.
-func isQuantity(d money.Decimal) bool {
-	_, err := money.ParseQuantity(d.String())
-	return err == nil
 }
 
 func currenciesOf(c catalog.Catalog) map[catalog.PlanKey]catalog.Currency {
@@ -288,12 +280,4 @@ func knownKeys(what string, known []string) string {
 		return fmt.Sprintf("there are %s and %d more %s", strings.Join(known[:most], ", "), len(known)-most, what)
 	}
 	return fmt.Sprintf("the known %s are %s", what, strings.Join(known, ", "))
-}
-
-// shorten keeps an answer from repeating all that was sent.
-func shorten(s string) string {
-	if runes := []rune(s); len(runes) > 100 {
-		return string(runes[:100]) + "..."
-	}
-	return s
 }

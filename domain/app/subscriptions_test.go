@@ -31,33 +31,33 @@ plans:
       - {key: spend, kind: budget, max: "500.00", window: billing_cycle}
 `
 
-func plannedHouse(t testing.TB) *house {
-	h := newHouse(t)
-	h.apply(plans)
+func plannedFixture(t testing.TB) *fixture {
+	h := newFixture(t)
+	h.Apply(plans)
 	return h
 }
 
-func (h *house) assign(p app.PlanAssignment) app.AssignedPlan {
-	h.t.Helper()
-	answer, err := h.ledger.AssignPlan(ctx, "t1", p, "key:1")
-	require.NoError(h.t, err)
+func (h *fixture) assign(p app.PlanAssignment) app.AssignedPlan {
+	h.T.Helper()
+	answer, err := h.Ledger.AssignPlan(ctx, "t1", p, "key:1")
+	require.NoError(h.T, err)
 	return answer
 }
 
 func TestAssignPlan(t *testing.T) {
-	h := plannedHouse(t)
-	h.now = noon.Add(123456 * time.Microsecond)
+	h := plannedFixture(t)
+	h.Now = noon.Add(123456 * time.Microsecond)
 	cut := noon.Add(123 * time.Millisecond)
 	first := h.assign(app.PlanAssignment{Plan: "free"})
 	require.Equal(t, tenant.Assignment{Plan: "free", EffectiveAt: cut, BillingAnchor: cut}, first.Assignment)
 	require.True(t, first.Changed)
 	require.Equal(t, 1, first.Version)
-	seen, err := h.directory.Subscription(ctx, "t1")
+	seen, err := h.Directory.Subscription(ctx, "t1")
 	require.NoError(t, err)
 	require.Equal(t, tenant.Subscription{Assignments: []tenant.Assignment{first.Assignment}}, seen, "seen at once")
-	require.Empty(t, h.directory.plans["t2"])
+	require.Empty(t, h.Directory.Plans("t2"))
 
-	h.now = noon.Add(time.Hour)
+	h.Now = noon.Add(time.Hour)
 	again := h.assign(app.PlanAssignment{Plan: "free"})
 	require.Equal(t, first.Assignment, again.Assignment, "what is in force is not assigned again")
 	require.False(t, again.Changed)
@@ -65,7 +65,7 @@ func TestAssignPlan(t *testing.T) {
 
 	next := h.assign(app.PlanAssignment{Plan: "pro"})
 	require.True(t, next.Changed)
-	require.Equal(t, tenant.Assignment{Plan: "pro", EffectiveAt: h.now, BillingAnchor: cut}, next.Assignment, "the billing anchor stays")
+	require.Equal(t, tenant.Assignment{Plan: "pro", EffectiveAt: h.Now, BillingAnchor: cut}, next.Assignment, "the billing anchor stays")
 
 	// A plan may be assigned for the past and for the future; said again, it is there already.
 	for range 2 {
@@ -74,17 +74,17 @@ func TestAssignPlan(t *testing.T) {
 	}
 	early := h.assign(app.PlanAssignment{Plan: "pro", EffectiveAt: noon.AddDate(0, -1, 0).In(time.FixedZone("east", 7200))})
 	require.Equal(t, tenant.Assignment{Plan: "pro", EffectiveAt: noon.AddDate(0, -1, 0), BillingAnchor: noon.AddDate(0, -1, 0)}, early.Assignment)
-	require.Len(t, h.all()["plan_assigned"], 4)
-	s := h.directory.plans["t1"]
+	require.Len(t, h.All()["plan_assigned"], 4)
+	s := h.Directory.Plans("t1")
 	require.Len(t, s.Assignments, 4)
 	require.Equal(t, early.Assignment, s.Assignments[0])
 
 	// At an instant that has one already, another plan or anchor replaces it.
-	moved := h.assign(app.PlanAssignment{Plan: "pro", EffectiveAt: h.now, BillingAnchor: noon})
+	moved := h.assign(app.PlanAssignment{Plan: "pro", EffectiveAt: h.Now, BillingAnchor: noon})
 	require.True(t, moved.Changed)
 	require.Equal(t, noon, moved.BillingAnchor)
-	require.Len(t, h.directory.plans["t1"].Assignments, 4)
-	in, ok := h.directory.plans["t1"].At(h.now)
+	require.Len(t, h.Directory.Plans("t1").Assignments, 4)
+	in, ok := h.Directory.Plans("t1").At(h.Now)
 	require.True(t, ok)
 	require.Equal(t, moved.Assignment, in)
 	require.False(t, h.assign(app.PlanAssignment{Plan: "pro", BillingAnchor: noon}).Changed)
@@ -92,8 +92,8 @@ func TestAssignPlan(t *testing.T) {
 }
 
 func TestAssignPlanRefuses(t *testing.T) {
-	h := plannedHouse(t)
-	_, err := h.ledger.AssignPlan(ctx, "t9", app.PlanAssignment{Plan: "pro"}, "cli")
+	h := plannedFixture(t)
+	_, err := h.Ledger.AssignPlan(ctx, "t9", app.PlanAssignment{Plan: "pro"}, "cli")
 	require.ErrorIs(t, err, tenant.ErrUnknown)
 	year := func(y int) time.Time { return time.Date(y, 1, 1, 0, 0, 0, 0, time.UTC) }
 	for name, c := range map[string]struct {
@@ -108,13 +108,13 @@ func TestAssignPlanRefuses(t *testing.T) {
 		"an old anchor": {app.PlanAssignment{Plan: "pro", BillingAnchor: year(1969)}, []string{"/billingAnchor"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := h.ledger.AssignPlan(ctx, "t1", c.assignment, "cli")
+			_, err := h.Ledger.AssignPlan(ctx, "t1", c.assignment, "cli")
 			require.Equal(t, c.pointers, pointers(t, err))
 		})
 	}
-	_, err = h.ledger.AssignPlan(ctx, "t1", app.PlanAssignment{Plan: "gold"}, "cli")
+	_, err = h.Ledger.AssignPlan(ctx, "t1", app.PlanAssignment{Plan: "gold"}, "cli")
 	require.ErrorContains(t, err, "free, pro", "the known ones are named")
-	require.Empty(t, h.all()["plan_assigned"])
+	require.Empty(t, h.All()["plan_assigned"])
 }
 
 func pointers(t *testing.T, err error) []string {
@@ -128,22 +128,22 @@ func pointers(t *testing.T, err error) []string {
 	return all
 }
 
-func (h *house) override(o app.Override) app.OverriddenLimit {
-	h.t.Helper()
-	answer, err := h.ledger.OverrideLimit(ctx, "t1", o, "key:1")
-	require.NoError(h.t, err)
+func (h *fixture) override(o app.Override) app.OverriddenLimit {
+	h.T.Helper()
+	answer, err := h.Ledger.OverrideLimit(ctx, "t1", o, "key:1")
+	require.NoError(h.T, err)
 	return answer
 }
 
 func TestOverrideLimit(t *testing.T) {
-	h := plannedHouse(t)
+	h := plannedFixture(t)
 	o := app.Override{Limit: "per_day", Max: money.MustParse("0.5"), Until: noon.Add(time.Hour).Add(1), Reason: "ticket 7"}
 	want := tenant.Override{Limit: "per_day", Max: o.Max, Until: noon.Add(time.Hour), Reason: "ticket 7", By: "key:1"}
 	first := h.override(o)
 	require.True(t, first.Changed)
 	require.Equal(t, want, first.Override)
-	require.Equal(t, tenant.Subscription{Overrides: []tenant.Override{want}}, h.directory.plans["t1"], "seen at once")
-	again, err := h.ledger.OverrideLimit(ctx, "t1", o, "key:2")
+	require.Equal(t, tenant.Subscription{Overrides: []tenant.Override{want}}, h.Directory.Plans("t1"), "seen at once")
+	again, err := h.Ledger.OverrideLimit(ctx, "t1", o, "key:2")
 	require.NoError(t, err)
 	require.False(t, again.Changed)
 	require.Equal(t, first.Position, again.Position)
@@ -151,36 +151,36 @@ func TestOverrideLimit(t *testing.T) {
 	o.Max, o.From = money.Int(0), noon
 	require.True(t, h.override(o).Changed, "0 blocks")
 	require.True(t, h.override(app.Override{Limit: "spend", Max: money.MustParse("999999999999999999.999999999"), Reason: "r"}).Changed)
-	require.Len(t, h.directory.plans["t1"].Overrides, 2)
+	require.Len(t, h.Directory.Plans("t1").Overrides, 2)
 
-	removed, at, err := h.ledger.RemoveOverride(ctx, "t1", "per_day", "key:1")
+	removed, at, err := h.Ledger.RemoveOverride(ctx, "t1", "per_day", "key:1")
 	require.NoError(t, err)
 	require.True(t, removed)
 	require.NotZero(t, at)
-	require.Len(t, h.directory.plans["t1"].Overrides, 1)
-	removed, again2, err := h.ledger.RemoveOverride(ctx, "t1", "per_day", "key:1")
+	require.Len(t, h.Directory.Plans("t1").Overrides, 1)
+	removed, again2, err := h.Ledger.RemoveOverride(ctx, "t1", "per_day", "key:1")
 	require.NoError(t, err)
 	require.False(t, removed)
 	require.Equal(t, at, again2)
-	removed, at, err = h.ledger.RemoveOverride(ctx, "t2", "never", "key:1")
+	removed, at, err = h.Ledger.RemoveOverride(ctx, "t2", "never", "key:1")
 	require.NoError(t, err)
 	require.False(t, removed)
 	require.Zero(t, at)
-	_, _, err = h.ledger.RemoveOverride(ctx, "t9", "per_day", "key:1")
+	_, _, err = h.Ledger.RemoveOverride(ctx, "t9", "per_day", "key:1")
 	require.ErrorIs(t, err, tenant.ErrUnknown)
-	require.Len(t, h.all()["limit_override_removed"], 1)
+	require.Len(t, h.All()["limit_override_removed"], 1)
 
 	// An override of a limit that no plan has any more can still be removed.
-	h.apply(meters)
-	removed, _, err = h.ledger.RemoveOverride(ctx, "t1", "spend", "key:1")
+	h.Apply(meters)
+	removed, _, err = h.Ledger.RemoveOverride(ctx, "t1", "spend", "key:1")
 	require.NoError(t, err)
 	require.True(t, removed)
-	require.Empty(t, h.directory.plans["t1"].Overrides)
+	require.Empty(t, h.Directory.Plans("t1").Overrides)
 }
 
 func TestOverrideLimitRefuses(t *testing.T) {
-	h := plannedHouse(t)
-	_, err := h.ledger.OverrideLimit(ctx, "t9", app.Override{Limit: "per_day", Reason: "r"}, "cli")
+	h := plannedFixture(t)
+	_, err := h.Ledger.OverrideLimit(ctx, "t9", app.Override{Limit: "per_day", Reason: "r"}, "cli")
 	require.ErrorIs(t, err, tenant.ErrUnknown)
 	good := app.Override{Limit: "per_day", Max: money.Int(1), Reason: "r"}
 	for name, c := range map[string]struct {
@@ -205,36 +205,36 @@ func TestOverrideLimitRefuses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			o := good
 			c.change(&o)
-			_, err := h.ledger.OverrideLimit(ctx, "t1", o, "cli")
+			_, err := h.Ledger.OverrideLimit(ctx, "t1", o, "cli")
 			require.Equal(t, c.pointers, pointers(t, err))
 		})
 	}
-	_, err = h.ledger.OverrideLimit(ctx, "t1", app.Override{Limit: "x", Reason: "r"}, "cli")
+	_, err = h.Ledger.OverrideLimit(ctx, "t1", app.Override{Limit: "x", Reason: "r"}, "cli")
 	require.ErrorContains(t, err, "per_day, per_minute, seconds, sessions, spend")
-	require.Empty(t, h.all()["limit_overridden"])
+	require.Empty(t, h.All()["limit_overridden"])
 }
 
 // An answer that was lost: the same again writes nothing, also when no instant was given and time went on.
 func TestSubscriptionsAreSeenAfterARetry(t *testing.T) {
-	for name, change := range map[string]func(h *house) error{
-		"plan": func(h *house) error {
-			_, err := h.ledger.AssignPlan(ctx, "t1", app.PlanAssignment{Plan: "pro"}, "cli")
+	for name, change := range map[string]func(h *fixture) error{
+		"plan": func(h *fixture) error {
+			_, err := h.Ledger.AssignPlan(ctx, "t1", app.PlanAssignment{Plan: "pro"}, "cli")
 			return err
 		},
-		"limit": func(h *house) error {
-			_, err := h.ledger.OverrideLimit(ctx, "t1", app.Override{Limit: "per_day", Reason: "r"}, "cli")
+		"limit": func(h *fixture) error {
+			_, err := h.Ledger.OverrideLimit(ctx, "t1", app.Override{Limit: "per_day", Reason: "r"}, "cli")
 			return err
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := plannedHouse(t)
-			h.store.fault = func(eventstore.Append) fault { return after }
+			h := plannedFixture(t)
+			h.Store.Fault = func(eventstore.Append) fault { return after }
 			require.ErrorIs(t, change(h), eventstore.ErrUnavailable)
-			h.store.fault, h.now = nil, noon.Add(time.Second)
+			h.Store.Fault, h.Now = nil, noon.Add(time.Second)
 			require.NoError(t, change(h))
-			s := h.directory.plans["t1"]
+			s := h.Directory.Plans("t1")
 			require.Equal(t, 1, len(s.Assignments)+len(s.Overrides))
-			require.Equal(t, 1, len(h.all()["plan_assigned"])+len(h.all()["limit_overridden"]))
+			require.Equal(t, 1, len(h.All()["plan_assigned"])+len(h.All()["limit_overridden"]))
 		})
 	}
 }
@@ -242,37 +242,37 @@ func TestSubscriptionsAreSeenAfterARetry(t *testing.T) {
 // Whoever changes a tenant's subscription at the same time comes through, and the same change is written once.
 func TestSubscribeConcurrently(t *testing.T) {
 	const people = 16
-	h := plannedHouse(t)
+	h := plannedFixture(t)
 	together(people, func(i int) {
-		if _, err := h.ledger.AssignPlan(ctx, "t1", app.PlanAssignment{Plan: "pro", EffectiveAt: noon}, "cli"); err != nil {
+		if _, err := h.Ledger.AssignPlan(ctx, "t1", app.PlanAssignment{Plan: "pro", EffectiveAt: noon}, "cli"); err != nil {
 			t.Error(err)
 		}
 		o := app.Override{Limit: [...]catalog.LimitKey{"per_day", "sessions"}[i%2], Max: money.Int(int64(i)), Reason: fmt.Sprint(i)}
-		if _, err := h.ledger.OverrideLimit(ctx, "t1", o, event.Actor(fmt.Sprint("key:", i))); err != nil {
+		if _, err := h.Ledger.OverrideLimit(ctx, "t1", o, event.Actor(fmt.Sprint("key:", i))); err != nil {
 			t.Error(err)
 		}
 	})
-	require.Len(t, h.all()["plan_assigned"], 1)
-	require.Len(t, h.all()["limit_overridden"], people)
-	require.Len(t, h.directory.plans["t1"].Overrides, 2)
+	require.Len(t, h.All()["plan_assigned"], 1)
+	require.Len(t, h.All()["limit_overridden"], people)
+	require.Len(t, h.Directory.Plans("t1").Overrides, 2)
 }
 
 // Who pays in one currency goes on to: neither another plan nor another catalog may change it.
 func TestTheCurrencyOfATenantStays(t *testing.T) {
-	h := plannedHouse(t)
+	h := plannedFixture(t)
 	euros := strings.Replace(plans, "{key: free, currency: USD", "{key: free, currency: EUR", 1)
 	h.assign(app.PlanAssignment{Plan: "free"})
 	change := func(text string) error {
 		c, err := catalog.Parse([]byte(text))
 		require.NoError(t, err)
-		_, err = h.ledger.ApplyCatalog(ctx, c, false, "key:1")
+		_, err = h.Ledger.ApplyCatalog(ctx, c, false, "key:1")
 		return err
 	}
 	require.ErrorContains(t, change(euros), "in another currency: free")
 	require.NoError(t, change(plans+"  - {key: abroad, currency: EUR}\n"))
-	_, err := h.ledger.AssignPlan(ctx, "t1", app.PlanAssignment{Plan: "abroad"}, "key:1")
+	_, err := h.Ledger.AssignPlan(ctx, "t1", app.PlanAssignment{Plan: "abroad"}, "key:1")
 	require.ErrorContains(t, err, "the tenant has a plan in USD, and this one is in EUR")
 	h.assign(app.PlanAssignment{Plan: "pro"})
-	_, err = h.ledger.AssignPlan(ctx, "t2", app.PlanAssignment{Plan: "abroad"}, "key:1")
+	_, err = h.Ledger.AssignPlan(ctx, "t2", app.PlanAssignment{Plan: "abroad"}, "key:1")
 	require.NoError(t, err)
 }

@@ -64,7 +64,7 @@ func (l *Ledger) SetStatus(ctx context.Context, id event.TenantID, status tenant
 	if !status.Valid() {
 		return TenantChange{}, invalid.New("/status", "invalid_event", fmt.Sprintf("status must be %s, %s or %s", tenant.Active, tenant.Suspended, tenant.Closed))
 	}
-	if err := checkReason(reason); err != nil {
+	if err := CheckReason(reason); err != nil {
 		return TenantChange{}, err
 	}
 	change, err := l.changeTenant(ctx, id, func(s tenantState) (*eventstore.Append, error) {
@@ -93,7 +93,7 @@ type tenantState struct {
 }
 
 func (l *Ledger) tenantState(ctx context.Context, id event.TenantID) (tenantState, error) {
-	recorded, err := l.readStream(ctx, event.TenantStream(id))
+	recorded, err := eventstore.ReadAll(ctx, l.store, event.TenantStream(id))
 	s := tenantState{revision: eventstore.Revision(len(recorded)) - 1}
 	if err != nil {
 		return s, err

@@ -116,7 +116,7 @@ func (f *decimalFields) decimal() (d money.Decimal, err error) {
 	default:
 		d = money.Scaled(f.coefficient, int(f.scale)) //nolint:gosec // at most 9
 	}
-	if err != nil || d.Sign() <= 0 || !isQuantity(d) {
+	if err != nil || d.Sign() <= 0 || !d.IsQuantity() {
 		return d, errQuantity
 	}
 	return d, nil

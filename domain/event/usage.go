@@ -79,7 +79,7 @@ func (u Usage) Check(now time.Time) error {
 	checkID(&l, "sourceId", string(u.Source))
 	if u.Quantity.Sign() <= 0 {
 		l.Add("/quantity", "invalid_event", "quantity must be greater than 0")
-	} else if !isQuantity(u.Quantity) {
+	} else if !u.Quantity.IsQuantity() {
 		l.Add("/quantity", "invalid_event", "quantity has "+money.ErrRange.Error())
 	}
 	switch {
@@ -101,16 +101,6 @@ func Instant(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) 
 func isInstant(t time.Time) bool {
 	const first, last = -62135596800, 253402300799
 	return first <= t.Unix() && t.Unix() <= last
-}
-
-// isQuantity reports whether a decimal has at most as many digits as a quantity; arithmetic can make longer ones.
-func isQuantity(d money.Decimal) bool {
-	const bound = 1e18 // money.MaxIntegerDigits
-	if c, scale, ok := d.Coefficient(); ok && scale <= money.MaxFractionDigits && -bound < c && c < bound {
-		return true
-	}
-	_, err := money.ParseQuantity(d.String())
-	return err == nil
 }
 
 // ID is derived from the identity and the business fields (quantity, occurredAt, data): a retry has the same ID, a changed

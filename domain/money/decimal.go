@@ -71,6 +71,16 @@ func ParseQuantity(text string) (Decimal, error) {
 	return n, nil
 }
 
+// IsQuantity reports whether ParseQuantity would take the number; arithmetic can make longer ones.
+func (v Decimal) IsQuantity() bool {
+	const bound = 1e18 // MaxIntegerDigits
+	if c, scale, ok := v.Coefficient(); ok && scale <= MaxFractionDigits && -bound < c && c < bound {
+		return true
+	}
+	_, err := ParseQuantity(v.String())
+	return err == nil
+}
+
 // ParseNumber reads any JSON number of at most 64 characters whose exponent is within ±64: the bounds for numbers that
 // are only kept, never billed. Errors: ErrSyntax, ErrRange.
 func ParseNumber(text string) (Decimal, error) {

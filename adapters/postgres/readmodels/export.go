@@ -10,6 +10,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/invoicing"
 	"github.com/tollgate-io/tollgate/domain/timeline"
 	"github.com/tollgate-io/tollgate/projections"
 )
@@ -18,7 +19,7 @@ var (
 	_ projections.FactIndex = (*Store)(nil)
 	_ app.TenantLister      = (*Store)(nil)
 	_ app.Facts             = projections.FactReader{}
-	_ app.FactList          = projections.FactReader{}
+	_ invoicing.FactList    = projections.FactReader{}
 )
 
 // The primary key is walked forwards, from one page to the next.
@@ -28,7 +29,7 @@ const selectFacts = `select occurred_at, position from %s.timeline
 	order by occurred_at, position limit $7`
 
 // FactsAfter implements projections.FactIndex.
-func (r *Store) FactsAfter(ctx context.Context, t event.TenantID, p app.FactPage) (marks []timeline.Mark, err error) {
+func (r *Store) FactsAfter(ctx context.Context, t event.TenantID, p invoicing.FactPage) (marks []timeline.Mark, err error) {
 	from, before, packed, since := p.After.ListedAt, p.Before, int64(0), int64(0) // no position is 0
 	if from.IsZero() {
 		from = time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC)

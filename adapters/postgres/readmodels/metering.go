@@ -10,20 +10,20 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tollgate-io/tollgate/adapters/postgres/internal/pg"
-	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/billing"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/invoicing"
 	"github.com/tollgate-io/tollgate/domain/limit"
 	"github.com/tollgate-io/tollgate/domain/money"
 	"github.com/tollgate-io/tollgate/projections"
 )
 
-// Metering implements app.Metering on the read models, and on the log where a span of time begins or ends within one of
+// Metering implements invoicing.Metering on the read models, and on the log where a span of time begins or ends within one of
 // their quarters of an hour.
 type Metering struct{ accounts *AccountLoader }
 
-var _ app.Metering = (*Metering)(nil)
+var _ invoicing.Metering = (*Metering)(nil)
 
 // NewMetering reads usage.
 func NewMetering(a *AccountLoader) *Metering { return &Metering{a} }
@@ -38,7 +38,7 @@ const selectSum = `select coalesce(sum(quantity), 0)::text, coalesce(sum(events)
 // selectOtherSum sums up what has none of the dimensions $6.
 const selectOtherSum = selectSum + ` and not exists (select from unnest($6::text[]) e (dimensions) where u.dimensions::jsonb @> e.dimensions::jsonb)`
 
-// Sums implements app.Metering.
+// Sums implements invoicing.Metering.
 func (m *Metering) Sums(ctx context.Context, t event.TenantID, measures []billing.Measure, atLeast eventstore.Position) ([]billing.Sum, eventstore.Position, error) {
 	r := m.accounts.readModels
 	if atLeast.Offset > 0 {

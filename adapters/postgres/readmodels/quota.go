@@ -13,10 +13,10 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tollgate-io/tollgate/adapters/postgres/internal/pg"
-	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/limit"
+	"github.com/tollgate-io/tollgate/domain/limiter"
 	"github.com/tollgate-io/tollgate/domain/money"
 	"github.com/tollgate-io/tollgate/projections"
 )
@@ -135,20 +135,20 @@ func writeQuota(ctx context.Context, tx pgx.Tx, schema string, change projection
 	return tx.SendBatch(ctx, b).Close()
 }
 
-// AccountLoader implements app.Accounts on the read models, and on the log for what they do not keep.
+// AccountLoader implements limiter.AccountLoader on the read models, and on the log for what they do not keep.
 type AccountLoader struct {
 	readModels *Store
 	log        eventstore.LogReader
 }
 
-var _ app.Accounts = (*AccountLoader)(nil)
+var _ limiter.AccountLoader = (*AccountLoader)(nil)
 
 // NewAccountLoader reads accounts.
 func NewAccountLoader(r *Store, log eventstore.LogReader) *AccountLoader {
 	return &AccountLoader{r, log}
 }
 
-// Account implements app.Accounts.
+// Account implements limiter.AccountLoader.
 func (a *AccountLoader) Account(ctx context.Context, t event.TenantID) (s limit.Snapshot, err error) {
 	var holds []projections.QuotaHold
 	at, err := a.readModels.read(ctx, projections.QuotaModel, t, func(b *pgx.Batch, schema string) {
@@ -196,7 +196,7 @@ const selectSeries = `select extract(epoch from bucket)::bigint, sum(quantity)::
 	where tenant_id = $1 and meter = $2 and bucket >= $3 and ($4 = '{}' or dimensions::jsonb @> $4::jsonb)
 	group by bucket order by bucket`
 
-// Series implements app.Accounts.
+// Series implements limiter.AccountLoader.
 func (a *AccountLoader) Series(ctx context.Context, t event.TenantID, needs []limit.Need, since, recent time.Time) ([]limit.Loaded, error) {
 	loaded := make([]limit.Loaded, len(needs))
 	at, err := a.readModels.read(ctx, projections.UsageModel, t, func(b *pgx.Batch, schema string) {
@@ -292,7 +292,7 @@ func (a *AccountLoader) factsAt(ctx context.Context, t event.TenantID, positions
 	return nil
 }
 
-// Overdue implements app.Accounts.
+// Overdue implements limiter.AccountLoader.
 func (a *AccountLoader) Overdue(ctx context.Context, before time.Time, most int) ([]event.TenantID, error) {
 	// It is about all tenants, so the projections ask. Whatever generation serves: nothing depends on the answer.
 	rows, err := a.readModels.pool.Query(ctx, `select distinct tenant_id from (

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/tollgate-io/tollgate/adapters/storetest"
 	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
@@ -24,21 +25,21 @@ import (
 	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
-// town is a house that finds tenants by their names, and a DNS around it.
-type town struct {
-	*house
+// nameFixture is a fixture that finds tenants by their names, and a DNS around it.
+type nameFixture struct {
+	*fixture
 	domains  tenant.Domains
 	resolver app.Resolver
 	dns      zone
 }
 
-func newTown(t testing.TB, bases ...string) *town {
-	w := &town{house: emptyHouse(t), dns: zone{}}
+func newNameFixture(t testing.TB, bases ...string) *nameFixture {
+	w := &nameFixture{fixture: emptyFixture(t), dns: zone{}}
 	var err error
 	w.domains, err = tenant.NewDomains(bases...)
 	require.NoError(t, err)
-	w.ledger.Below(w.domains)
-	w.resolver = app.Resolver{Directory: w.directory, Domains: w.domains}
+	w.Ledger.WithBaseDomains(w.domains)
+	w.resolver = app.Resolver{Directory: w.Directory, Domains: w.domains}
 	return w
 }
 
@@ -57,73 +58,73 @@ type resolve func(ctx context.Context, name string) ([]string, error)
 
 func (f resolve) LookupTXT(ctx context.Context, name string) ([]string, error) { return f(ctx, name) }
 
-func (w *town) define(id event.TenantID, slug string, hosts ...string) error {
-	_, err := w.ledger.DefineTenant(ctx, tenant.Tenant{ID: id, Slug: slug, Hosts: hosts}, "cli")
+func (w *nameFixture) define(id event.TenantID, slug string, hosts ...string) error {
+	_, err := w.Ledger.DefineTenant(ctx, tenant.Tenant{ID: id, Slug: slug, Hosts: hosts}, "cli")
 	return err
 }
 
-func (w *town) defined(id event.TenantID, slug string, hosts ...string) {
-	w.t.Helper()
-	require.NoError(w.t, w.define(id, slug, hosts...))
+func (w *nameFixture) defined(id event.TenantID, slug string, hosts ...string) {
+	w.T.Helper()
+	require.NoError(w.T, w.define(id, slug, hosts...))
 }
 
 func slugName(s string) tenant.Name { return tenant.Name{Kind: tenant.Slug, Name: s} }
 func hostName(s string) tenant.Name { return tenant.Name{Kind: tenant.Host, Name: s} }
 
 // at is who a request is about: the tenant of a slug, or that of a host, "" for nobody and "unknown".
-func (w *town) at(name string) string {
-	w.t.Helper()
+func (w *nameFixture) at(name string) string {
+	w.T.Helper()
 	find := w.resolver.AtSlug
 	if strings.Contains(name, ".") {
 		find = w.resolver.AtHost
 	}
 	id, err := find(ctx, name)
 	if errors.Is(err, tenant.ErrUnknown) {
-		require.Empty(w.t, id)
+		require.Empty(w.T, id)
 		return "unknown"
 	}
-	require.NoError(w.t, err)
+	require.NoError(w.T, err)
 	return string(id)
 }
 
 // standing is how it stands with a host of a tenant.
-func (w *town) standing(id event.TenantID, host string) app.HostStanding {
-	w.t.Helper()
-	all, err := w.ledger.Hosts(ctx, id)
-	require.NoError(w.t, err)
-	i := slices.IndexFunc(all, func(s app.HostStanding) bool { return s.Host == host })
-	require.GreaterOrEqual(w.t, i, 0, "%s has no host %s", id, host)
+func (w *nameFixture) standing(id event.TenantID, host string) app.HostReport {
+	w.T.Helper()
+	all, err := w.Ledger.Hosts(ctx, id)
+	require.NoError(w.T, err)
+	i := slices.IndexFunc(all, func(s app.HostReport) bool { return s.Host == host })
+	require.GreaterOrEqual(w.T, i, 0, "%s has no host %s", id, host)
 	return all[i]
 }
 
 // publish puts the challenge of a host into the DNS, beside what is there.
-func (w *town) publish(id event.TenantID, host string) tenant.Challenge {
-	w.t.Helper()
+func (w *nameFixture) publish(id event.TenantID, host string) tenant.Challenge {
+	w.T.Helper()
 	c := w.standing(id, host).Challenge
-	require.NotEmpty(w.t, c.Value)
+	require.NotEmpty(w.T, c.Value)
 	w.dns[c.Record] = append(w.dns[c.Record], c.Value)
 	return c
 }
 
-func (w *town) verify(id event.TenantID, host string) app.HostStanding {
-	w.t.Helper()
-	s, err := w.ledger.VerifyHost(ctx, id, host, w.dns, "cli")
-	require.NoError(w.t, err)
+func (w *nameFixture) verify(id event.TenantID, host string) app.HostReport {
+	w.T.Helper()
+	s, err := w.Ledger.VerifyHost(ctx, id, host, w.dns, "cli")
+	require.NoError(w.T, err)
 	return s
 }
 
-func (w *town) verified(id event.TenantID, host string) {
-	w.t.Helper()
+func (w *nameFixture) verified(id event.TenantID, host string) {
+	w.T.Helper()
 	w.publish(id, host)
-	require.Equal(w.t, tenant.HostVerified, w.verify(id, host).State)
+	require.Equal(w.T, tenant.HostVerified, w.verify(id, host).State)
 }
 
 // written is the log: what each stream says.
-func (w *town) written() map[eventstore.StreamName][]string {
+func (w *nameFixture) written() map[eventstore.StreamName][]string {
 	streams := map[eventstore.StreamName][]string{}
-	for p := range w.log.Partitions() {
-		page, err := w.log.ReadLog(ctx, eventstore.Position{Partition: p}, eventstore.MaxReadLimit)
-		require.NoError(w.t, err)
+	for p := range w.Log.Partitions() {
+		page, err := w.Log.ReadLog(ctx, eventstore.Position{Partition: p}, eventstore.MaxReadLimit)
+		require.NoError(w.T, err)
 		for _, r := range page {
 			streams[r.Stream] = append(streams[r.Stream], r.Type+" "+string(r.Data))
 		}
@@ -132,9 +133,9 @@ func (w *town) written() map[eventstore.StreamName][]string {
 }
 
 // count is how many events of each kind the log has, without definitions.
-func (w *town) count() string {
+func (w *nameFixture) count() string {
 	var kinds []string
-	for kind, events := range w.all() {
+	for kind, events := range w.All() {
 		if kind != "tenant_defined" {
 			kinds = append(kinds, fmt.Sprint(kind, " ", len(events)))
 		}
@@ -150,17 +151,17 @@ type census struct {
 	names   map[tenant.Name]tenant.Holding
 }
 
-func (w *town) census() census {
+func (w *nameFixture) census() census {
 	c := census{map[event.TenantID]tenant.Tenant{}, map[event.TenantID]map[tenant.Name]bool{}, map[tenant.Name]tenant.Holding{}}
-	for p := range w.log.Partitions() {
-		page, err := w.log.ReadLog(ctx, eventstore.Position{Partition: p}, eventstore.MaxReadLimit)
-		require.NoError(w.t, err)
+	for p := range w.Log.Partitions() {
+		page, err := w.Log.ReadLog(ctx, eventstore.Position{Partition: p}, eventstore.MaxReadLimit)
+		require.NoError(w.T, err)
 		for _, r := range page {
 			e, err := event.Decode(r)
-			require.NoError(w.t, err)
+			require.NoError(w.T, err)
 			if n, _, ok := tenant.NameIn(e); ok {
 				if claimed, ok := e.(event.NameClaimed); ok {
-					require.True(w.t, c.names[n].Open(claimed.Tenant), "%s claims the %s of %+v", claimed.Tenant, n, c.names[n])
+					require.True(w.T, c.names[n].Open(claimed.Tenant), "%s claims the %s of %+v", claimed.Tenant, n, c.names[n])
 				}
 				c.names[n], _ = tenant.HoldingAfter(e, r.Revision)
 				continue
@@ -192,35 +193,35 @@ func (c census) lacking(d tenant.Domains) (names []string, by []event.TenantID) 
 
 // settled demands that each tenant holds the names of its definition, and none that it used before, and that names lead where
 // the log says. Tenants that were refused may lack names, and have some more.
-func (w *town) settled(refused ...event.TenantID) {
-	w.t.Helper()
+func (w *nameFixture) settled(refused ...event.TenantID) {
+	w.T.Helper()
 	c := w.census()
 	names, by := c.lacking(w.domains)
-	require.Subset(w.t, append(refused, ""), by, names)
+	require.Subset(w.T, append(refused, ""), by, names)
 	for id, d := range c.tenants {
 		inForce := d.Names(w.domains)
 		for n := range c.used[id] {
 			if !slices.Contains(inForce, n) && !slices.Contains(refused, id) {
-				require.False(w.t, d.Holds(c.names[n]), "%s has the %s without using it", id, n)
+				require.False(w.T, d.Holds(c.names[n]), "%s has the %s without using it", id, n)
 			}
 		}
 	}
-	for p := range w.log.Partitions() {
-		head, err := w.log.Head(ctx, p)
-		require.NoError(w.t, err)
-		require.NoError(w.t, w.directory.Reached(ctx, head))
+	for p := range w.Log.Partitions() {
+		head, err := w.Log.Head(ctx, p)
+		require.NoError(w.T, err)
+		require.NoError(w.T, w.Directory.Reached(ctx, head))
 	}
 	for n, h := range c.names {
 		want := string(h.Tenant)
 		if d := c.tenants[h.Tenant]; !d.Answers(n, h, w.domains) {
 			want = map[tenant.NameKind]string{tenant.Slug: "unknown", tenant.Host: ""}[n.Kind]
 		}
-		require.Equal(w.t, want, w.at(n.Name), n)
+		require.Equal(w.T, want, w.at(n.Name), n)
 	}
 }
 
 func TestNamesAreClaimed(t *testing.T) {
-	w := newTown(t, "product.com", "product.io")
+	w := newNameFixture(t, "product.com", "product.io")
 	w.defined("t1", "acme", "Acme.example:443", "acme.product.com", "beta.product.com")
 	for name, want := range map[string]string{
 		"acme": "t1", "beta": "t1", "acme.product.com": "t1", "ACME.Product.Com.:8443": "t1", "acme.product.io": "t1", "beta.product.io": "t1",
@@ -232,7 +233,7 @@ func TestNamesAreClaimed(t *testing.T) {
 	w.settled()
 
 	before := w.written()
-	_, err := w.ledger.DefineTenant(ctx, tenant.Tenant{ID: "t1", Slug: "acme", Hosts: []string{"acme.example", "ACME.product.com", "beta.product.com:80"}}, "key:2")
+	_, err := w.Ledger.DefineTenant(ctx, tenant.Tenant{ID: "t1", Slug: "acme", Hosts: []string{"acme.example", "ACME.product.com", "beta.product.com:80"}}, "key:2")
 	require.NoError(t, err)
 	require.Equal(t, before, w.written(), "the same again")
 	w.defined("t1", "", "beta.product.com", "acme.product.io", "acme.example")
@@ -257,7 +258,7 @@ func TestASecondTenantIsRefused(t *testing.T) {
 		"a host below by a host":   {"", []string{"beta.product.io"}, "slug beta"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newTown(t, "product.com", "product.io")
+			w := newNameFixture(t, "product.com", "product.io")
 			w.defined("owner", "acme", "acme.example", "beta.product.com")
 			w.defined("t2", "mine", "mine.example")
 			before := w.written()
@@ -268,7 +269,7 @@ func TestASecondTenantIsRefused(t *testing.T) {
 				require.NotContains(t, err.Error(), "owner", "whose it is, is nobody's affair")
 			}
 			require.Equal(t, before, w.written(), "nothing was changed")
-			_, err := w.directory.Tenant(ctx, "t3")
+			_, err := w.Directory.Tenant(ctx, "t3")
 			require.ErrorIs(t, err, tenant.ErrUnknown)
 			require.Equal(t, []string{"owner", "owner", "t2"}, []string{w.at("acme"), w.at("beta.product.io"), w.at("mine")})
 			w.settled()
@@ -278,7 +279,7 @@ func TestASecondTenantIsRefused(t *testing.T) {
 
 // Without base domains a slug and a host have nothing to do with each other, and neither does a homograph.
 func TestDifferentNamesAreForDifferentTenants(t *testing.T) {
-	w := newTown(t)
+	w := newNameFixture(t)
 	w.defined("t1", "acme", "acme.example")
 	w.defined("t2", "beta", "acme.product.com", "\u0430cme.example")
 	require.Equal(t, "t1", w.at("acme"))
@@ -290,7 +291,7 @@ func TestDifferentNamesAreForDifferentTenants(t *testing.T) {
 }
 
 func TestAChangedDefinitionReleases(t *testing.T) {
-	w := newTown(t, "product.com")
+	w := newNameFixture(t, "product.com")
 	w.defined("t1", "acme", "a.example", "b.example", "beta.product.com")
 	w.verified("t1", "a.example")
 	w.verified("t1", "b.example")
@@ -316,7 +317,7 @@ func TestAChangedDefinitionReleases(t *testing.T) {
 }
 
 func TestFreedNames(t *testing.T) {
-	w := newTown(t, "product.com")
+	w := newNameFixture(t, "product.com")
 	w.defined("t1", "acme", "a.example")
 	old := w.publish("t1", "a.example")
 	require.Equal(t, tenant.HostVerified, w.verify("t1", "a.example").State)
@@ -324,9 +325,9 @@ func TestFreedNames(t *testing.T) {
 	w.defined("t2", "")
 	require.ErrorIs(t, w.define("t2", "acme", "a.example"), app.ErrConflict)
 
-	require.NoError(t, w.ledger.FreeName(ctx, hostName("a.example"), "the customer moved", "key:1"))
+	require.NoError(t, w.Ledger.FreeName(ctx, hostName("a.example"), "the customer moved", "key:1"))
 	require.ErrorIs(t, w.define("t2", "acme", "a.example"), app.ErrConflict, "the slug is another name")
-	require.NoError(t, w.ledger.FreeName(ctx, slugName("acme"), "the customer moved", "key:1"))
+	require.NoError(t, w.Ledger.FreeName(ctx, slugName("acme"), "the customer moved", "key:1"))
 	require.Equal(t, "unknown", w.at("acme"))
 	w.defined("t2", "acme", "a.example")
 	require.Equal(t, []string{"t2", ""}, []string{w.at("acme"), w.at("a.example")}, "the proof of another tenant proves nothing")
@@ -342,7 +343,7 @@ func TestFreedNames(t *testing.T) {
 
 	// It comes back the same way: neither of t1's old proof and record is worth anything.
 	w.defined("t2", "")
-	require.NoError(t, w.ledger.FreeName(ctx, hostName("a.example"), "and back", "key:1"))
+	require.NoError(t, w.Ledger.FreeName(ctx, hostName("a.example"), "and back", "key:1"))
 	w.defined("t1", "", "a.example")
 	require.Equal(t, tenant.HostUnverified, w.verify("t1", "a.example").State)
 	require.Empty(t, w.at("a.example"))
@@ -373,12 +374,12 @@ func TestFreeName(t *testing.T) {
 		"a slug by its kind in another world": {hostName("old.product.io"), "r", "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newTown(t, "product.com")
+			w := newNameFixture(t, "product.com")
 			w.defined("t1", "old", "old.example", "freed.example")
 			w.defined("t1", "acme", "a.example", "beta.product.com")
-			require.NoError(t, w.ledger.FreeName(ctx, hostName("freed.example"), "r", "cli"))
+			require.NoError(t, w.Ledger.FreeName(ctx, hostName("freed.example"), "r", "cli"))
 			before := w.count()
-			err := w.ledger.FreeName(ctx, c.name, c.reason, "cli")
+			err := w.Ledger.FreeName(ctx, c.name, c.reason, "cli")
 			if c.refused != "" {
 				require.ErrorContains(t, err, c.refused)
 				require.Equal(t, before, w.count())
@@ -386,7 +387,7 @@ func TestFreeName(t *testing.T) {
 				return
 			}
 			require.NoError(t, err)
-			require.NoError(t, w.ledger.FreeName(ctx, c.name, c.reason, "key:2"), "again is no error")
+			require.NoError(t, w.Ledger.FreeName(ctx, c.name, c.reason, "key:2"), "again is no error")
 			if c.writes == "" {
 				require.Equal(t, before, w.count())
 			} else {
@@ -400,31 +401,31 @@ func TestFreeName(t *testing.T) {
 			}
 		})
 	}
-	w := newTown(t)
+	w := newNameFixture(t)
 	var refused *invalid.Error
-	require.ErrorAs(t, w.ledger.FreeName(ctx, slugName("a"), "", "cli"), &refused)
+	require.ErrorAs(t, w.Ledger.FreeName(ctx, slugName("a"), "", "cli"), &refused)
 	require.Equal(t, "/reason", refused.Fields[0].Pointer)
 }
 
 // The process ends between the claims and the definition, or the definition is refused by the store.
 func TestAClaimWhoseDefinitionNeverCame(t *testing.T) {
-	half := func(t *testing.T) *town {
-		w := newTown(t, "product.com")
+	half := func(t *testing.T) *nameFixture {
+		w := newNameFixture(t, "product.com")
 		w.defined("t2", "")
-		w.store.fault = func(a eventstore.Append) fault {
+		w.Store.Fault = func(a eventstore.Append) fault {
 			if a.Tenant == "t1" {
 				return before
 			}
 			return none
 		}
 		require.ErrorIs(t, w.define("t1", "acme", "a.example"), eventstore.ErrUnavailable)
-		w.store.fault = nil
+		w.Store.Fault = nil
 		require.Equal(t, "name_claimed 2", w.count())
 		require.Equal(t, []string{"unknown", "", "unknown"}, []string{w.at("acme"), w.at("a.example"), w.at("acme.product.com")})
 		w.settled()
 		require.Equal(t, []string{"unknown", "", "unknown"}, []string{w.at("acme"), w.at("a.example"), w.at("acme.product.com")}, "also when it is known")
 		require.ErrorIs(t, w.define("t2", "acme"), app.ErrConflict)
-		_, err := w.ledger.VerifyHost(ctx, "t1", "a.example", w.dns, "cli")
+		_, err := w.Ledger.VerifyHost(ctx, "t1", "a.example", w.dns, "cli")
 		require.ErrorIs(t, err, tenant.ErrUnknown)
 		return w
 	}
@@ -444,8 +445,8 @@ func TestAClaimWhoseDefinitionNeverCame(t *testing.T) {
 	})
 	t.Run("it can be freed", func(t *testing.T) {
 		w := half(t)
-		require.NoError(t, w.ledger.FreeName(ctx, slugName("acme"), "typing error", "cli"))
-		require.NoError(t, w.ledger.FreeName(ctx, hostName("a.example"), "typing error", "cli"))
+		require.NoError(t, w.Ledger.FreeName(ctx, slugName("acme"), "typing error", "cli"))
+		require.NoError(t, w.Ledger.FreeName(ctx, hostName("a.example"), "typing error", "cli"))
 		w.defined("t2", "acme", "a.example")
 		require.Equal(t, "t2", w.at("acme"))
 		require.ErrorIs(t, w.define("t1", "acme", "a.example"), app.ErrConflict)
@@ -457,43 +458,43 @@ func TestAClaimWhoseDefinitionNeverCame(t *testing.T) {
 func TestNamesAfterLostAnswers(t *testing.T) {
 	steps := []struct {
 		name string
-		do   func(w *town) error
+		do   func(w *nameFixture) error
 		sees map[string]string
 	}{
-		{"a first definition", func(w *town) error { return w.define("t1", "acme", "b.example", "a.example") },
+		{"a first definition", func(w *nameFixture) error { return w.define("t1", "acme", "b.example", "a.example") },
 			map[string]string{"acme": "t1", "a.example": "", "b.example": ""}},
-		{"a verification", func(w *town) error {
+		{"a verification", func(w *nameFixture) error {
 			c := tenant.ChallengeOf("b.example", w.census().names[hostName("b.example")])
-			_, err := w.ledger.VerifyHost(ctx, "t1", "b.example", zone{c.Record: {c.Value}}, "cli")
+			_, err := w.Ledger.VerifyHost(ctx, "t1", "b.example", zone{c.Record: {c.Value}}, "cli")
 			return err
 		}, map[string]string{"b.example": "t1"}},
-		{"other names", func(w *town) error { return w.define("t1", "beta", "b.example", "c.example") },
+		{"other names", func(w *nameFixture) error { return w.define("t1", "beta", "b.example", "c.example") },
 			map[string]string{"acme": "unknown", "beta": "t1", "a.example": "", "b.example": "t1"}},
-		{"a status", func(w *town) error {
-			_, err := w.ledger.SetStatus(ctx, "t1", tenant.Suspended, "unpaid", "cli")
+		{"a status", func(w *nameFixture) error {
+			_, err := w.Ledger.SetStatus(ctx, "t1", tenant.Suspended, "unpaid", "cli")
 			return err
 		}, map[string]string{"beta": "t1"}},
-		{"names taken back", func(w *town) error { return w.define("t1", "acme", "a.example", "c.example") },
+		{"names taken back", func(w *nameFixture) error { return w.define("t1", "acme", "a.example", "c.example") },
 			map[string]string{"acme": "t1", "beta": "unknown", "b.example": ""}},
-		{"a name freed", func(w *town) error { return w.ledger.FreeName(ctx, slugName("beta"), "r", "cli") }, map[string]string{"beta": "unknown"}},
-		{"and taken by another", func(w *town) error { return w.define("t2", "beta") }, map[string]string{"beta": "t2", "acme": "t1"}},
-		{"no names", func(w *town) error { return w.define("t1", "") }, map[string]string{"acme": "unknown", "a.example": "", "beta": "t2"}},
+		{"a name freed", func(w *nameFixture) error { return w.Ledger.FreeName(ctx, slugName("beta"), "r", "cli") }, map[string]string{"beta": "unknown"}},
+		{"and taken by another", func(w *nameFixture) error { return w.define("t2", "beta") }, map[string]string{"beta": "t2", "acme": "t1"}},
+		{"no names", func(w *nameFixture) error { return w.define("t1", "") }, map[string]string{"acme": "unknown", "a.example": "", "beta": "t2"}},
 	}
-	perfect := newTown(t, "product.com")
+	perfect := newNameFixture(t, "product.com")
 	appends := make([]int, len(steps))
 	for i, s := range steps {
-		perfect.store.fault = func(eventstore.Append) fault { appends[i]++; return none }
+		perfect.Store.Fault = func(eventstore.Append) fault { appends[i]++; return none }
 		require.NoError(t, s.do(perfect), s.name)
 	}
 	require.Equal(t, []int{4, 1, 5, 1, 5, 1, 2, 4}, appends)
 	for i := range steps {
 		for nth := 1; nth <= appends[i]; nth++ {
 			for _, lost := range []fault{before, after} {
-				w := newTown(t, "product.com")
+				w := newNameFixture(t, "product.com")
 				for j, s := range steps {
 					n := 0
 					if j == i {
-						w.store.fault = func(eventstore.Append) fault {
+						w.Store.Fault = func(eventstore.Append) fault {
 							if n++; n == nth {
 								return lost
 							}
@@ -548,7 +549,7 @@ func TestVerifyHost(t *testing.T) {
 		"nobody waits for it": {ctx: canceled, answer: func(tenant.Challenge) ([]string, error) { return nil, context.Canceled }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newTown(t, "product.com")
+			w := newNameFixture(t, "product.com")
 			w.defined("t1", "acme", "a.example", "b.example")
 			challenge := w.standing("t1", "a.example").Challenge
 			dns := resolve(func(_ context.Context, name string) ([]string, error) {
@@ -562,23 +563,23 @@ func TestVerifyHost(t *testing.T) {
 			if c.ctx != nil {
 				// The store is asked first and would refuse a context that is over: this one ends while the DNS is asked.
 				ending, end := context.WithCancel(ctx)
-				_, err := w.ledger.VerifyHost(ending, "t1", host, resolve(func(ctx context.Context, name string) ([]string, error) {
+				_, err := w.Ledger.VerifyHost(ending, "t1", host, resolve(func(ctx context.Context, name string) ([]string, error) {
 					end()
 					return dns(ctx, name)
 				}), "cli")
 				require.ErrorIs(t, err, context.Canceled)
-				_, err = w.ledger.VerifyHost(c.ctx, "t1", host, dns, "cli")
+				_, err = w.Ledger.VerifyHost(c.ctx, "t1", host, dns, "cli")
 				require.ErrorIs(t, err, context.Canceled)
 				require.Equal(t, "name_claimed 3", w.count())
 				return
 			}
 			for i := range 2 {
-				s, err := w.ledger.VerifyHost(ctx, "t1", host, dns, "cli")
+				s, err := w.Ledger.VerifyHost(ctx, "t1", host, dns, "cli")
 				require.NoError(t, err)
 				require.Equal(t, c.want, s.State)
 				require.Equal(t, "a.example", s.Host)
 				if c.want == tenant.HostVerified {
-					require.Equal(t, app.HostStanding{Host: "a.example", State: tenant.HostVerified}, s, "time %d", i)
+					require.Equal(t, app.HostReport{Host: "a.example", State: tenant.HostVerified}, s, "time %d", i)
 					require.Equal(t, "host_verified 1, name_claimed 3", w.count(), "once")
 					require.Equal(t, "t1", w.at("a.example:8443"))
 					dns = func(context.Context, string) ([]string, error) { panic("nothing to ask") }
@@ -598,7 +599,7 @@ func TestVerifyHost(t *testing.T) {
 }
 
 func TestVerifyHostRefuses(t *testing.T) {
-	w := newTown(t, "product.com")
+	w := newNameFixture(t, "product.com")
 	w.defined("t1", "acme", "a.example")
 	w.defined("t2", "beta", "b.example")
 	never := resolve(func(context.Context, string) ([]string, error) { panic("nothing to ask") })
@@ -613,18 +614,18 @@ func TestVerifyHostRefuses(t *testing.T) {
 		"its slug as host":           {"t1", "acme.product.com", app.ErrNotFound},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := w.ledger.VerifyHost(ctx, c.id, c.host, never, "cli")
+			_, err := w.Ledger.VerifyHost(ctx, c.id, c.host, never, "cli")
 			require.ErrorIs(t, err, c.want)
 		})
 	}
 	var refused *invalid.Error
-	_, err := w.ledger.VerifyHost(ctx, "t1", "192.0.2.1", never, "cli")
+	_, err := w.Ledger.VerifyHost(ctx, "t1", "192.0.2.1", never, "cli")
 	require.ErrorAs(t, err, &refused)
 	require.Equal(t, "/host", refused.Fields[0].Pointer)
-	_, err = w.ledger.Hosts(ctx, "t9")
+	_, err = w.Ledger.Hosts(ctx, "t9")
 	require.ErrorIs(t, err, tenant.ErrUnknown)
 	w.defined("t1", "acme")
-	_, err = w.ledger.VerifyHost(ctx, "t1", "a.example", never, "cli")
+	_, err = w.Ledger.VerifyHost(ctx, "t1", "a.example", never, "cli")
 	require.ErrorIs(t, err, app.ErrNotFound, "not any more")
 	require.Equal(t, "name_claimed 4, name_released 1", w.count())
 }
@@ -646,7 +647,7 @@ func TestOwnHosts(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newTown(t, c.bases...)
+			w := newNameFixture(t, c.bases...)
 			w.defined("t1", "acme", slices.Sorted(maps.Keys(c.want))...)
 			w.defined("t2", "", "someone.example")
 			for host, want := range c.want {
@@ -657,9 +658,9 @@ func TestOwnHosts(t *testing.T) {
 					require.NotEqual(t, "t1", w.at(host), host)
 					continue
 				}
-				require.Equal(t, app.HostStanding{Host: host, State: want}, s)
+				require.Equal(t, app.HostReport{Host: host, State: want}, s)
 				require.Equal(t, "t1", w.at(host), host)
-				again, err := w.ledger.VerifyHost(ctx, "t1", host, never, "cli")
+				again, err := w.Ledger.VerifyHost(ctx, "t1", host, never, "cli")
 				require.NoError(t, err)
 				require.Equal(t, s, again)
 			}
@@ -671,10 +672,10 @@ func TestOwnHosts(t *testing.T) {
 // While the DNS is asked, the tenant lets the host go, takes it back and proves that. The answer is about a claim that is
 // over.
 func TestVerificationOfAnOldClaim(t *testing.T) {
-	w := newTown(t, "product.com")
+	w := newNameFixture(t, "product.com")
 	w.defined("t1", "", "a.example")
 	old := w.publish("t1", "a.example")
-	_, err := w.ledger.VerifyHost(ctx, "t1", "a.example", resolve(func(context.Context, string) ([]string, error) {
+	_, err := w.Ledger.VerifyHost(ctx, "t1", "a.example", resolve(func(context.Context, string) ([]string, error) {
 		w.defined("t1", "")
 		w.defined("t1", "", "a.example")
 		w.verified("t1", "a.example")
@@ -688,9 +689,9 @@ func TestVerificationOfAnOldClaim(t *testing.T) {
 	// It went to another tenant meanwhile.
 	w.defined("t1", "", "a.example", "b.example")
 	old = w.publish("t1", "b.example")
-	_, err = w.ledger.VerifyHost(ctx, "t1", "b.example", resolve(func(context.Context, string) ([]string, error) {
+	_, err = w.Ledger.VerifyHost(ctx, "t1", "b.example", resolve(func(context.Context, string) ([]string, error) {
 		w.defined("t1", "", "a.example")
-		require.NoError(t, w.ledger.FreeName(ctx, hostName("b.example"), "r", "cli"))
+		require.NoError(t, w.Ledger.FreeName(ctx, hostName("b.example"), "r", "cli"))
 		w.defined("t2", "", "b.example")
 		return []string{old.Value}, nil
 	}), "cli")
@@ -701,11 +702,11 @@ func TestVerificationOfAnOldClaim(t *testing.T) {
 
 // A version that did not claim names defined t1: it holds none, and is not told the challenge of the tenant that does.
 func TestNamesThatWereNeverClaimed(t *testing.T) {
-	w := newTown(t, "product.com")
+	w := newNameFixture(t, "product.com")
 	e := event.TenantDefined{Tenant: "t1", Name: "t1", TimeZone: "UTC", Currency: "USD", Hosts: []string{"a.example", "beta.product.com"}, Slug: "acme", By: "cli"}
-	r := w.log.Append(ctx, []eventstore.Append{e.Append(eventstore.NoStream)})[0]
+	r := w.Log.Append(ctx, []eventstore.Append{e.Append(eventstore.NoStream)})[0]
 	require.Equal(t, eventstore.Appended, r.Outcome)
-	require.NoError(t, w.directory.Reached(ctx, r.Position))
+	require.NoError(t, w.Directory.Reached(ctx, r.Position))
 	require.Equal(t, []string{"unknown", "unknown", ""}, []string{w.at("acme"), w.at("beta"), w.at("a.example")})
 	unclaimed := func(host string) {
 		t.Helper()
@@ -713,7 +714,7 @@ func TestNamesThatWereNeverClaimed(t *testing.T) {
 		require.Equal(t, tenant.HostUnverified, s.State)
 		require.Empty(t, s.Challenge)
 		require.Contains(t, s.Detail, "not claimed")
-		_, err := w.ledger.VerifyHost(ctx, "t1", host, w.dns, "cli")
+		_, err := w.Ledger.VerifyHost(ctx, "t1", host, w.dns, "cli")
 		require.ErrorIs(t, err, app.ErrConflict)
 		require.ErrorContains(t, err, "define the tenant again")
 	}
@@ -724,7 +725,7 @@ func TestNamesThatWereNeverClaimed(t *testing.T) {
 	require.ErrorIs(t, w.define("t1", "acme", "a.example", "beta.product.com"), app.ErrConflict)
 	require.Equal(t, "name_claimed 1", w.count())
 	w.defined("t2", "")
-	require.NoError(t, w.ledger.FreeName(ctx, hostName("a.example"), "it is t1's", "cli"))
+	require.NoError(t, w.Ledger.FreeName(ctx, hostName("a.example"), "it is t1's", "cli"))
 	w.defined("t1", "acme", "a.example", "beta.product.com")
 	w.verified("t1", "a.example")
 	require.Equal(t, []string{"t1", "t1", "t1"}, []string{w.at("acme"), w.at("beta"), w.at("a.example")})
@@ -732,7 +733,7 @@ func TestNamesThatWereNeverClaimed(t *testing.T) {
 }
 
 func TestResolver(t *testing.T) {
-	w := newTown(t, "product.com", "eu.product.com", "localhost")
+	w := newNameFixture(t, "product.com", "eu.product.com", "localhost")
 	w.defined("t1", "acme", "a.example", "a.acme.product.com", "product.com")
 	w.defined("t2", "eu", "unverified.example")
 	w.verified("t1", "a.example")
@@ -813,13 +814,13 @@ func TestResolver(t *testing.T) {
 	}
 
 	for _, status := range []tenant.Status{tenant.Suspended, tenant.Closed} {
-		_, err := w.ledger.SetStatus(ctx, "t1", status, "r", "cli")
+		_, err := w.Ledger.SetStatus(ctx, "t1", status, "r", "cli")
 		require.NoError(t, err)
 		require.Equal(t, []string{"t1", "t1", "t1"}, []string{w.at("acme"), w.at("acme.product.com"), w.at("a.example")}, "what it may do is asked elsewhere")
 		require.ErrorIs(t, w.define("t2", "acme"), app.ErrConflict)
 	}
 
-	w.directory.err = errDown
+	w.Directory.Fail(errDown)
 	for _, sent := range []string{"acme.product.com", "a.example", "nobody.example"} {
 		id, err := w.resolver.AtHost(ctx, sent)
 		require.ErrorIs(t, err, errDown)
@@ -829,11 +830,11 @@ func TestResolver(t *testing.T) {
 	_, err := w.resolver.AtSlug(ctx, "acme")
 	require.ErrorIs(t, err, errDown)
 	require.Empty(t, w.at("192.0.2.1:80"), "nothing to look up")
-	_, err = w.ledger.Hosts(ctx, "t1")
+	_, err = w.Ledger.Hosts(ctx, "t1")
 	require.ErrorIs(t, err, errDown)
-	w.directory.err = nil
+	w.Directory.Fail(nil)
 
-	w.resolver.Directory = halfDirectory{w.directory}
+	w.resolver.Directory = halfDirectory{w.Directory}
 	_, err = w.resolver.AtSlug(ctx, "acme")
 	require.ErrorIs(t, err, errDown, "the name is known, and its tenant is not")
 }
@@ -847,15 +848,17 @@ func (halfDirectory) Tenant(context.Context, event.TenantID) (tenant.Tenant, err
 
 // A name can be known before its tenant is: the streams are in different partitions.
 func TestANameThatIsSeenBeforeItsTenant(t *testing.T) {
-	if onEventStoreDB {
+	if storetest.OnEventStoreDB() {
 		return // there is one partition
 	}
-	w := newTown(t, "product.com")
-	down := &lateDirectory{directory: w.directory, err: errDown}
-	w.ledger = app.New(w.store, down, func() time.Time { return noon }).Below(w.domains)
+	w := newNameFixture(t, "product.com")
+	down := &lateDirectory{directory: w.Directory, err: errDown}
+	w.Ledger = app.New(w.Store, down, func() time.Time { return noon }).WithBaseDomains(w.domains)
 	require.ErrorIs(t, w.define("t1", "acme"), errDown)
-	require.NoError(t, w.directory.Reached(ctx, eventstore.Position{Partition: 0, Offset: 1}))
-	require.Equal(t, "t1", string(w.directory.names[slugName("acme")].Tenant))
+	require.NoError(t, w.Directory.Reached(ctx, eventstore.Position{Partition: 0, Offset: 1}))
+	shown, err := w.Directory.Holding(ctx, slugName("acme"))
+	require.NoError(t, err)
+	require.Equal(t, "t1", string(shown.Tenant))
 	require.Equal(t, []string{"unknown", "unknown"}, []string{w.at("acme"), w.at("acme.product.com")})
 	down.err = nil
 	w.defined("t1", "acme")
@@ -863,7 +866,7 @@ func TestANameThatIsSeenBeforeItsTenant(t *testing.T) {
 }
 
 func TestSetStatus(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	for name, c := range map[string]struct {
 		status  tenant.Status
 		reason  string
@@ -876,56 +879,56 @@ func TestSetStatus(t *testing.T) {
 		"a very long reason": {tenant.Suspended, strings.Repeat("a", 100_000), "/reason"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := h.ledger.SetStatus(ctx, "t1", c.status, c.reason, "cli")
+			_, err := h.Ledger.SetStatus(ctx, "t1", c.status, c.reason, "cli")
 			var refused *invalid.Error
 			require.ErrorAs(t, err, &refused)
 			require.Equal(t, c.pointer, refused.Fields[0].Pointer)
 		})
 	}
-	_, err := h.ledger.SetStatus(ctx, "t9", tenant.Suspended, "r", "cli")
+	_, err := h.Ledger.SetStatus(ctx, "t9", tenant.Suspended, "r", "cli")
 	require.ErrorIs(t, err, tenant.ErrUnknown)
-	require.Empty(t, h.all()["tenant_status_changed"])
+	require.Empty(t, h.All()["tenant_status_changed"])
 
-	same, err := h.ledger.SetStatus(ctx, "t1", tenant.Active, "r", "cli")
+	same, err := h.Ledger.SetStatus(ctx, "t1", tenant.Active, "r", "cli")
 	require.NoError(t, err)
-	require.Empty(t, h.all()["tenant_status_changed"], "it is active already")
+	require.Empty(t, h.All()["tenant_status_changed"], "it is active already")
 	require.Equal(t, tenant.Active, same.Tenant.Status)
 
-	first, err := h.ledger.SetStatus(ctx, "t1", tenant.Suspended, "unpaid", "key:1")
+	first, err := h.Ledger.SetStatus(ctx, "t1", tenant.Suspended, "unpaid", "key:1")
 	require.NoError(t, err)
 	require.False(t, first.Created)
-	seen, err := h.directory.Tenant(ctx, "t1")
+	seen, err := h.Directory.Tenant(ctx, "t1")
 	require.NoError(t, err)
 	require.Equal(t, first.Tenant, seen, "seen at once")
 	require.Equal(t, "unpaid", seen.Reason)
-	again, err := h.ledger.SetStatus(ctx, "t1", tenant.Suspended, "still unpaid", "key:2")
+	again, err := h.Ledger.SetStatus(ctx, "t1", tenant.Suspended, "still unpaid", "key:2")
 	require.NoError(t, err)
 	require.Equal(t, first, again)
-	require.Len(t, h.all()["tenant_status_changed"], 1)
+	require.Len(t, h.All()["tenant_status_changed"], 1)
 
-	defined, err := h.ledger.DefineTenant(ctx, tenant.Tenant{ID: "t1", Name: "Acme", Slug: "acme", Status: tenant.Closed, Reason: "x"}, "cli")
+	defined, err := h.Ledger.DefineTenant(ctx, tenant.Tenant{ID: "t1", Name: "Acme", Slug: "acme", Status: tenant.Closed, Reason: "x"}, "cli")
 	require.NoError(t, err)
 	require.Equal(t, []any{tenant.Suspended, "unpaid", "Acme"}, []any{defined.Tenant.Status, defined.Tenant.Reason, defined.Tenant.Name}, "a definition says nothing about it")
-	back, err := h.ledger.SetStatus(ctx, "t1", tenant.Active, "paid", "cli")
+	back, err := h.Ledger.SetStatus(ctx, "t1", tenant.Active, "paid", "cli")
 	require.NoError(t, err)
 	require.Equal(t, []any{tenant.Active, "paid", "acme"}, []any{back.Tenant.Status, back.Tenant.Reason, back.Tenant.Slug})
-	other, err := h.directory.Tenant(ctx, "t2")
+	other, err := h.Directory.Tenant(ctx, "t2")
 	require.NoError(t, err)
 	require.Equal(t, tenant.Active, other.Status)
 }
 
 func TestSetStatusConcurrently(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	together(16, func(i int) {
-		_, err := h.ledger.SetStatus(ctx, "t1", []tenant.Status{tenant.Suspended, tenant.Closed}[i%2], "r", event.Actor(fmt.Sprint("key:", i)))
+		_, err := h.Ledger.SetStatus(ctx, "t1", []tenant.Status{tenant.Suspended, tenant.Closed}[i%2], "r", event.Actor(fmt.Sprint("key:", i)))
 		if err != nil {
 			t.Error(err)
 		}
-		if _, err := h.ledger.DefineTenant(ctx, tenant.Tenant{ID: "t1", Slug: fmt.Sprint("s", i)}, "cli"); err != nil {
+		if _, err := h.Ledger.DefineTenant(ctx, tenant.Tenant{ID: "t1", Slug: fmt.Sprint("s", i)}, "cli"); err != nil {
 			t.Error(err)
 		}
 	})
-	statuses := h.all()["tenant_status_changed"]
+	statuses := h.All()["tenant_status_changed"]
 	last := "active"
 	for _, r := range statuses {
 		var e event.TenantStatusChanged
@@ -933,7 +936,7 @@ func TestSetStatusConcurrently(t *testing.T) {
 		require.NotEqual(t, last, e.Status, "each is a change")
 		last = e.Status
 	}
-	seen, err := h.directory.Tenant(ctx, "t1")
+	seen, err := h.Directory.Tenant(ctx, "t1")
 	require.NoError(t, err)
 	require.Equal(t, last, string(seen.Status))
 }
@@ -994,31 +997,31 @@ func (g *turn) end() error {
 // goes on to the end, then the other. However they meet, holdings and definitions agree in the end, and who was told that it
 // has its names has them.
 func TestNamesOfTwoAtOnce(t *testing.T) {
-	if onEventStoreDB {
+	if storetest.OnEventStoreDB() {
 		return // it goes through every order of the same calls, thousands of times
 	}
-	type use = func(w *town, ctx context.Context) error
+	type use = func(w *nameFixture, ctx context.Context) error
 	define := func(id event.TenantID, slug string, hosts ...string) use {
-		return func(w *town, ctx context.Context) error {
-			_, err := w.ledger.DefineTenant(ctx, tenant.Tenant{ID: id, Slug: slug, Hosts: hosts}, "cli")
+		return func(w *nameFixture, ctx context.Context) error {
+			_, err := w.Ledger.DefineTenant(ctx, tenant.Tenant{ID: id, Slug: slug, Hosts: hosts}, "cli")
 			return err
 		}
 	}
 	free := func(n tenant.Name) use {
-		return func(w *town, ctx context.Context) error { return w.ledger.FreeName(ctx, n, "r", "cli") }
+		return func(w *nameFixture, ctx context.Context) error { return w.Ledger.FreeName(ctx, n, "r", "cli") }
 	}
-	status := func(w *town, ctx context.Context) error {
-		_, err := w.ledger.SetStatus(ctx, "t1", tenant.Closed, "r", "cli")
+	status := func(w *nameFixture, ctx context.Context) error {
+		_, err := w.Ledger.SetStatus(ctx, "t1", tenant.Closed, "r", "cli")
 		return err
 	}
-	verify := func(w *town, ctx context.Context) error {
-		_, err := w.ledger.VerifyHost(ctx, "t1", "new.example", resolve(func(context.Context, string) ([]string, error) {
+	verify := func(w *nameFixture, ctx context.Context) error {
+		_, err := w.Ledger.VerifyHost(ctx, "t1", "new.example", resolve(func(context.Context, string) ([]string, error) {
 			return w.dns.LookupTXT(ctx, "_tollgate.new.example")
 		}), "cli")
 		return err
 	}
 	then := func(uses ...use) use {
-		return func(w *town, ctx context.Context) error {
+		return func(w *nameFixture, ctx context.Context) error {
 			for _, u := range uses {
 				if err := u(w, ctx); err != nil {
 					return err
@@ -1062,12 +1065,12 @@ func TestNamesOfTwoAtOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			run := func(n, m int, p, q use, tp, tq event.TenantID, errs func(t *testing.T, p, q error)) (first, second bool) {
-				w := newTown(t, "product.com")
+				w := newNameFixture(t, "product.com")
 				w.defined("t1", "old")
 				w.defined("t1", "acme", "new.example")
 				w.publish("t1", "new.example")
 				w.defined("t2", "")
-				w.ledger = app.New(turns{w.store}, w.directory, func() time.Time { return noon }).Below(w.domains)
+				w.Ledger = app.New(turns{w.Store}, w.Directory, func() time.Time { return noon }).WithBaseDomains(w.domains)
 				g, first := start(n, func(ctx context.Context) error { return p(w, ctx) })
 				h, second := start(m, func(ctx context.Context) error { return q(w, ctx) })
 				ep, eq := g.end(), h.end()
@@ -1109,13 +1112,13 @@ func TestNamesConcurrently(t *testing.T) {
 	for seed := range uint64(8) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
-			w := newTown(t, "product.com")
+			w := newNameFixture(t, "product.com")
 			var succeeded atomic.Int64
 			together(12, func(i int) {
 				random := rand.New(rand.NewPCG(seed, uint64(i)))
 				for range 6 {
 					d := anyDefinition(random, event.TenantID(fmt.Sprint("t", i/2)))
-					_, err := w.ledger.DefineTenant(ctx, d, event.Actor(fmt.Sprint("key:", i)))
+					_, err := w.Ledger.DefineTenant(ctx, d, event.Actor(fmt.Sprint("key:", i)))
 					switch {
 					case err == nil:
 						succeeded.Add(1)
@@ -1129,9 +1132,9 @@ func TestNamesConcurrently(t *testing.T) {
 			lacking, _ := c.lacking(w.domains)
 			require.Empty(t, lacking)
 			for id, d := range c.tenants { // a refused one may have claimed some names; the next that is not lets go of them
-				before := len(w.all()["tenant_defined"])
+				before := len(w.All()["tenant_defined"])
 				w.defined(id, d.Slug, d.Hosts...)
-				require.Len(t, w.all()["tenant_defined"], before)
+				require.Len(t, w.All()["tenant_defined"], before)
 			}
 			w.settled()
 		})
@@ -1144,20 +1147,20 @@ func TestNamesAreFreedConcurrently(t *testing.T) {
 	for seed := range uint64(8) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
-			w := newTown(t, "product.com")
+			w := newNameFixture(t, "product.com")
 			last := make([]error, tenants)
 			together(tenants+administrators, func(i int) {
 				random := rand.New(rand.NewPCG(seed, uint64(i)))
 				for range 8 {
 					if i >= tenants {
 						for _, n := range anyDefinition(random, "any").Names(w.domains) {
-							if err := w.ledger.FreeName(ctx, n, "r", event.Actor(fmt.Sprint("key:", i))); err != nil && !errors.Is(err, app.ErrConflict) {
+							if err := w.Ledger.FreeName(ctx, n, "r", event.Actor(fmt.Sprint("key:", i))); err != nil && !errors.Is(err, app.ErrConflict) {
 								t.Error(err)
 							}
 						}
 						continue
 					}
-					_, last[i] = w.ledger.DefineTenant(ctx, anyDefinition(random, event.TenantID(fmt.Sprint("t", i))), "cli")
+					_, last[i] = w.Ledger.DefineTenant(ctx, anyDefinition(random, event.TenantID(fmt.Sprint("t", i))), "cli")
 					if last[i] != nil && !errors.Is(last[i], app.ErrConflict) {
 						t.Error(last[i])
 					}
@@ -1196,7 +1199,7 @@ func anyDefinition(random *rand.Rand, id event.TenantID) tenant.Tenant {
 func TestOneOfManyGetsTheNames(t *testing.T) {
 	const tenants, names = 8, 6
 	for round := range 20 {
-		w := newTown(t, "product.com")
+		w := newNameFixture(t, "product.com")
 		errs := make([]error, tenants)
 		together(tenants, func(i int) {
 			hosts := make([]string, names)
@@ -1241,7 +1244,7 @@ func TestNamesAgainstModel(t *testing.T) {
 		return slugName(name)
 	}
 	rapid.Check(t, func(r *rapid.T) {
-		w := newTown(t, "product.com")
+		w := newNameFixture(t, "product.com")
 		m := model{map[string]*modelName{}, map[event.TenantID]*modelTenant{}}
 		for _, n := range names {
 			m.names[n] = &modelName{}
@@ -1249,13 +1252,13 @@ func TestNamesAgainstModel(t *testing.T) {
 		faulty := func(r *rapid.T, do func() error) error {
 			nth, lost := rapid.IntRange(0, 6).Draw(r, "append that is lost"), rapid.SampledFrom([]fault{before, after}).Draw(r, "lost")
 			n := 0
-			w.store.fault = func(eventstore.Append) fault {
+			w.Store.Fault = func(eventstore.Append) fault {
 				if n++; n == nth {
 					return lost
 				}
 				return none
 			}
-			defer func() { w.store.fault = nil }()
+			defer func() { w.Store.Fault = nil }()
 			err := do()
 			if errors.Is(err, eventstore.ErrUnavailable) {
 				err = do()
@@ -1293,7 +1296,7 @@ func TestNamesAgainstModel(t *testing.T) {
 					open = open && (m.names[n].holder == "" || m.names[n].holder == id)
 				}
 				log := w.written()
-				err := faulty(r, func() error { _, err := w.ledger.DefineTenant(ctx, d, "cli"); return err })
+				err := faulty(r, func() error { _, err := w.Ledger.DefineTenant(ctx, d, "cli"); return err })
 				if !open {
 					require.ErrorIs(r, err, app.ErrConflict)
 					require.Equal(r, log, w.written())
@@ -1316,7 +1319,7 @@ func TestNamesAgainstModel(t *testing.T) {
 			"free": func(r *rapid.T) {
 				_, name := draw(r)
 				n := m.names[name]
-				err := faulty(r, func() error { return w.ledger.FreeName(ctx, nameOf(name), "r", "cli") })
+				err := faulty(r, func() error { return w.Ledger.FreeName(ctx, nameOf(name), "r", "cli") })
 				if n.holder != "" && !n.kept {
 					require.ErrorIs(r, err, app.ErrConflict)
 					return
@@ -1337,9 +1340,9 @@ func TestNamesAgainstModel(t *testing.T) {
 				if !isHost(name) {
 					host = name + ".product.com"
 				}
-				var s app.HostStanding
+				var s app.HostReport
 				err := faulty(r, func() (err error) {
-					s, err = w.ledger.VerifyHost(ctx, id, spellHost(r, host), w.dns, "cli")
+					s, err = w.Ledger.VerifyHost(ctx, id, spellHost(r, host), w.dns, "cli")
 					return err
 				})
 				switch {
@@ -1361,7 +1364,7 @@ func TestNamesAgainstModel(t *testing.T) {
 			"status": func(r *rapid.T) {
 				id, _ := draw(r)
 				status := rapid.SampledFrom([]tenant.Status{tenant.Active, tenant.Suspended, tenant.Closed}).Draw(r, "status")
-				err := faulty(r, func() error { _, err := w.ledger.SetStatus(ctx, id, status, "r", "cli"); return err })
+				err := faulty(r, func() error { _, err := w.Ledger.SetStatus(ctx, id, status, "r", "cli"); return err })
 				if m.tenants[id] == nil {
 					require.ErrorIs(r, err, tenant.ErrUnknown)
 					return
@@ -1384,13 +1387,13 @@ func TestNamesAgainstModel(t *testing.T) {
 					if !isHost(name) {
 						require.Equal(r, want, w.at(name+".product.com"))
 					}
-					h, err := w.directory.Holding(ctx, nameOf(name))
+					h, err := w.Directory.Holding(ctx, nameOf(name))
 					require.NoError(r, err)
 					require.Equal(r, n.holder, h.Tenant)
 					require.Equal(r, n.kept, h.Released)
 				}
 				for _, id := range ids {
-					seen, err := w.directory.Tenant(ctx, id)
+					seen, err := w.Directory.Tenant(ctx, id)
 					if m.tenants[id] == nil {
 						require.ErrorIs(r, err, tenant.ErrUnknown)
 						continue
@@ -1410,7 +1413,7 @@ func spellHost(r *rapid.T, host string) string {
 }
 
 func TestKeysThatEnd(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	for name, c := range map[string]struct {
 		at   time.Time
 		good bool
@@ -1425,7 +1428,7 @@ func TestKeysThatEnd(t *testing.T) {
 		"after it":                {time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC), false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			id, secret, err := h.ledger.CreateKey(ctx, app.NewKey{Kind: tenant.Service, Name: "a", ExpiresAt: c.at}, strings.NewReader(name+strings.Repeat("x", 32)), "cli")
+			id, secret, err := h.Ledger.CreateKey(ctx, app.NewKey{Kind: tenant.Service, Name: "a", ExpiresAt: c.at}, strings.NewReader(name+strings.Repeat("x", 32)), "cli")
 			if !c.good {
 				var refused *invalid.Error
 				require.ErrorAs(t, err, &refused)
@@ -1434,7 +1437,7 @@ func TestKeysThatEnd(t *testing.T) {
 				return
 			}
 			require.NoError(t, err)
-			k, err := h.directory.Key(ctx, secret.Hash())
+			k, err := h.Directory.Key(ctx, secret.Hash())
 			require.NoError(t, err)
 			require.Equal(t, id, k.ID)
 			require.Equal(t, c.at, k.ExpiresAt)

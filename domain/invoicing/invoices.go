@@ -1,4 +1,4 @@
-package app
+package invoicing
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/billing"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
@@ -18,7 +19,7 @@ import (
 // Preview is the invoice of the period that is open now, as it stands, as if the ones before it were closed. Errors:
 // tenant.ErrUnknown; ErrNothingToBill; billing.ErrUnpriced, ErrCurrencies.
 func (b *Billing) Preview(ctx context.Context, id event.TenantID) (Invoice, error) {
-	a, err := b.account(ctx, id)
+	a, err := b.read(ctx, id)
 	if err != nil {
 		return Invoice{}, err
 	}
@@ -49,7 +50,7 @@ func (b *Billing) Preview(ctx context.Context, id event.TenantID) (Invoice, erro
 // ErrCurrencies; those of the store.
 func (b *Billing) Close(ctx context.Context, id event.TenantID, boundary time.Time, by event.Actor) (_ Invoice, created bool, err error) {
 	for {
-		a, err := b.account(ctx, id)
+		a, err := b.read(ctx, id)
 		if err != nil {
 			return Invoice{}, false, err
 		}
@@ -76,7 +77,7 @@ func (b *Billing) Close(ctx context.Context, id event.TenantID, boundary time.Ti
 }
 
 // finalise appends the next invoice; written is false when somebody else was faster.
-func (b *Billing) finalise(ctx context.Context, a account, p billing.Period, due time.Time, by event.Actor) (written bool, err error) {
+func (b *Billing) finalise(ctx context.Context, a tenantBilling, p billing.Period, due time.Time, by event.Actor) (written bool, err error) {
 	now := b.c.Now()
 	if cutOff := due.Add(a.book.Grace(p)); now.Before(cutOff) {
 		return false, fmt.Errorf("%w: it ends at %s, and late usage is waited for until %s", ErrNotDue, due.UTC().Format(time.RFC3339), cutOff.UTC().Format(time.RFC3339))
@@ -120,7 +121,7 @@ func readable(e event.InvoiceFinalised) error {
 	return nil
 }
 
-func (a *account) invoice(i int) Invoice {
+func (a *tenantBilling) invoice(i int) Invoice {
 	inv := Invoice{Issued: a.book.Issued[i], Tenant: a.book.Tenant, State: InvoiceFinalised, At: a.at[i]}
 	switch {
 	case inv.Voided != nil:
@@ -133,7 +134,7 @@ func (a *account) invoice(i int) Invoice {
 
 // Invoices lists the invoices of a tenant, newest first. Error: tenant.ErrUnknown.
 func (b *Billing) Invoices(ctx context.Context, id event.TenantID) ([]Invoice, error) {
-	a, err := b.account(ctx, id)
+	a, err := b.read(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -144,33 +145,33 @@ func (b *Billing) Invoices(ctx context.Context, id event.TenantID) ([]Invoice, e
 	return all, nil
 }
 
-// Invoice is one of a tenant's invoices. Errors: tenant.ErrUnknown; ErrNotFound.
+// Invoice is one of a tenant's invoices. Errors: tenant.ErrUnknown; app.ErrNotFound.
 func (b *Billing) Invoice(ctx context.Context, id event.TenantID, invoice event.InvoiceID) (Invoice, error) {
-	a, err := b.account(ctx, id)
+	a, err := b.read(ctx, id)
 	if err != nil {
 		return Invoice{}, err
 	}
 	i := slices.IndexFunc(a.book.Issued, func(i billing.Issued) bool { return i.ID == invoice })
 	if i < 0 {
-		return Invoice{}, fmt.Errorf("invoice %q: %w", shorten(string(invoice)), ErrNotFound)
+		return Invoice{}, fmt.Errorf("invoice %q: %w", invalid.Shorten(string(invoice)), app.ErrNotFound)
 	}
 	return a.invoice(i), nil
 }
 
 // Void takes an invoice back with a credit note that mirrors its lines; again is no error. With rebill, what it was about is
-// owed again with the next invoice; else it is forgiven. Errors: ErrNotFound; *invalid.Error; ErrConflict, where something
+// owed again with the next invoice; else it is forgiven. Errors: app.ErrNotFound; *invalid.Error; app.ErrConflict, where something
 // would count twice, see billing.Book.CanVoid.
 func (b *Billing) Void(ctx context.Context, invoice event.InvoiceID, rebill bool, reason string, by event.Actor) (Invoice, error) {
-	if err := checkReason(reason); err != nil {
+	if err := app.CheckReason(reason); err != nil {
 		return Invoice{}, err
 	}
-	return b.change(ctx, invoice, func(a *account, i int) (eventstore.Append, error) {
+	return b.change(ctx, invoice, func(a *tenantBilling, i int) (eventstore.Append, error) {
 		inv := a.book.Issued[i]
 		if inv.Voided != nil {
 			return eventstore.Append{}, errDone
 		}
 		if why := a.book.CanVoid(i, rebill); why != "" {
-			return eventstore.Append{}, fmt.Errorf("%w: %s", ErrConflict, why)
+			return eventstore.Append{}, fmt.Errorf("%w: %s", app.ErrConflict, why)
 		}
 		e := event.InvoiceVoided{Tenant: a.book.Tenant, ID: invoice, CreditNote: billing.CreditNoteOf(inv.Invoice), Rebill: rebill, Reason: reason, By: by}
 		return e.Append(a.revision), nil
@@ -178,21 +179,21 @@ func (b *Billing) Void(ctx context.Context, invoice event.InvoiceID, rebill bool
 }
 
 // Settle notes that an invoice is paid, or that nobody expects it to be. Again is no error; an invoice that was given up may
-// be paid after all. Errors: ErrNotFound; *invalid.Error; ErrConflict, for an invoice that is void or paid.
+// be paid after all. Errors: app.ErrNotFound; *invalid.Error; app.ErrConflict, for an invoice that is void or paid.
 func (b *Billing) Settle(ctx context.Context, e event.InvoiceSettled) (Invoice, error) {
-	if e.Reference == "" || !isText(e.Reference, maxReasonLength, "\n\r\t") {
+	if e.Reference == "" || !invalid.IsText(e.Reference, app.MaxReason, "\n\r\t") {
 		return Invoice{}, invalid.New("/reference", "invalid_event",
-			fmt.Sprintf("reference is required, with at most %d printable characters", maxReasonLength))
+			fmt.Sprintf("reference is required, with at most %d printable characters", app.MaxReason))
 	}
-	return b.change(ctx, e.ID, func(a *account, i int) (eventstore.Append, error) {
+	return b.change(ctx, e.ID, func(a *tenantBilling, i int) (eventstore.Append, error) {
 		inv := a.book.Issued[i]
 		switch {
 		case inv.Voided != nil:
-			return eventstore.Append{}, fmt.Errorf("%w: the invoice is void", ErrConflict)
+			return eventstore.Append{}, fmt.Errorf("%w: the invoice is void", app.ErrConflict)
 		case inv.Settled != nil && inv.Settled.As == e.As:
 			return eventstore.Append{}, errDone
 		case inv.Settled != nil && inv.Settled.As == event.Paid:
-			return eventstore.Append{}, fmt.Errorf("%w: the invoice is paid", ErrConflict)
+			return eventstore.Append{}, fmt.Errorf("%w: the invoice is paid", app.ErrConflict)
 		}
 		e.Tenant = a.book.Tenant
 		return e.Append(a.revision), nil
@@ -200,13 +201,13 @@ func (b *Billing) Settle(ctx context.Context, e event.InvoiceSettled) (Invoice, 
 }
 
 // change decides about an invoice.
-func (b *Billing) change(ctx context.Context, invoice event.InvoiceID, decide func(a *account, i int) (eventstore.Append, error)) (changed Invoice, err error) {
-	notFound := fmt.Errorf("invoice %q: %w", shorten(string(invoice)), ErrNotFound)
+func (b *Billing) change(ctx context.Context, invoice event.InvoiceID, decide func(a *tenantBilling, i int) (eventstore.Append, error)) (changed Invoice, err error) {
+	notFound := fmt.Errorf("invoice %q: %w", invalid.Shorten(string(invoice)), app.ErrNotFound)
 	id, ok := billing.TenantOf(invoice)
 	if !ok {
 		return changed, notFound
 	}
-	_, err = b.revise(ctx, id, func(a *account) (eventstore.Append, error) {
+	_, err = b.revise(ctx, id, func(a *tenantBilling) (eventstore.Append, error) {
 		i := slices.IndexFunc(a.book.Issued, func(i billing.Issued) bool { return i.ID == invoice })
 		if i < 0 {
 			return eventstore.Append{}, notFound

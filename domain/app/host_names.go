@@ -28,7 +28,7 @@ type nameState struct {
 
 func (l *Ledger) nameState(ctx context.Context, n tenant.Name) (nameState, error) {
 	s := nameState{revision: eventstore.NoStream}
-	recorded, err := l.readStream(ctx, event.NameStream(string(n.Kind), n.Name))
+	recorded, err := eventstore.ReadAll(ctx, l.store, event.NameStream(string(n.Kind), n.Name))
 	if err != nil || len(recorded) == 0 {
 		return s, err
 	}
@@ -151,7 +151,7 @@ func (l *Ledger) settle(ctx context.Context, id event.TenantID, by event.Actor) 
 // FreeName lets the next tenant that asks for a name have it, whoever had it before. A name that its holder still uses is
 // not freed; one that nobody has is no error. A host below a base domain is its slug. Errors: *invalid.Error; ErrConflict.
 func (l *Ledger) FreeName(ctx context.Context, n tenant.Name, reason string, by event.Actor) error {
-	if err := checkReason(reason); err != nil {
+	if err := CheckReason(reason); err != nil {
 		return err
 	}
 	if n.Kind == tenant.Host {
@@ -204,8 +204,8 @@ func (l *Ledger) namesReached(ctx context.Context, at eventstore.Position) error
 	return l.reached(ctx, at)
 }
 
-// HostStanding is how it stands with one host of a tenant.
-type HostStanding struct {
+// HostReport is the state of one host of a tenant.
+type HostReport struct {
 	Host      string
 	State     tenant.HostState
 	Challenge tenant.Challenge // for an unverified host that is claimed for the tenant
@@ -214,25 +214,25 @@ type HostStanding struct {
 	Detail string
 }
 
-// Hosts tells how it stands with each host of a tenant. Error: tenant.ErrUnknown.
-func (l *Ledger) Hosts(ctx context.Context, id event.TenantID) ([]HostStanding, error) {
+// Hosts returns the state of each host of a tenant. Error: tenant.ErrUnknown.
+func (l *Ledger) Hosts(ctx context.Context, id event.TenantID) ([]HostReport, error) {
 	t, err := l.directory.Tenant(ctx, id)
 	if err != nil {
 		return nil, fmt.Errorf("tenant %q: %w", id, err)
 	}
-	all := make([]HostStanding, len(t.Hosts))
+	all := make([]HostReport, len(t.Hosts))
 	for i, host := range t.Hosts {
 		h, err := l.directory.Holding(ctx, l.domains.NameOf(host))
 		if err != nil {
 			return nil, err
 		}
-		all[i] = l.standing(t, host, h)
+		all[i] = l.hostReport(t, host, h)
 	}
 	return all, nil
 }
 
-func (l *Ledger) standing(t tenant.Tenant, host string, h tenant.Holding) HostStanding {
-	s := HostStanding{Host: host, State: t.StateOf(host, h, l.domains)}
+func (l *Ledger) hostReport(t tenant.Tenant, host string, h tenant.Holding) HostReport {
+	s := HostReport{Host: host, State: t.StateOf(host, h, l.domains)}
 	switch {
 	case s.State != tenant.HostUnverified:
 	case !t.Holds(h): // the challenge would be another tenant's, who could then verify the host
@@ -248,29 +248,29 @@ const notClaimed = "The host is not claimed for the tenant. Define the tenant ag
 
 // VerifyHost looks for the challenge of a host in the DNS. What it finds is in the answer: an unverified host is no error.
 // Errors: tenant.ErrUnknown; ErrNotFound where the tenant has no such host; ErrConflict.
-func (l *Ledger) VerifyHost(ctx context.Context, id event.TenantID, host string, dns TXTResolver, by event.Actor) (HostStanding, error) {
+func (l *Ledger) VerifyHost(ctx context.Context, id event.TenantID, host string, dns TXTResolver, by event.Actor) (HostReport, error) {
 	canonical, err := tenant.CanonicalHost(host)
 	if err != nil {
-		return HostStanding{}, invalid.New("/host", "invalid_event", err.Error())
+		return HostReport{}, invalid.New("/host", "invalid_event", err.Error())
 	}
 	s, err := l.tenantState(ctx, id)
 	switch {
 	case err != nil:
-		return HostStanding{}, err
+		return HostReport{}, err
 	case !s.defined:
-		return HostStanding{}, fmt.Errorf("tenant %q: %w", id, tenant.ErrUnknown)
+		return HostReport{}, fmt.Errorf("tenant %q: %w", id, tenant.ErrUnknown)
 	case !slices.Contains(s.Hosts, canonical):
-		return HostStanding{}, fmt.Errorf("host %q of tenant %q: %w", canonical, id, ErrNotFound)
+		return HostReport{}, fmt.Errorf("host %q of tenant %q: %w", canonical, id, ErrNotFound)
 	}
 	name := l.domains.NameOf(canonical)
 	asked, err := l.nameState(ctx, name)
 	if err != nil {
-		return HostStanding{}, err
+		return HostReport{}, err
 	}
-	answer := l.standing(s.Tenant, canonical, asked.Holding)
+	answer := l.hostReport(s.Tenant, canonical, asked.Holding)
 	switch {
 	case !s.Holds(asked.Holding):
-		return HostStanding{}, fmt.Errorf("%w: the host %s is not claimed for the tenant; define the tenant again", ErrConflict, canonical)
+		return HostReport{}, fmt.Errorf("%w: the host %s is not claimed for the tenant; define the tenant again", ErrConflict, canonical)
 	case answer.State != tenant.HostUnverified:
 		return answer, l.reached(ctx, s.last)
 	}
@@ -294,9 +294,9 @@ func (l *Ledger) VerifyHost(ctx context.Context, id event.TenantID, host string,
 		return &a, nil
 	})
 	if err != nil {
-		return HostStanding{}, err
+		return HostReport{}, err
 	}
-	return l.standing(change.Tenant, canonical, asked.Holding), l.reached(ctx, change.Position)
+	return l.hostReport(change.Tenant, canonical, asked.Holding), l.reached(ctx, change.Position)
 }
 
 // missing says what to do about a challenge that was not found.
@@ -311,7 +311,7 @@ func missing(c tenant.Challenge, found []string, err error) string {
 	default:
 		quoted := make([]string, len(found))
 		for i, text := range found {
-			quoted[i] = fmt.Sprintf("%q", shorten(text))
+			quoted[i] = fmt.Sprintf("%q", invalid.Shorten(text))
 		}
 		return fmt.Sprintf("The TXT record %s says %s, and should say %q.", c.Record, strings.Join(quoted, ", "), c.Value)
 	}

@@ -1,4 +1,4 @@
-package app_test
+package limiter_test
 
 import (
 	"context"
@@ -16,17 +16,30 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"github.com/tollgate-io/tollgate/adapters/storetest"
 	"github.com/tollgate-io/tollgate/domain/app"
+	"github.com/tollgate-io/tollgate/domain/app/apptest"
 	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/limit"
+	"github.com/tollgate-io/tollgate/domain/limiter"
 	"github.com/tollgate-io/tollgate/domain/money"
 	"github.com/tollgate-io/tollgate/domain/tenant"
 	"github.com/tollgate-io/tollgate/projections"
 )
 
-const limitPlans = meters + `
+var (
+	ctx       = context.Background()
+	noon      = apptest.Noon
+	interview = apptest.Interview
+	tokens    = apptest.Tokens
+)
+
+// TestMain runs everything twice: with dense offsets in several partitions, and with offsets that only rise in one.
+func TestMain(m *testing.M) { storetest.Main(m) }
+
+const limitPlans = apptest.Meters + `
 plans:
   - key: pro
     currency: USD
@@ -150,42 +163,41 @@ func (s *snapshots) Overdue(context.Context, time.Time, int) ([]event.TenantID, 
 // slowStore lets others in before and after an append, and now and then loses the call or the answer.
 type slowStore struct {
 	eventstore.Store
-	lose func() fault
+	lose func() apptest.Fault
 }
 
 func (s *slowStore) Append(ctx context.Context, batch []eventstore.Append) []eventstore.Result {
 	time.Sleep(time.Duration(rand.IntN(200)) * time.Microsecond)
-	f := none
+	f := apptest.None
 	if s.lose != nil {
 		f = s.lose()
 	}
-	if f == before {
+	if f == apptest.Before {
 		return eventstore.Refuse(len(batch), eventstore.ErrUnavailable)
 	}
 	results := s.Store.Append(ctx, batch)
 	time.Sleep(time.Duration(rand.IntN(200)) * time.Microsecond)
-	if f == after {
+	if f == apptest.After {
 		return eventstore.Refuse(len(batch), eventstore.ErrUnavailable)
 	}
 	return results
 }
 
-// gate is a house with several replicas of the limit engine on one log.
+// gate is a fixture with several replicas of the limit engine on one log.
 type gate struct {
-	*house
+	*apptest.Fixture
 	clock        atomic.Int64 // milliseconds since noon
 	snapshots    *snapshots
-	lose         atomic.Pointer[func() fault]
-	replicas     []*app.Limits
-	directory    *directory
+	lose         atomic.Pointer[func() apptest.Fault]
+	replicas     []*limiter.Engine
 	checkTimeout time.Duration // of the replicas to start
 }
 
 func newGate(t testing.TB, replicas int, plan catalog.PlanKey) *gate {
-	h := newHouse(t)
-	h.apply(limitPlans)
-	g := &gate{house: h, directory: h.directory}
-	g.snapshots = &snapshots{log: h.log, catalogs: projections.NewCatalogs(h.log), lag: func() int64 { return rand.Int64N(60) }}
+	h := apptest.New(t, storetest.New(t, 3, func() time.Time { return noon }))
+	h.Apply(limitPlans)
+	g := &gate{Fixture: h}
+	g.snapshots = &snapshots{log: h.Log, catalogs: projections.NewCatalogs(h.Log), lag: func() int64 { return rand.Int64N(60) }}
 	for range replicas {
 		g.start()
 	}
@@ -197,29 +209,29 @@ func newGate(t testing.TB, replicas int, plan catalog.PlanKey) *gate {
 
 func (g *gate) time() time.Time { return noon.Add(time.Duration(g.clock.Load()) * time.Millisecond) }
 
-func (g *gate) start() *app.Limits {
-	store := &slowStore{Store: g.log, lose: func() fault {
+func (g *gate) start() *limiter.Engine {
+	store := &slowStore{Store: g.Log, lose: func() apptest.Fault {
 		if f := g.lose.Load(); f != nil {
 			return (*f)()
 		}
-		return none
+		return apptest.None
 	}}
-	l := app.NewLimits(app.LimitsConfig{Writer: uuid.New(), Store: store, Directory: g.directory, Accounts: g.snapshots, Catalogs: g.snapshots.catalogs, Now: g.time, RecentEvents: 16, SweepEvery: -1,
+	l := limiter.New(limiter.Config{Writer: uuid.New(), Store: store, Directory: g.Directory, Accounts: g.snapshots, Catalogs: g.snapshots.catalogs, Now: g.time, RecentEvents: 16, SweepEvery: -1,
 		CheckTimeout: g.checkTimeout})
-	g.t.Cleanup(l.Close)
+	g.T.Cleanup(l.Close)
 	g.replicas = append(g.replicas, l)
 	return l
 }
 
 func (g *gate) assign(id event.TenantID, plan catalog.PlanKey) {
-	g.t.Helper()
-	_, err := g.ledger.AssignPlan(ctx, id, app.PlanAssignment{Plan: plan}, "cli")
-	require.NoError(g.t, err)
+	g.T.Helper()
+	_, err := g.Ledger.AssignPlan(ctx, id, app.PlanAssignment{Plan: plan}, "cli")
+	require.NoError(g.T, err)
 }
 
 // count counts the events of a kind on the log.
 func (g *gate) count(kind string) (n int) {
-	for _, events := range g.all() {
+	for _, events := range g.All() {
 		for _, e := range events {
 			if before, _, _ := strings.Cut(e.Type, ":"); before == kind {
 				n++
@@ -235,26 +247,26 @@ func ask(source string, typ event.Type, quantity int64) limit.Ask {
 	}}
 }
 
-func (g *gate) check(replica int, asks ...limit.Ask) []app.Decision {
-	g.t.Helper()
+func (g *gate) check(replica int, asks ...limit.Ask) []limiter.Decision {
+	g.T.Helper()
 	decisions := g.replicas[replica].Check(ctx, asks)
-	require.Len(g.t, decisions, len(asks))
+	require.Len(g.T, decisions, len(asks))
 	return decisions
 }
 
-func (g *gate) one(replica int, a limit.Ask) app.Decision {
-	g.t.Helper()
+func (g *gate) one(replica int, a limit.Ask) limiter.Decision {
+	g.T.Helper()
 	d := g.check(replica, a)[0]
-	require.NoError(g.t, d.Err)
+	require.NoError(g.T, d.Err)
 	return d
 }
 
 func (g *gate) use(s app.Submission) {
-	g.t.Helper()
+	g.T.Helper()
 	s.OccurredAt = g.time()
-	g.now = g.time()
-	receipts := g.record(s)
-	require.NoError(g.t, receipts[0].Err)
+	g.Now = g.time()
+	receipts := g.Record(s)
+	require.NoError(g.T, receipts[0].Err)
 }
 
 // Exactly as many as there is room for are admitted, whatever replica is asked, and although each of them meets the
@@ -290,7 +302,7 @@ func TestReplicasAdmitExactlyTheLimit(t *testing.T) {
 func TestOneCheckEverywhereIsOneDecision(t *testing.T) {
 	for range 20 {
 		g := newGate(t, 4, "pro")
-		decisions := make([]app.Decision, 16)
+		decisions := make([]limiter.Decision, 16)
 		var wait sync.WaitGroup
 		for i := range decisions {
 			wait.Go(func() { decisions[i] = g.replicas[i%4].Check(ctx, []limit.Ask{ask("once", "interview", 60)})[0] })
@@ -302,7 +314,7 @@ func TestOneCheckEverywhereIsOneDecision(t *testing.T) {
 			require.Equal(t, decisions[0].Position, d.Position)
 		}
 		require.Equal(t, 1, g.count("limit_decided.v1"))
-		s, err := g.replicas[0].Standing(ctx, "t1")
+		s, err := g.replicas[0].View(ctx, "t1")
 		require.NoError(t, err)
 		require.Equal(t, "60", s.Limits[0].Held.String())
 		s, err = g.replicas[1].Holds(ctx, "t1")
@@ -354,9 +366,9 @@ func TestWhatIsAcknowledgedCountsEverywhere(t *testing.T) {
 		require.False(t, d.Allowed)
 		require.EqualValues(t, fmt.Sprint(3*(i+1)), d.Parts[0].Used.String())
 		if i%2 == 0 {
-			_, err := g.ledger.Adjust(ctx, used.Identity, app.Adjustment{Quantity: money.Int(4), Reason: "more"}, "cli")
+			_, err := g.Ledger.Adjust(ctx, used.Identity, app.Adjustment{Quantity: money.Int(4), Reason: "more"}, "cli")
 			require.NoError(t, err)
-			_, err = g.ledger.Adjust(ctx, used.Identity, app.Adjustment{Quantity: money.Int(3), Reason: "as before"}, "cli")
+			_, err = g.Ledger.Adjust(ctx, used.Identity, app.Adjustment{Quantity: money.Int(3), Reason: "as before"}, "cli")
 			require.NoError(t, err)
 		}
 	}
@@ -368,7 +380,7 @@ func TestReplaysWithinAnArrayHaveTheirPositions(t *testing.T) {
 	d := g.check(0, ask("a", "interview", 1), ask("a", "interview", 1), ask("a", "interview", 2), ask("a", "interview", 2), ask("b", "interview", 1))
 	require.Equal(t, d[0].Position, d[1].Position)
 	require.Equal(t, d[2].Position, d[3].Position)
-	decisions, err := g.log.ReadStream(t.Context(), event.QuotaStream("t1"), 0, 10)
+	decisions, err := g.Log.ReadStream(t.Context(), event.QuotaStream("t1"), 0, 10)
 	require.NoError(t, err)
 	require.Len(t, decisions, 3)
 	for i, r := range decisions {
@@ -433,14 +445,14 @@ func TestUsageAgainstExpiryAtTheSameTick(t *testing.T) {
 		d := g.one(0, ask("a", "interview", 70))
 		g.one(1, ask("x", "call", 1)) // the other replica knows the tenant
 		g.clock.Store(d.KeepUntil.Sub(noon).Milliseconds())
-		g.now = g.time()
+		g.Now = g.time()
 		var wait sync.WaitGroup
-		var other app.Decision
+		var other limiter.Decision
 		recorded := make(chan struct{})
 		wait.Go(func() {
 			used := interview("a")
 			used.Quantity, used.OccurredAt = money.Int(70), g.time()
-			g.ledger.Record(ctx, []app.Submission{used})
+			g.Ledger.Record(ctx, []app.Submission{used})
 			close(recorded)
 		})
 		wait.Go(func() {
@@ -500,7 +512,7 @@ func TestWindowsByTheMinute(t *testing.T) {
 	g.clock.Add(-1) // a clock that steps back does not bring the window back
 	require.True(t, g.one(0, ask("b", "tokens", 101)).Allowed)
 	fresh := g.start()
-	s, err := fresh.Standing(ctx, "t1")
+	s, err := fresh.View(ctx, "t1")
 	require.NoError(t, err)
 	require.Equal(t, "202", s.Limits[1].Held.String())
 }
@@ -514,7 +526,7 @@ func TestChecksAreValidated(t *testing.T) {
 	long := ask("a", "interview", 1)
 	long.TTL = 8 * 24 * time.Hour
 	fraction := ask("a", "tokens", 1)
-	fraction.Data = data(t, `{"inputTokens":"many"}`)
+	fraction.Data = apptest.Data(t, `{"inputTokens":"many"}`)
 	decisions := g.check(0, bad, unknown, stranger, long, fraction, ask("fine", "interview", 1))
 	for i, d := range decisions[:5] {
 		require.Error(t, d.Err, "%d", i)
@@ -542,10 +554,10 @@ func TestManyChecksInOrder(t *testing.T) {
 }
 
 func TestNoPlanNoLimits(t *testing.T) {
-	h := newHouse(t)
-	h.apply(limitPlans)
-	g := &gate{house: h, directory: h.directory}
-	g.snapshots = &snapshots{log: h.log, catalogs: projections.NewCatalogs(h.log), lag: func() int64 { return 0 }}
+	h := apptest.New(t, storetest.New(t, 3, func() time.Time { return noon }))
+	h.Apply(limitPlans)
+	g := &gate{Fixture: h}
+	g.snapshots = &snapshots{log: h.Log, catalogs: projections.NewCatalogs(h.Log), lag: func() int64 { return 0 }}
 	g.start()
 	d := g.one(0, ask("a", "interview", 1_000_000))
 	require.True(t, d.Allowed)
@@ -558,7 +570,7 @@ func TestNoPlanNoLimits(t *testing.T) {
 func TestPlansAndOverridesChangeTheMaximumOnly(t *testing.T) {
 	g := newGate(t, 1, "pro")
 	require.True(t, g.one(0, ask("a", "interview", 80)).Allowed)
-	_, err := g.ledger.OverrideLimit(ctx, "t1", app.Override{Limit: "interviews_per_day", Max: money.Int(10), Reason: "unpaid"}, "cli")
+	_, err := g.Ledger.OverrideLimit(ctx, "t1", app.Override{Limit: "interviews_per_day", Max: money.Int(10), Reason: "unpaid"}, "cli")
 	require.NoError(t, err)
 	d := g.one(0, ask("b", "interview", 1))
 	require.False(t, d.Allowed)
@@ -566,7 +578,7 @@ func TestPlansAndOverridesChangeTheMaximumOnly(t *testing.T) {
 	require.Equal(t, "10", d.Parts[0].Max.String())
 	require.Equal(t, "80", d.Parts[0].Held.String())
 	require.True(t, g.one(0, ask("a", "interview", 80)).Allowed, "what is held is held")
-	_, _, err = g.ledger.RemoveOverride(ctx, "t1", "interviews_per_day", "cli")
+	_, _, err = g.Ledger.RemoveOverride(ctx, "t1", "interviews_per_day", "cli")
 	require.NoError(t, err)
 	d = g.one(0, ask("b", "interview", 20))
 	require.True(t, d.Allowed)
@@ -583,11 +595,11 @@ func TestPlansAndOverridesChangeTheMaximumOnly(t *testing.T) {
 func TestDegraded(t *testing.T) {
 	g := newGate(t, 1, "open")
 	standard := ask("a", "interview", 1)
-	standard.Data = data(t, `{"modelTier":"standard"}`)
+	standard.Data = apptest.Data(t, `{"modelTier":"standard"}`)
 	premium := ask("b", "interview", 1)
-	premium.Data = data(t, `{"modelTier":"premium"}`)
+	premium.Data = apptest.Data(t, `{"modelTier":"premium"}`)
 	require.True(t, g.one(0, standard).Allowed)
-	away := func() fault { return before }
+	away := func() apptest.Fault { return apptest.Before }
 	g.lose.Store(&away)
 	standard.Source = "c"
 	d := g.one(0, standard)
@@ -611,12 +623,12 @@ func TestDegraded(t *testing.T) {
 func TestAHangingLog(t *testing.T) {
 	g := newGate(t, 1, "open")
 	standard := ask("a", "interview", 1)
-	standard.Data = data(t, `{"modelTier":"standard"}`)
+	standard.Data = apptest.Data(t, `{"modelTier":"standard"}`)
 	require.True(t, g.one(0, standard).Allowed)
 	answers := make(chan struct{})
-	hangs := func() fault {
+	hangs := func() apptest.Fault {
 		<-answers
-		return none
+		return apptest.None
 	}
 	g.lose.Store(&hangs)
 	g.checkTimeout = 20 * time.Millisecond
@@ -652,7 +664,7 @@ func TestWhatWasDecidedIsToldThoughAnotherHangs(t *testing.T) {
 	for _, id := range []event.TenantID{"t1", "t2"} {
 		for i := range 30 {
 			a := ask(fmt.Sprint(i), "interview", 101) // more than a day's
-			a.Tenant, a.Data = id, data(t, `{"modelTier":"standard"}`)
+			a.Tenant, a.Data = id, apptest.Data(t, `{"modelTier":"standard"}`)
 			asks = append(asks, a)
 		}
 	}
@@ -662,13 +674,13 @@ func TestWhatWasDecidedIsToldThoughAnotherHangs(t *testing.T) {
 	}
 	answers, hanging := make(chan struct{}), make(chan struct{})
 	first := true
-	hangs := func() fault {
+	hangs := func() apptest.Fault {
 		if first {
 			first = false
 			close(hanging)
 			<-answers
 		}
-		return none
+		return apptest.None
 	}
 	g.lose.Store(&hangs)
 	defer close(answers)
@@ -685,19 +697,19 @@ func TestWhatWasDecidedIsToldThoughAnotherHangs(t *testing.T) {
 
 // Few accounts fit into memory; everybody's limits are right all the same.
 func TestAccountsLeaveTheMemory(t *testing.T) {
-	h := newHouse(t)
-	h.apply(limitPlans)
-	g := &gate{house: h, directory: h.directory}
-	g.snapshots = &snapshots{log: h.log, catalogs: projections.NewCatalogs(h.log), lag: func() int64 { return rand.Int64N(50) }}
+	h := apptest.New(t, storetest.New(t, 3, func() time.Time { return noon }))
+	h.Apply(limitPlans)
+	g := &gate{Fixture: h}
+	g.snapshots = &snapshots{log: h.Log, catalogs: projections.NewCatalogs(h.Log), lag: func() int64 { return rand.Int64N(50) }}
 	var tenants []event.TenantID
 	for i := range 60 {
 		id := event.TenantID(fmt.Sprint("tenant-", i))
-		_, err := h.ledger.DefineTenant(ctx, tenant.Tenant{ID: id}, "cli")
+		_, err := h.Ledger.DefineTenant(ctx, tenant.Tenant{ID: id}, "cli")
 		require.NoError(t, err)
 		tenants = append(tenants, id)
 		g.assign(id, "pro")
 	}
-	l := app.NewLimits(app.LimitsConfig{Writer: uuid.New(), Store: &slowStore{Store: g.log}, Directory: g.directory, Accounts: g.snapshots, Catalogs: g.snapshots.catalogs, Now: g.time,
+	l := limiter.New(limiter.Config{Writer: uuid.New(), Store: &slowStore{Store: g.Log}, Directory: g.Directory, Accounts: g.snapshots, Catalogs: g.snapshots.catalogs, Now: g.time,
 		MaxAccounts: 6, SweepEvery: 5 * time.Millisecond, IdleAfter: time.Hour})
 	t.Cleanup(l.Close)
 	admitted := make([]atomic.Int64, len(tenants))
@@ -738,20 +750,20 @@ func TestABadEventStopsItsTenantOnly(t *testing.T) {
 			neighbour = event.TenantID(id)
 		}
 	}
-	_, err := g.ledger.DefineTenant(ctx, tenant.Tenant{ID: neighbour}, "cli")
+	_, err := g.Ledger.DefineTenant(ctx, tenant.Tenant{ID: neighbour}, "cli")
 	require.NoError(t, err)
 	g.assign(neighbour, "pro")
 	beside := ask("a", "interview", 1)
 	beside.Tenant = neighbour
 	require.True(t, g.one(0, ask("a", "interview", 1)).Allowed)
 	require.True(t, g.one(0, beside).Allowed)
-	r := g.log.Append(ctx, []eventstore.Append{{Stream: "usage-broken", Tenant: "t1", Expected: eventstore.NoStream,
+	r := g.Log.Append(ctx, []eventstore.Append{{Stream: "usage-broken", Tenant: "t1", Expected: eventstore.NoStream,
 		Events: []eventstore.NewEvent{{ID: uuid.New(), Type: "usage_recorded.v1:interview", Data: []byte{1}}}}})
 	require.NoError(t, r[0].Err)
 	require.ErrorIs(t, g.check(0, ask("b", "interview", 1))[0].Err, event.ErrMalformed)
 	beside.Source = "b"
 	require.True(t, g.one(0, beside).Allowed)
-	_, err = g.replicas[0].Standing(ctx, "t1")
+	_, err = g.replicas[0].View(ctx, "t1")
 	require.ErrorIs(t, err, event.ErrMalformed)
 }
 
@@ -763,7 +775,7 @@ func TestStandingMayBeLeft(t *testing.T) {
 		wait.Go(func() {
 			leaving, leave := context.WithTimeout(ctx, time.Duration(rand.IntN(300))*time.Microsecond)
 			defer leave()
-			s, err := g.replicas[0].Standing(leaving, "t1")
+			s, err := g.replicas[0].View(leaving, "t1")
 			if err == nil && len(s.Limits) != 3 {
 				t.Error("half an answer")
 			}
@@ -775,10 +787,11 @@ func TestStandingMayBeLeft(t *testing.T) {
 // A tenant whose plan is gone is not a tenant without limits.
 func TestALostPlanAdmitsNothing(t *testing.T) {
 	g := newGate(t, 1, "pro")
-	g.directory.mu.Lock()
-	g.directory.catalog.Plans = nil
-	g.directory.catalog.Revision++
-	g.directory.mu.Unlock()
+	shown, err := g.Directory.Catalog(ctx)
+	require.NoError(t, err)
+	shown.Plans = nil
+	shown.Revision++
+	g.Directory.SetCatalog(shown)
 	require.ErrorIs(t, g.check(0, ask("a", "interview", 1))[0].Err, app.ErrNotFound)
 }
 
@@ -787,7 +800,7 @@ func TestClosed(t *testing.T) {
 	g.one(0, ask("a", "interview", 1))
 	g.replicas[0].Close()
 	require.ErrorIs(t, g.check(0, ask("b", "interview", 1))[0].Err, eventstore.ErrUnavailable)
-	_, err := g.replicas[0].Standing(ctx, "t1")
+	_, err := g.replicas[0].View(ctx, "t1")
 	require.ErrorIs(t, err, eventstore.ErrUnavailable)
 }
 
@@ -826,14 +839,14 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 	}
 	for round := range 8 {
 		g := newGate(t, 3, "pro")
-		lossy := func() fault {
+		lossy := func() apptest.Fault {
 			switch rand.IntN(40) {
 			case 0:
-				return before
+				return apptest.Before
 			case 1:
-				return after
+				return apptest.After
 			}
-			return none
+			return apptest.None
 		}
 		g.lose.Store(&lossy)
 		var (

@@ -1,4 +1,4 @@
-package app
+package invoicing
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/billing"
 	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
@@ -30,7 +31,7 @@ type Credits struct {
 
 // Credits tells what the tenant can draw on. Errors: tenant.ErrUnknown; billing.ErrUnpriced, ErrCurrencies.
 func (b *Billing) Credits(ctx context.Context, id event.TenantID) (Credits, error) {
-	a, err := b.account(ctx, id)
+	a, err := b.read(ctx, id)
 	if err != nil {
 		return Credits{}, err
 	}
@@ -38,7 +39,7 @@ func (b *Billing) Credits(ctx context.Context, id event.TenantID) (Credits, erro
 }
 
 // credits tells how the credit stands, with all usage up to a position.
-func (b *Billing) credits(ctx context.Context, a *account, atLeast eventstore.Position) (Credits, error) {
+func (b *Billing) credits(ctx context.Context, a *tenantBilling, atLeast eventstore.Position) (Credits, error) {
 	c := Credits{Grants: a.book.Grants, Now: b.c.Now()}
 	open, err := a.open(c.Now)
 	if err != nil {
@@ -54,9 +55,9 @@ func (b *Billing) credits(ctx context.Context, a *account, atLeast eventstore.Po
 	return c, err
 }
 
-// purse is the credit of a tenant for the limit engine.
-func (b *Billing) purse(ctx context.Context, id event.TenantID, of *limit.Policy) (*limit.CreditTracker, error) {
-	a, err := b.account(ctx, id)
+// CreditTracker is the credit of a tenant as its billing has it now, for the limit engine to keep current.
+func (b *Billing) CreditTracker(ctx context.Context, id event.TenantID, of *limit.Policy) (*limit.CreditTracker, error) {
+	a, err := b.read(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -72,12 +73,12 @@ func (b *Billing) purse(ctx context.Context, id event.TenantID, of *limit.Policy
 }
 
 // Grant gives a tenant credit. A grant without a currency is in the one that the tenant pays in. Granting the same again is
-// no error: created is false then. Errors: tenant.ErrUnknown; *invalid.Error; ErrConflict, where the id was used for another
+// no error: created is false then. Errors: tenant.ErrUnknown; *invalid.Error; app.ErrConflict, where the id was used for another
 // grant.
 func (b *Billing) Grant(ctx context.Context, g event.CreditGranted) (_ billing.Grant, created bool, err error) {
-	g.EffectiveAt, g.ExpiresAt = tick(g.EffectiveAt), tick(g.ExpiresAt)
+	g.EffectiveAt, g.ExpiresAt = event.Tick(g.EffectiveAt), event.Tick(g.ExpiresAt)
 	var granted billing.Grant
-	created, err = b.revise(ctx, g.Tenant, func(a *account) (eventstore.Append, error) {
+	created, err = b.revise(ctx, g.Tenant, func(a *tenantBilling) (eventstore.Append, error) {
 		now := b.c.Now()
 		before := a.book.Grant(g.ID)
 		switch {
@@ -90,7 +91,7 @@ func (b *Billing) Grant(ctx context.Context, g event.CreditGranted) (_ billing.G
 		if before != nil {
 			if !sameGrant(before.CreditGranted, g) {
 				return eventstore.Append{}, fmt.Errorf("%w: %q is the id of another grant, of %s %s",
-					ErrConflict, shorten(string(g.ID)), before.Amount, before.Currency)
+					app.ErrConflict, invalid.Shorten(string(g.ID)), before.Amount, before.Currency)
 			}
 			granted = *before
 			return eventstore.Append{}, errDone
@@ -157,28 +158,28 @@ func unpayable(c catalog.Currency) string {
 
 // Refund takes back what is left of a grant, or a part of it: nothing that is used, or held by checks. A currency is optional,
 // and must be that of the grant. Of a refund id the first one counts; refunding the same again is no error. Errors:
-// tenant.ErrUnknown; ErrNotFound; *invalid.Error; ErrConflict.
+// tenant.ErrUnknown; app.ErrNotFound; *invalid.Error; app.ErrConflict.
 //
 // A check that is decided at another server in the same moment may have counted on what is taken back.
 func (b *Billing) Refund(ctx context.Context, r event.CreditRefunded, currency string, held money.Decimal) (billing.Grant, error) {
-	if err := checkReason(r.Reason); err != nil {
+	if err := app.CheckReason(r.Reason); err != nil {
 		return billing.Grant{}, err
 	}
 	if err := event.CheckID(r.Refund); err != nil {
 		return billing.Grant{}, invalid.New("/refundId", "invalid_event", "refundId "+err.Error())
 	}
 	var granted billing.Grant
-	_, err := b.revise(ctx, r.Tenant, func(a *account) (eventstore.Append, error) {
+	_, err := b.revise(ctx, r.Tenant, func(a *tenantBilling) (eventstore.Append, error) {
 		g := a.book.Grant(r.ID)
 		if g == nil {
-			return eventstore.Append{}, fmt.Errorf("grant %q: %w", shorten(string(r.ID)), ErrNotFound)
+			return eventstore.Append{}, fmt.Errorf("grant %q: %w", invalid.Shorten(string(r.ID)), app.ErrNotFound)
 		}
 		if currency != "" && currency != g.Currency {
 			return eventstore.Append{}, invalid.New("/amount/currency", "invalid_event", "the grant is in "+g.Currency)
 		}
 		if i := slices.IndexFunc(g.Refunded, func(before event.CreditRefunded) bool { return before.Refund == r.Refund }); i >= 0 {
 			if !g.Refunded[i].Amount.Equal(r.Amount) {
-				return eventstore.Append{}, fmt.Errorf("%w: %q is the id of another refund", ErrConflict, shorten(r.Refund))
+				return eventstore.Append{}, fmt.Errorf("%w: %q is the id of another refund", app.ErrConflict, invalid.Shorten(r.Refund))
 			}
 			granted = *g
 			return eventstore.Append{}, errDone
@@ -200,7 +201,7 @@ func (b *Billing) Refund(ctx context.Context, r event.CreditRefunded, currency s
 }
 
 // refundable is what is left of a grant, where everything that was acknowledged counts as used.
-func (b *Billing) refundable(ctx context.Context, a *account, g *billing.Grant, held money.Decimal) (left money.Decimal, err error) {
+func (b *Billing) refundable(ctx context.Context, a *tenantBilling, g *billing.Grant, held money.Decimal) (left money.Decimal, err error) {
 	head, err := b.c.Store.Head(ctx, eventstore.PartitionOf(string(a.book.Tenant), b.c.Store.Partitions()))
 	if err != nil {
 		return left, err

@@ -47,7 +47,7 @@ func TestStoryOfAFact(t *testing.T) {
 				decided = append(decided, timeline.Event{Position: eventstore.Position{Offset: int64(i + 1)}, Payload: e})
 			}
 			slices.Reverse(decided)
-			s := app.History{Position: eventstore.Position{Offset: c.fact}, RecordedAt: c.recorded}.Story(decided)
+			s := app.History{Position: eventstore.Position{Offset: c.fact}, RecordedAt: c.recorded}.Checks(decided)
 			require.Equal(t, c.at, s.At.Offset)
 			require.Equal(t, c.at == 0, s.Decision == nil)
 			require.Equal(t, c.state, s.HoldState)

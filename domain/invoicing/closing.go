@@ -1,10 +1,11 @@
-package app
+package invoicing
 
 import (
 	"context"
 	"errors"
 	"time"
 
+	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/tenant"
 )
@@ -24,8 +25,9 @@ type Closing struct {
 
 // ClosingConfig is what closing works with. All of it is required.
 type ClosingConfig struct {
+	Now     func() time.Time
 	Billing *Billing
-	Tenants TenantLister
+	Tenants app.TenantLister
 	// Backfill is how long a tenant is left alone after a plan was assigned to it: usage of a plan that begins in the past is
 	// being imported then. An administrator may close earlier.
 	Backfill time.Duration
@@ -59,9 +61,9 @@ func (c *Closing) Run(ctx context.Context, every time.Duration) {
 // waiting. Error: the tenants cannot be listed.
 func (c *Closing) Pass(ctx context.Context) error {
 	seen := map[event.TenantID]time.Time{}
-	err := eachTenant(ctx, c.Tenants, func(t event.TenantID) error {
+	err := app.EachTenant(ctx, c.Tenants, func(t event.TenantID) error {
 		at, known := c.next[t]
-		if now := c.Billing.c.Now(); !known || !now.Before(at) {
+		if now := c.Now(); !known || !now.Before(at) {
 			at = c.close(ctx, t, now)
 		}
 		seen[t] = at
@@ -105,7 +107,7 @@ func (c *Closing) close(ctx context.Context, t event.TenantID, now time.Time) ti
 
 // due is the next boundary of a tenant, and when it is to be closed by itself; ok is false where there is none.
 func (b *Billing) due(ctx context.Context, id event.TenantID, backfill time.Duration) (boundary, due time.Time, ok bool, err error) {
-	a, err := b.account(ctx, id)
+	a, err := b.read(ctx, id)
 	if errors.Is(err, tenant.ErrUnknown) || err == nil && len(a.book.Terms) == 0 {
 		return boundary, due, false, nil
 	}

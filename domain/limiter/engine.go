@@ -1,4 +1,7 @@
-package app
+// Package limiter owns the limit engine, which answers checks: one actor for each tenant that somebody asks about, an account
+// in memory behind each actor, and one follower of each partition of the log, which keeps the accounts current. What a limit
+// admits is decided by package limit, which is pure.
+package limiter
 
 import (
 	"context"
@@ -10,16 +13,16 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/tollgate-io/tollgate/domain/catalog"
+	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/invalid"
 	"github.com/tollgate-io/tollgate/domain/limit"
 )
 
-// Accounts reads what limits have to know about a tenant before its first check in this process. What it returns may be
+// AccountLoader reads what limits have to know about a tenant before its first check in this process. What it returns may be
 // old: the log tells the rest.
-type Accounts interface {
+type AccountLoader interface {
 	// Account returns the fold of the tenant's quota stream.
 	Account(ctx context.Context, t event.TenantID) (limit.Snapshot, error)
 	// Series returns sums of usage from an instant on; of minutes, for needs that have them, only the recent ones. The
@@ -29,19 +32,20 @@ type Accounts interface {
 	Overdue(ctx context.Context, before time.Time, most int) ([]event.TenantID, error)
 }
 
-// Catalogs gives the catalog of one revision, which never changes.
-type Catalogs interface {
-	At(ctx context.Context, revision eventstore.Revision) (*catalog.Catalog, error)
+// CreditLoader reads what a tenant can draw on.
+type CreditLoader interface {
+	// CreditTracker returns the tenant's credit as its billing has it now, for budgets of the policy.
+	CreditTracker(ctx context.Context, t event.TenantID, p *limit.Policy) (*limit.CreditTracker, error)
 }
 
-// LimitsConfig is what the limit engine works with. All but the bounds is required.
-type LimitsConfig struct {
+// Config is what the limit engine works with. All but the bounds is required.
+type Config struct {
 	Writer    uuid.UUID // of this engine alone: a new random one each time
 	Store     eventstore.Store
-	Directory Directory
-	Accounts  Accounts
-	Catalogs  Catalogs
-	Billing   *Billing // for budgets of credits
+	Directory app.Directory
+	Accounts  AccountLoader
+	Catalogs  app.Catalogs
+	Credit    CreditLoader // for budgets of credits
 	Now       func() time.Time
 	// MaxAccounts bounds the accounts in memory. 0: 20,000.
 	MaxAccounts int
@@ -65,17 +69,18 @@ const (
 
 	maxQueuedJobs = 10_000           // per tenant
 	maxJobs       = 500              // decided and appended together
+	maxAttempts   = 100              // at one such batch
 	workTimeout   = 15 * time.Second // of one such batch
 )
 
-// Limits answers checks. Each tenant's checks go through one actor in this process, which decides all that is waiting
+// Engine answers checks. Each tenant's checks go through one actor in this process, which decides all that is waiting
 // against the tenant's account, appends the decisions in one batch at the revision that it knows, and answers after the
 // commit. When another replica was faster it learns what that one wrote, and decides again: the tenant's quota stream is
 // the only boundary of consistency, and needs neither leader nor lock.
-type Limits struct {
-	config    LimitsConfig
+type Engine struct {
+	config    Config
 	followers []*follower
-	counts    LimitCounts
+	counts    Counts
 
 	running context.Context //nolint:containedctx // ends with the engine, not with a request
 	stop    context.CancelFunc
@@ -84,15 +89,15 @@ type Limits struct {
 	closed  bool
 }
 
-// LimitCounts is what the engine has done since it was made.
-type LimitCounts struct {
+// Counts is what the engine has done since it was made.
+type Counts struct {
 	Allowed, Denied, Replayed   atomic.Int64
 	DegradedAllowed, Undecided  atomic.Int64 // while the log could not be reached
 	Conflicts, Loads, Evictions atomic.Int64
 }
 
-// NewLimits starts the engine. Close it before its store.
-func NewLimits(c LimitsConfig) *Limits {
+// New starts the engine. Close it before its store.
+func New(c Config) *Engine {
 	if c.MaxAccounts == 0 {
 		c.MaxAccounts = defaultAccounts
 	}
@@ -109,21 +114,21 @@ func NewLimits(c LimitsConfig) *Limits {
 		c.CheckTimeout = defaultCheckTimeout
 	}
 	if c.Writer == uuid.Nil {
-		panic("app: a limit engine without an id of its own")
+		panic("limiter: a limit engine without an id of its own")
 	}
-	l := &Limits{config: c}
+	l := &Engine{config: c}
 	l.running, l.stop = context.WithCancel(context.Background())
 	for p := range c.Store.Partitions() {
 		f := newFollower(l, p)
 		l.followers = append(l.followers, f)
 		l.work.Go(f.run)
 	}
-	l.work.Go(l.keepHouse)
+	l.work.Go(l.maintain)
 	return l
 }
 
 // Close ends the engine. Checks that wait are answered with eventstore.ErrUnavailable.
-func (l *Limits) Close() {
+func (l *Engine) Close() {
 	l.closing.Lock()
 	l.closed = true
 	l.closing.Unlock()
@@ -132,7 +137,7 @@ func (l *Limits) Close() {
 }
 
 // start runs something that Close waits for.
-func (l *Limits) start(f func()) bool {
+func (l *Engine) start(f func()) bool {
 	l.closing.Lock()
 	defer l.closing.Unlock()
 	if !l.closed {
@@ -142,10 +147,10 @@ func (l *Limits) start(f func()) bool {
 }
 
 // Counts tells what the engine has done.
-func (l *Limits) Counts() *LimitCounts { return &l.counts }
+func (l *Engine) Counts() *Counts { return &l.counts }
 
 // InMemory counts the accounts in memory.
-func (l *Limits) InMemory() (n int) {
+func (l *Engine) InMemory() (n int) {
 	for _, f := range l.followers {
 		n += f.len()
 	}
@@ -158,14 +163,14 @@ type Decision struct {
 	Policy   *limit.Policy
 	Position eventstore.Position // of the decision that holds now; of the usage, where it is recorded already; zero if degraded
 	Degraded bool                // the log could not be reached, and the limits admit that; nothing is recorded
-	// Err: *invalid.Error, tenant.ErrUnknown or *UnknownEventTypeError for input; eventstore.ErrUnavailable or ErrOverloaded
+	// Err: *invalid.Error, tenant.ErrUnknown or *app.UnknownEventTypeError for input; eventstore.ErrUnavailable or ErrOverloaded
 	// when there is no answer.
 	Err error
 }
 
 // Check decides checks in order, each on its own; those of one tenant together, as far as the queue allows. The result has
 // one decision for each, in order.
-func (l *Limits) Check(ctx context.Context, asks []limit.Ask) []Decision {
+func (l *Engine) Check(ctx context.Context, asks []limit.Ask) []Decision {
 	decisions := make([]Decision, len(asks))
 	jobs := make([]*job, len(asks))
 	for i := 0; i < len(asks); {
@@ -222,7 +227,7 @@ func undecided(p *limit.Policy, ask *limit.Ask, why error, now time.Time) Decisi
 	return Decision{Err: why}
 }
 
-func (l *Limits) count(d *Decision) {
+func (l *Engine) count(d *Decision) {
 	switch {
 	case d.Err != nil:
 		if errors.Is(d.Err, eventstore.ErrUnavailable) || errors.Is(d.Err, eventstore.ErrOverloaded) {
@@ -240,7 +245,7 @@ func (l *Limits) count(d *Decision) {
 }
 
 // Release ends an open hold; released is false where there is none.
-func (l *Limits) Release(ctx context.Context, id event.Identity, by event.Actor) (released bool, at eventstore.Position, err error) {
+func (l *Engine) Release(ctx context.Context, id event.Identity, by event.Actor) (released bool, at eventstore.Position, err error) {
 	j := newJob()
 	j.release, j.by = &id, by
 	if err := l.enqueue(id.Tenant, []*job{j}); err != nil {
@@ -252,8 +257,8 @@ func (l *Limits) Release(ctx context.Context, id event.Identity, by event.Actor)
 	return j.released, j.decision.Position, j.decision.Err
 }
 
-// Standing is how a tenant's limits, or its holds, are at an instant.
-type Standing struct {
+// LimitsView is how a tenant's limits, or its holds, are at an instant.
+type LimitsView struct {
 	Policy *limit.Policy
 	Limits []limit.LimitState
 	Holds  []limit.Hold // open ones, in the order in which they end
@@ -261,33 +266,33 @@ type Standing struct {
 	Now    time.Time
 }
 
-// Standing tells how the limits of a tenant stand.
-func (l *Limits) Standing(ctx context.Context, t event.TenantID) (Standing, error) {
-	return l.look(ctx, t, false)
+// View returns how the limits of a tenant are now.
+func (l *Engine) View(ctx context.Context, t event.TenantID) (LimitsView, error) {
+	return l.show(ctx, t, false)
 }
 
 // Holds lists the open holds of a tenant.
-func (l *Limits) Holds(ctx context.Context, t event.TenantID) (Standing, error) {
-	return l.look(ctx, t, true)
+func (l *Engine) Holds(ctx context.Context, t event.TenantID) (LimitsView, error) {
+	return l.show(ctx, t, true)
 }
 
-func (l *Limits) look(ctx context.Context, t event.TenantID, holds bool) (Standing, error) {
+func (l *Engine) show(ctx context.Context, t event.TenantID, holds bool) (LimitsView, error) {
 	j := newJob()
-	j.look, j.holds = true, holds
+	j.show, j.holds = true, holds
 	if err := l.enqueue(t, []*job{j}); err != nil {
-		return Standing{}, err
+		return LimitsView{}, err
 	}
 	if err := j.wait(ctx); err != nil {
-		return Standing{}, err
+		return LimitsView{}, err
 	}
-	return j.standing, j.decision.Err
+	return j.view, j.decision.Err
 }
 
-func (l *Limits) follower(t event.TenantID) *follower {
+func (l *Engine) follower(t event.TenantID) *follower {
 	return l.followers[eventstore.PartitionOf(string(t), len(l.followers))]
 }
 
-func (l *Limits) enqueue(t event.TenantID, jobs []*job) error {
+func (l *Engine) enqueue(t event.TenantID, jobs []*job) error {
 	for {
 		if err := l.follower(t).actor(t).enqueue(jobs); !errors.Is(err, errGone) {
 			return err
@@ -296,7 +301,7 @@ func (l *Limits) enqueue(t event.TenantID, jobs []*job) error {
 }
 
 // accept checks an intended usage event like one that happened.
-func (l *Limits) accept(ctx context.Context, ask limit.Ask) error {
+func (l *Engine) accept(ctx context.Context, ask limit.Ask) error {
 	config, err := l.config.Directory.Catalog(ctx)
 	if err != nil {
 		return fmt.Errorf("read the catalog: %w", err)
@@ -312,7 +317,7 @@ func (l *Limits) accept(ctx context.Context, ask limit.Ask) error {
 	if _, err := l.config.Directory.Tenant(ctx, ask.Tenant); err != nil {
 		return fmt.Errorf("tenant %q: %w", ask.Tenant, err)
 	}
-	return countable(u, config.MetersOf(string(ask.Type)), config.EventTypes)
+	return config.Countable(u)
 }
 
 // job is one thing to do for a tenant's actor.
@@ -320,14 +325,14 @@ type job struct {
 	ask     *limit.Ask
 	release *event.Identity
 	by      event.Actor
-	look    bool
-	holds   bool // look at the holds
+	show    bool // show the limits
+	holds   bool // show the holds instead
 	sweep   bool
 
 	done     chan struct{}
 	decision Decision
 	released bool
-	standing Standing
+	view     LimitsView
 	record   int // index of the job's event in the batch, plus 1
 }
 
@@ -352,8 +357,8 @@ func (j *job) wait(ctx context.Context) error {
 	}
 }
 
-// keepHouse ends what nobody uses: accounts in memory, and holds.
-func (l *Limits) keepHouse() {
+// maintain ends what nobody uses: accounts in memory, and holds.
+func (l *Engine) maintain() {
 	every := l.config.SweepEvery
 	if every < 0 {
 		every = defaultSweep
@@ -384,7 +389,7 @@ const (
 
 // Sweep writes down the ends of holds that are over. Nothing depends on it: a hold ends by time, whether or not anybody
 // says so.
-func (l *Limits) Sweep(ctx context.Context) {
+func (l *Engine) Sweep(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
 	defer cancel()
 	tenants := map[event.TenantID]bool{}

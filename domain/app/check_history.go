@@ -8,8 +8,8 @@ import (
 	"github.com/tollgate-io/tollgate/domain/timeline"
 )
 
-// Story is what was decided about a fact before it happened.
-type Story struct {
+// CheckHistory is what was decided about a fact before it happened.
+type CheckHistory struct {
 	Decision  *event.LimitDecided // the latest; nil where there is none
 	At        eventstore.Position // of Decision
 	Hold      *event.LimitDecided // what kept something last; nil where nothing did
@@ -27,9 +27,9 @@ const (
 	HoldExpired  HoldState = "expired"
 )
 
-// Story folds the events of the fact's checks, newest first, as far as they are known.
-func (h History) Story(decided []timeline.Event) Story {
-	var s Story
+// Checks folds the events of the fact's checks, newest first, as far as they are known.
+func (h History) Checks(decided []timeline.Event) CheckHistory {
+	var s CheckHistory
 	for _, e := range slices.Backward(decided) {
 		if e.Position.Offset > h.Position.Offset { // a process that did not know the fact yet wrote what was over already
 			break

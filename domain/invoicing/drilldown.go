@@ -1,4 +1,4 @@
-package app
+package invoicing
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/billing"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
@@ -64,15 +65,15 @@ const (
 )
 
 // LineEvents lists what a line of an invoice counts, as of the invoice. Of an adjustment it lists what became known since the
-// earlier invoice of that period; of a fee nothing. Errors: tenant.ErrUnknown; ErrNotFound; *invalid.Error.
+// earlier invoice of that period; of a fee nothing. Errors: tenant.ErrUnknown; app.ErrNotFound; *invalid.Error.
 func (b *Billing) LineEvents(ctx context.Context, t event.TenantID, invoice event.InvoiceID, line, most int, cursor string) (LineEvents, error) {
-	a, err := b.account(ctx, t)
+	a, err := b.read(ctx, t)
 	if err != nil {
 		return LineEvents{}, err
 	}
 	i := slices.IndexFunc(a.book.Issued, func(i billing.Issued) bool { return i.ID == invoice })
 	if i < 0 {
-		return LineEvents{}, fmt.Errorf("invoice %q: %w", shorten(string(invoice)), ErrNotFound)
+		return LineEvents{}, fmt.Errorf("invoice %q: %w", invalid.Shorten(string(invoice)), app.ErrNotFound)
 	}
 	inv := &a.book.Issued[i]
 	if line < 0 || line >= len(inv.Lines) {
@@ -127,7 +128,7 @@ func afterwards(a, b time.Time) time.Time {
 }
 
 // counts are the measures of a line, by the terms that were known when its invoice was made.
-func (a *account) counts(i, line int) []billing.Measure {
+func (a *tenantBilling) counts(i, line int) []billing.Measure {
 	inv := &a.book.Issued[i]
 	if int(inv.Subscription) >= len(a.subscriptions) || int(inv.Catalog) >= len(a.catalogs) || inv.Subscription < 0 || inv.Catalog < 0 {
 		return nil
@@ -137,7 +138,7 @@ func (a *account) counts(i, line int) []billing.Measure {
 }
 
 // earlier is the last invoice before this one that the same time is on; nil where there is none.
-func (a *account) earlier(i, line int) *billing.Issued {
+func (a *tenantBilling) earlier(i, line int) *billing.Issued {
 	end := a.book.Issued[i].Lines[line].PeriodEnd
 	for j := i - 1; j >= 0; j-- {
 		before := &a.book.Issued[j]
@@ -302,7 +303,7 @@ type InvoiceLine struct {
 
 // LinesOf lists the invoice lines that count a fact or one of its corrections, in the order of the invoices.
 func (b *Billing) LinesOf(ctx context.Context, id event.Identity) (lines []InvoiceLine, err error) {
-	recorded, err := readStream(ctx, b.c.Store, id.Stream())
+	recorded, err := eventstore.ReadAll(ctx, b.c.Store, id.Stream())
 	if err != nil || len(recorded) == 0 {
 		return nil, err
 	}
@@ -312,7 +313,7 @@ func (b *Billing) LinesOf(ctx context.Context, id event.Identity) (lines []Invoi
 			return nil, err
 		}
 	}
-	a, err := b.account(ctx, id.Tenant)
+	a, err := b.read(ctx, id.Tenant)
 	if errors.Is(err, tenant.ErrUnknown) {
 		return nil, nil
 	}

@@ -1,4 +1,6 @@
-package app
+// Package invoicing owns the billing of tenants, computed from the log: invoices, credit, periods that close by themselves, and
+// what an invoice line counts. The rules of invoices and credit are in package billing, which is pure.
+package invoicing
 
 import (
 	"cmp"
@@ -8,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/billing"
 	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
@@ -31,22 +34,22 @@ type Metering interface {
 	Sums(ctx context.Context, t event.TenantID, measures []billing.Measure, atLeast eventstore.Position) ([]billing.Sum, eventstore.Position, error)
 }
 
-// BillingConfig is what billing works with. All of it is required.
-type BillingConfig struct {
+// Config is what billing works with. All of it is required.
+type Config struct {
 	Store     eventstore.Store
-	Directory Directory
+	Directory app.Directory
 	Metering  Metering
-	Catalogs  Catalogs
+	Catalogs  app.Catalogs
 	Facts     FactList
 	Now       func() time.Time
 }
 
 // Billing makes invoices. The tenant's billing stream is the boundary of consistency: whoever closes a period appends at the
 // revision that it decided on, so each boundary has one invoice whatever the number of servers, retries and crashes.
-type Billing struct{ c BillingConfig }
+type Billing struct{ c Config }
 
-// NewBilling makes it.
-func NewBilling(c BillingConfig) *Billing { return &Billing{c} }
+// New makes it.
+func New(c Config) *Billing { return &Billing{c} }
 
 // InvoiceState is what became of an invoice.
 type InvoiceState string
@@ -71,8 +74,8 @@ type Invoice struct {
 // defaultCurrency is that of tenants that have none, and no plan.
 const defaultCurrency = "USD"
 
-// account is what is known of a tenant's billing.
-type account struct {
+// tenantBilling is what is known of a tenant's billing.
+type tenantBilling struct {
 	book     billing.Book
 	at       []eventstore.Position // of the issued invoices
 	entries  []billing.Entry       // all that is on the billing stream
@@ -85,9 +88,9 @@ type account struct {
 	catalog       eventstore.Revision
 }
 
-// account reads what the log says, not what read models say: an invoice must know every plan change that came before it.
-func (b *Billing) account(ctx context.Context, id event.TenantID) (account, error) {
-	a := account{book: billing.Book{Tenant: id}}
+// read reads what the log says, not what read models say: an invoice must know every plan change that came before it.
+func (b *Billing) read(ctx context.Context, id event.TenantID) (tenantBilling, error) {
+	a := tenantBilling{book: billing.Book{Tenant: id}}
 	t, err := b.c.Directory.Tenant(ctx, id)
 	if err != nil {
 		return a, fmt.Errorf("tenant %q: %w", id, err)
@@ -123,7 +126,7 @@ func (b *Billing) account(ctx context.Context, id event.TenantID) (account, erro
 }
 
 // apply folds an event of the billing stream; false for one that cannot be there.
-func (a *account) apply(r eventstore.Recorded, e any) bool {
+func (a *tenantBilling) apply(r eventstore.Recorded, e any) bool {
 	issued := func(id event.InvoiceID) *billing.Issued {
 		if i := slices.IndexFunc(a.book.Issued, func(i billing.Issued) bool { return i.ID == id }); i >= 0 {
 			return &a.book.Issued[i]
@@ -163,7 +166,7 @@ func (a *account) apply(r eventstore.Recorded, e any) bool {
 
 // fold reads a stream; apply says whether an event belongs there.
 func (b *Billing) fold(ctx context.Context, name eventstore.StreamName, apply func(eventstore.Recorded, any) bool) (eventstore.Revision, error) {
-	recorded, err := readStream(ctx, b.c.Store, name)
+	recorded, err := eventstore.ReadAll(ctx, b.c.Store, name)
 	if err != nil {
 		return 0, err
 	}
@@ -184,7 +187,7 @@ func (b *Billing) closed(ctx context.Context, id event.TenantID) (at time.Time, 
 	_, err = b.fold(ctx, event.TenantStream(id), func(r eventstore.Recorded, e any) bool {
 		if s, ok := e.(event.TenantStatusChanged); ok {
 			if at = (time.Time{}); tenant.Status(s.Status) == tenant.Closed {
-				at = tick(r.RecordedAt)
+				at = event.Tick(r.RecordedAt)
 			}
 		}
 		return true
@@ -194,7 +197,7 @@ func (b *Billing) closed(ctx context.Context, id event.TenantID) (at time.Time, 
 
 // catalogs is the history of the configuration.
 func (b *Billing) catalogs(ctx context.Context) (applied []billing.Applied, revision eventstore.Revision, err error) {
-	recorded, err := readStream(ctx, b.c.Store, event.CatalogStream)
+	recorded, err := eventstore.ReadAll(ctx, b.c.Store, event.CatalogStream)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -207,13 +210,13 @@ func (b *Billing) catalogs(ctx context.Context) (applied []billing.Applied, revi
 		if err != nil {
 			return nil, 0, err
 		}
-		applied = append(applied, billing.Applied{At: tick(r.RecordedAt), Catalog: c, Versions: planVersions(payload.(event.CatalogApplied))})
+		applied = append(applied, billing.Applied{At: event.Tick(r.RecordedAt), Catalog: c, Versions: app.PlanVersions(payload.(event.CatalogApplied))})
 	}
 	return applied, eventstore.Revision(len(recorded)) - 1, nil
 }
 
 // open lists the periods that are not invoiced. Error: ErrNotDue, where there are too many to say how they stand.
-func (a *account) open(now time.Time) ([]billing.Period, error) {
+func (a *tenantBilling) open(now time.Time) ([]billing.Period, error) {
 	open := a.book.Open(now)
 	if n := len(open); n > 0 && !a.book.Ended(open[n-1].End) && !open[n-1].End.After(now) {
 		return nil, fmt.Errorf("%w: more than %d periods of tenant %q are open; close some", ErrNotDue, n, a.book.Tenant)
@@ -222,7 +225,7 @@ func (a *account) open(now time.Time) ([]billing.Period, error) {
 }
 
 // draft computes an invoice as of a position that is not before the given one.
-func (b *Billing) draft(ctx context.Context, a account, p billing.Period, atLeast eventstore.Position) (event.Invoice, error) {
+func (b *Billing) draft(ctx context.Context, a tenantBilling, p billing.Period, atLeast eventstore.Position) (event.Invoice, error) {
 	measures := a.book.Measures(p)
 	sums, at, err := b.c.Metering.Sums(ctx, a.book.Tenant, measures, atLeast)
 	if err != nil {
@@ -236,14 +239,14 @@ func (b *Billing) draft(ctx context.Context, a account, p billing.Period, atLeas
 var (
 	// errDone: there is nothing to change.
 	errDone      = errors.New("done before")
-	errContended = fmt.Errorf("%w: the tenant's invoices are being changed by others at the same time", ErrConflict)
+	errContended = fmt.Errorf("%w: the tenant's invoices are being changed by others at the same time", app.ErrConflict)
 )
 
 // revise appends what is decided about a tenant's billing. It is decided again until it says errDone: after others were faster, and
 // after it was written, so that what is answered is what stands on the log. written tells whether this call wrote.
-func (b *Billing) revise(ctx context.Context, id event.TenantID, decide func(a *account) (eventstore.Append, error)) (written bool, err error) {
-	for range maxAttempts {
-		a, err := b.account(ctx, id)
+func (b *Billing) revise(ctx context.Context, id event.TenantID, decide func(a *tenantBilling) (eventstore.Append, error)) (written bool, err error) {
+	for range 100 {
+		a, err := b.read(ctx, id)
 		if err != nil {
 			return written, err
 		}

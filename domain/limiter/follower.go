@@ -1,4 +1,4 @@
-package app
+package limiter
 
 import (
 	"context"
@@ -20,7 +20,7 @@ const (
 	followPause = 200 * time.Millisecond // between tries when the log cannot be read
 	// followGather is how long events gather while nobody waits for them.
 	followGather = 20 * time.Millisecond
-	// recentBytes bounds what a follower remembers of the log, like LimitsConfig.RecentEvents.
+	// recentBytes bounds what a follower remembers of the log, like Config.RecentEvents.
 	recentBytes = 32 << 20
 )
 
@@ -28,7 +28,7 @@ const (
 // reads at once when somebody asks for everything that is there now, and otherwise when the log has grown and a moment has
 // passed. It reads nothing while there are no accounts.
 type follower struct {
-	limits    *Limits
+	limits    *Engine
 	partition int
 
 	mu     sync.Mutex
@@ -48,7 +48,7 @@ type follower struct {
 	back        chan struct{} // held by who reads what stands before that
 }
 
-func newFollower(l *Limits, partition int) *follower {
+func newFollower(l *Engine, partition int) *follower {
 	return &follower{limits: l, partition: partition, actors: map[event.TenantID]*actor{}, parked: true,
 		moved: make(chan struct{}), wanted: make(chan struct{}), back: make(chan struct{}, 1)}
 }
@@ -164,7 +164,7 @@ func (f *follower) advance(ctx context.Context) (more bool, err error) {
 	defer f.mu.Unlock()
 	for i := range page {
 		if a := f.actors[event.TenantID(page[i].Tenant)]; a != nil && told[i] != nil {
-			a.tell(*told[i])
+			a.deliver(*told[i])
 		}
 	}
 	f.remember(page)
@@ -288,7 +288,7 @@ func (f *follower) before(ctx context.Context, t event.TenantID, after, since in
 }
 
 // decode reads an event as accounts want to have it.
-func (l *Limits) decode(ctx context.Context, r eventstore.Recorded) (*limit.Entry, error) {
+func (l *Engine) decode(ctx context.Context, r eventstore.Recorded) (*limit.Entry, error) {
 	payload, err := event.Decode(r)
 	if err != nil {
 		return nil, err
@@ -300,7 +300,7 @@ func (l *Limits) decode(ctx context.Context, r eventstore.Recorded) (*limit.Entr
 	return e, err
 }
 
-func (l *Limits) meters(ctx context.Context, revision eventstore.Revision, t event.Type) ([]catalog.Meter, error) {
+func (l *Engine) meters(ctx context.Context, revision eventstore.Revision, t event.Type) ([]catalog.Meter, error) {
 	c, err := l.config.Catalogs.At(ctx, revision)
 	if err != nil {
 		return nil, fmt.Errorf("meters of %s: %w", t, err)
@@ -323,7 +323,7 @@ func (f *follower) listen(ctx context.Context, a *actor) (from int64, err error)
 	defer f.mu.Unlock()
 	if f.parked {
 		if !parked {
-			panic("app: a follower has parked although an actor is at work")
+			panic("limiter: a follower has parked although an actor is at work")
 		}
 		f.parked, f.at = false, head.Offset
 		f.signal()

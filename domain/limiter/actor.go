@@ -1,4 +1,4 @@
-package app
+package limiter
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/limit"
@@ -21,7 +22,7 @@ var errGone = errors.New("the actor is gone")
 // actor decides for one tenant. A goroutine of its own runs while there are jobs; between jobs the account is changed by
 // whoever tells it what happened.
 type actor struct {
-	limits   *Limits
+	limits   *Engine
 	follower *follower
 	tenant   event.TenantID
 	asked    time.Time    // last; guarded by the follower's lock
@@ -88,8 +89,8 @@ func (a *actor) knows(r *eventstore.Recorded) bool {
 	return int64(r.Revision) < a.known.Load() && event.IsDecision(r.Type)
 }
 
-// tell informs the account, at once or as soon as the goroutine lets it go.
-func (a *actor) tell(e limit.Entry) {
+// deliver gives an event to the account, at once or as soon as the goroutine is done with it.
+func (a *actor) deliver(e limit.Entry) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
@@ -114,8 +115,8 @@ func (a *actor) breaks() {
 	a.mu.Unlock()
 }
 
-// hear folds what was told in the meantime; ok is false when the account cannot be trusted any more.
-func (a *actor) hear() (ok bool) {
+// receive folds what was delivered in the meantime; ok is false when the account cannot be trusted any more.
+func (a *actor) receive() (ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.drain()
@@ -190,7 +191,7 @@ func (a *actor) work(jobs []*job) {
 // prepare finds out what holds for the tenant now, and has the account know everything that is on the log: what was
 // acknowledged before, by whatever process, counts.
 func (a *actor) prepare(ctx context.Context) error {
-	if err := a.look(ctx); err != nil {
+	if err := a.refreshPolicy(ctx); err != nil {
 		return err
 	}
 	a.mu.Lock()
@@ -204,8 +205,8 @@ func (a *actor) prepare(ctx context.Context) error {
 	return a.follower.sync(ctx)
 }
 
-// look reads the tenant's policy.
-func (a *actor) look(ctx context.Context) error {
+// refreshPolicy reads what makes the tenant's policy, and makes it again where that has changed.
+func (a *actor) refreshPolicy(ctx context.Context) error {
 	d := a.limits.config.Directory
 	config, err := d.Catalog(ctx)
 	if err != nil {
@@ -230,7 +231,7 @@ func (a *actor) look(ctx context.Context) error {
 	}
 	policy := limit.NewPolicy(&config.Catalog, config.Versions, s, t.Status, zone, now)
 	if policy.Lost != "" {
-		return fmt.Errorf("%w: tenant %q has the plan %q, which is not in the catalog", ErrNotFound, a.tenant, policy.Lost)
+		return fmt.Errorf("%w: tenant %q has the plan %q, which is not in the catalog", app.ErrNotFound, a.tenant, policy.Lost)
 	}
 	a.policy, a.policyOf = policy, key
 	a.lastPolicy.Store(policy)
@@ -274,12 +275,12 @@ func (a *actor) load(ctx context.Context) (err error) {
 		}
 	}
 	if a.policy.Credits() {
-		purse, err := l.config.Billing.purse(ctx, a.tenant, a.policy)
+		credit, err := l.config.Credit.CreditTracker(ctx, a.tenant, a.policy)
 		if err != nil {
 			return err
 		}
-		account.SetCredit(purse)
-		low = min(low, purse.At())
+		account.SetCredit(credit)
+		low = min(low, credit.At())
 	}
 	missed, err := a.follower.between(ctx, a.tenant, low, from)
 	if err != nil {
@@ -318,7 +319,7 @@ func (b *batch) decide(ctx context.Context) (done bool, err error) {
 		return false, err
 	}
 	b.at = a.follower.here()
-	if !a.hear() || a.account.Misses(a.policy, now) { // what was told may ask for another look at the read models
+	if !a.receive() || a.account.Misses(a.policy, now) { // what was told may ask for another look at the read models
 		return false, nil
 	}
 	b.propose(now)
@@ -427,16 +428,16 @@ func (b *batch) place(at eventstore.Result) {
 	}
 }
 
-// show answers those who only look.
+// show answers those who asked how the limits or holds are.
 func (b *batch) show(now time.Time) {
 	account, policy := b.actor.account, b.actor.policy
 	for _, j := range b.jobs {
 		switch {
-		case !j.look:
+		case !j.show:
 		case j.holds:
-			j.standing = Standing{Policy: policy, Holds: account.Holds(now), At: b.at, Now: now}
+			j.view = LimitsView{Policy: policy, Holds: account.Holds(now), At: b.at, Now: now}
 		default:
-			j.standing = Standing{Policy: policy, Limits: account.View(policy, now), At: b.at, Now: now}
+			j.view = LimitsView{Policy: policy, Limits: account.View(policy, now), At: b.at, Now: now}
 		}
 	}
 }

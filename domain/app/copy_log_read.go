@@ -11,7 +11,7 @@ import (
 )
 
 // source reads a log in one order: that of its instants, and within a tenant as it stands. In a store whose offsets do not count,
-// tenants may be out of order among each other, by as much as the window of the Move that wrote them: a partition of another store
+// tenants may be out of order among each other, by as much as the window of the CopyLog that wrote them: a partition of another store
 // whose time never goes back takes them in order.
 type source struct {
 	log    eventstore.Copyable
@@ -38,7 +38,7 @@ type ordered struct {
 func newSource(log eventstore.Copyable, until []int64) source {
 	s := source{log: log, until: until, parts: make([]sourcePart, log.Partitions()), depth: 1}
 	if !log.DenseOffsets() {
-		s.depth, s.latest = 2*moveWindow, map[string]time.Time{}
+		s.depth, s.latest = 2*copyWindow, map[string]time.Time{}
 	}
 	return s
 }
@@ -65,8 +65,8 @@ func (s *source) next(ctx context.Context) (e eventstore.Original, ok bool, err 
 
 func (s *source) fill(ctx context.Context, n int) error {
 	p := &s.parts[n]
-	for !p.ended && (len(p.ready) == 0 || len(p.ready) < s.depth && p.bytes < 2*moveWindowBytes) {
-		page, err := s.log.ReadOriginals(ctx, eventstore.Position{Partition: n, Offset: p.read}, movePage)
+	for !p.ended && (len(p.ready) == 0 || len(p.ready) < s.depth && p.bytes < 2*copyWindowBytes) {
+		page, err := s.log.ReadOriginals(ctx, eventstore.Position{Partition: n, Offset: p.read}, copyPage)
 		if err != nil {
 			return err
 		}
@@ -141,7 +141,7 @@ type copied struct {
 	log   eventstore.Copyable
 	at    []eventstore.Position
 	last  []time.Time
-	ends  []bool // what comes later was written by this Move
+	ends  []bool // what comes later was written by this CopyLog
 	ahead map[place]copiedEvent
 }
 
@@ -171,12 +171,12 @@ func (c *copied) find(ctx context.Context, e *eventstore.Original) (found copied
 	}
 }
 
-// read reads on in a partition. There is never more that nobody has asked for than interrupted Moves leave.
+// read reads on in a partition. There is never more that nobody has asked for than interrupted copies leave.
 func (c *copied) read(ctx context.Context, n int) error {
-	if len(c.ahead) > 2*moveWindow+movePage*len(c.at) {
+	if len(c.ahead) > 2*copyWindow+copyPage*len(c.at) {
 		return foreign(c.ahead)
 	}
-	page, err := c.log.ReadOriginals(ctx, c.at[n], movePage)
+	page, err := c.log.ReadOriginals(ctx, c.at[n], copyPage)
 	if err != nil {
 		return err
 	}

@@ -137,7 +137,7 @@ func TestAMovedLogIsEqual(t *testing.T) {
 				w.invoice(id, rapid.Int64Range(max(0, head.Offset-6), head.Offset).Draw(t, "up to"))
 			}
 		}
-		var report app.MoveReport
+		var report app.CopyReport
 		for range rapid.IntRange(1, 2).Draw(t, "moves") { // what was written since comes with the next one
 			write()
 			to.fail = func() bool { return rapid.IntRange(0, 15).Draw(t, "fails") == 0 }
@@ -146,7 +146,7 @@ func TestAMovedLogIsEqual(t *testing.T) {
 					to.fail = func() bool { return false }
 				}
 				var err error
-				if report, err = (app.Move{From: w.log, To: to}).Run(ctx); err == nil {
+				if report, err = (app.CopyLog{From: w.log, To: to}).Run(ctx); err == nil {
 					break
 				}
 				require.ErrorIs(t, err, eventstore.ErrUnavailable)
@@ -235,23 +235,23 @@ func TestWhatIsNoCopyIsRefused(t *testing.T) {
 	} {
 		to := copyWith(change)
 		before := originals(t, to)
-		_, err := app.Move{From: w.log, To: to}.Run(ctx)
+		_, err := app.CopyLog{From: w.log, To: to}.Run(ctx)
 		require.ErrorIs(t, err, eventstore.ErrNotACopy, what)
 		if what != "something missing in the middle" {
 			require.Equal(t, before, originals(t, to), what)
 		}
 	}
 	to := copyWith(func(*[]eventstore.Original) {})
-	report, err := app.Move{From: w.log, To: to}.Run(ctx)
+	report, err := app.CopyLog{From: w.log, To: to}.Run(ctx)
 	require.NoError(t, err)
 	require.Zero(t, report.Copied)
-	again, err := app.Move{From: to, To: copyWith(func(all *[]eventstore.Original) { *all = (*all)[:7] })}.Run(ctx)
+	again, err := app.CopyLog{From: to, To: copyWith(func(all *[]eventstore.Original) { *all = (*all)[:7] })}.Run(ctx)
 	require.NoError(t, err)
 	require.Equal(t, report.Digest, again.Digest)
 	require.EqualValues(t, 29, again.Copied)
 	canceled, cancel := context.WithCancel(ctx)
 	cancel()
-	_, err = app.Move{From: w.log, To: to}.Run(canceled)
+	_, err = app.CopyLog{From: w.log, To: to}.Run(canceled)
 	require.True(t, errors.Is(err, context.Canceled), err)
 }
 
@@ -264,7 +264,7 @@ func TestALogOfOthersIsLeftAsItIs(t *testing.T) {
 	}
 	for what, to := range map[string]*written{"another log": newWritten(t, 1), "a copy in use": newWritten(t, 1)} {
 		if what == "a copy in use" {
-			_, err := app.Move{From: w.log, To: to.log}.Run(ctx)
+			_, err := app.CopyLog{From: w.log, To: to.log}.Run(ctx)
 			require.NoError(t, err)
 			w.use("tenant-0")
 		}
@@ -273,7 +273,7 @@ func TestALogOfOthersIsLeftAsItIs(t *testing.T) {
 			to.use("tenant-0")
 		}
 		before := originals(t, to.log)
-		_, err := app.Move{From: w.log, To: to.log}.Run(ctx)
+		_, err := app.CopyLog{From: w.log, To: to.log}.Run(ctx)
 		require.ErrorIs(t, err, eventstore.ErrNotACopy, what)
 		require.Equal(t, before, originals(t, to.log), what)
 	}
@@ -300,7 +300,7 @@ func TestABusyLogIsMovedUpToWhereItWas(t *testing.T) {
 		w.use("tenant-0")
 	}
 	from := &busy{w.log, w, 500}
-	report, err := app.Move{From: from, To: memory.NewStore(1, w.now.UTC)}.Run(ctx)
+	report, err := app.CopyLog{From: from, To: memory.NewStore(1, w.now.UTC)}.Run(ctx)
 	require.NoError(t, err)
 	require.EqualValues(t, 30, report.Events)
 	require.Positive(t, from.left)

@@ -14,32 +14,32 @@ import (
 )
 
 const (
-	movePage = 1_000 // events read at once, of each partition
-	// moveWindow bounds what is imported at once, and with it how far tenants may be out of order among each other in the copy.
-	moveWindow      = 5_000
-	moveWindowBytes = 16 << 20
+	copyPage = 1_000 // events read at once, of each partition
+	// copyWindow bounds what is imported at once, and with it how far tenants may be out of order among each other in the copy.
+	copyWindow      = 5_000
+	copyWindowBytes = 16 << 20
 	markEvery       = 50 // events, of which the place is remembered
 )
 
-// Move copies a log into another store, and verifies the copy. Where an earlier Move was interrupted it goes on: what it has to do is
+// CopyLog copies a log into another store, and verifies the copy. Where an earlier CopyLog was interrupted it goes on: what it has to do is
 // found by comparing both logs from their beginnings, and nothing else is kept anywhere. It reads the log as it stands when it
-// begins; what is appended meanwhile is for the next Move. Before it writes, it makes sure that the other store has nothing else.
-type Move struct {
+// begins; what is appended meanwhile is for the next CopyLog. Before it writes, it makes sure that the other store has nothing else.
+type CopyLog struct {
 	From, To eventstore.Copyable
 	// Progress is told how far it is, now and then; may be nil.
-	Progress func(MoveProgress)
+	Progress func(CopyProgress)
 }
 
-// MoveProgress is how far a Move is in the first reading, which copies, or in the second one, which verifies.
-type MoveProgress struct {
+// CopyProgress is how far a CopyLog is in the first reading, which copies, or in the second one, which verifies.
+type CopyProgress struct {
 	Verifying   bool
 	Events      int64 // of the log, that were read
 	Done, Total int64 // offsets of the log, summed over the partitions
 }
 
-// MoveReport is what a log and its copy have.
-type MoveReport struct {
-	Events, Copied int64 // Copied: by this Move
+// CopyReport is what a log and its copy have.
+type CopyReport struct {
+	Events, Copied int64 // Copied: by this CopyLog
 	Bytes          int64 // of payloads
 	Tenants        int
 	// Digest is the sum of the SHA-256 of all events, modulo 2^256: that of the copy is the same, in whatever order tenants are there.
@@ -48,10 +48,10 @@ type MoveReport struct {
 
 // Run copies and verifies. Errors: eventstore.ErrNotACopy where the other store has anything that is not a copy; those of the stores. After an
 // error, Run goes on where it was.
-func (m Move) Run(ctx context.Context) (MoveReport, error) {
+func (m CopyLog) Run(ctx context.Context) (CopyReport, error) {
 	until, err := m.heads(ctx)
 	if err != nil {
-		return MoveReport{}, err
+		return CopyReport{}, err
 	}
 	copying := m.newPass(until)
 	if err := copying.run(ctx); err != nil {
@@ -68,7 +68,7 @@ func (m Move) Run(ctx context.Context) (MoveReport, error) {
 
 // pass goes once through the log, in order, and looks for each event in the copy.
 type pass struct {
-	Move
+	CopyLog
 	verifying bool
 	total     int64
 	source    source
@@ -76,12 +76,12 @@ type pass struct {
 	window    []eventstore.Original
 	bytes     int
 	tenants   map[string]int64 // the offset of the last event in the copy
-	report    MoveReport
+	report    CopyReport
 }
 
 // newPass makes a pass through the log up to offsets by partition.
-func (m Move) newPass(until []int64) *pass {
-	p := &pass{Move: m, source: newSource(m.From, until), copy: newCopied(m.To), tenants: map[string]int64{}}
+func (m CopyLog) newPass(until []int64) *pass {
+	p := &pass{CopyLog: m, source: newSource(m.From, until), copy: newCopied(m.To), tenants: map[string]int64{}}
 	for _, offset := range until {
 		p.total += offset
 	}
@@ -89,7 +89,7 @@ func (m Move) newPass(until []int64) *pass {
 }
 
 // heads are the offsets at which the log ends now, by partition: a busy log has no end that a reader could reach.
-func (m Move) heads(ctx context.Context) (offsets []int64, err error) {
+func (m CopyLog) heads(ctx context.Context) (offsets []int64, err error) {
 	for n := range m.From.Partitions() {
 		head, err := m.From.Head(ctx, n)
 		if err != nil {
@@ -117,8 +117,8 @@ func (p *pass) run(ctx context.Context) error {
 		if err := p.digest(&e); err != nil {
 			return err
 		}
-		if p.Progress != nil && p.report.Events%movePage == 0 {
-			p.Progress(MoveProgress{Verifying: p.verifying, Events: p.report.Events, Done: p.source.done(), Total: p.total})
+		if p.Progress != nil && p.report.Events%copyPage == 0 {
+			p.Progress(CopyProgress{Verifying: p.verifying, Events: p.report.Events, Done: p.source.done(), Total: p.total})
 		}
 	}
 	if err := p.flush(ctx); err != nil {
@@ -151,7 +151,7 @@ func (p *pass) visit(ctx context.Context, e *eventstore.Original) error {
 		return err
 	}
 	p.window, p.bytes = append(p.window, moved), p.bytes+len(moved.Data)
-	if len(p.window) == moveWindow || p.bytes >= moveWindowBytes {
+	if len(p.window) == copyWindow || p.bytes >= copyWindowBytes {
 		return p.flush(ctx)
 	}
 	return nil
@@ -174,7 +174,7 @@ func (p *pass) flush(ctx context.Context) error {
 	return nil
 }
 
-// nothingElse makes sure that what the copy has beyond what was asked for is in the log all the same: a Move that was
+// nothingElse makes sure that what the copy has beyond what was asked for is in the log all the same: a CopyLog that was
 // interrupted leaves such events, as tenants are out of order among each other. Whole: up to its end.
 func (p *pass) nothingElse(ctx context.Context, whole bool) error {
 	for n := range p.copy.at {
@@ -290,7 +290,7 @@ func (p *pass) nextOf(ctx context.Context, e *eventstore.Original, at eventstore
 		return eventstore.Recorded{}, fmt.Errorf("%w at %s: it mentions %s, which is not before it", event.ErrMalformed, e.Position, at)
 	}
 	from := p.source.upTo(at)
-	for limit := 2 * markEvery; ; limit = movePage {
+	for limit := 2 * markEvery; ; limit = copyPage {
 		events, err := p.From.ReadLog(ctx, from, limit)
 		if err != nil {
 			return eventstore.Recorded{}, err

@@ -11,7 +11,7 @@ import (
 // SwitchTenant notes on the tenant's timeline that an administrator acts inside the tenant, before it does. Errors:
 // *invalid.Error, tenant.ErrUnknown.
 func (l *Ledger) SwitchTenant(ctx context.Context, to event.TenantID, reason string, by event.Actor) error {
-	if err := checkReason(reason); err != nil {
+	if err := CheckReason(reason); err != nil {
 		return err
 	}
 	if _, err := l.directory.Tenant(ctx, to); err != nil {
