@@ -12,12 +12,12 @@ import (
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
-// Facts make up nearly the whole log, so they are kept as protocol buffers (proto3 encoding, written by hand because the
+// Facts are nearly the whole log, so they are kept as protocol buffers (proto3 encoding, written by hand because the
 // free-form data needs its own dictionary). Field numbers are never reused:
 //
 //	message Usage {
 //	  string source_id = 1;        sint64 quantity = 2;         // coefficient
-//	  uint32 quantity_scale = 3;   string quantity_text = 4;    // instead of 2 and 3 where they are too small
+//	  uint32 quantity_scale = 3;   string quantity_text = 4;    // instead of 2 and 3, for numbers that do not fit
 //	  sint64 occurred_at = 5;      // microseconds since 1970-01-01 UTC
 //	  bytes  data = 6;             // see wireNames
 //	  uint64 catalog = 7;          // revision + 1
@@ -46,7 +46,7 @@ func appendText(b []byte, n protowire.Number, s string) []byte {
 	return protowire.AppendString(protowire.AppendTag(b, n, protowire.BytesType), s)
 }
 
-// appendDecimal writes coefficient and scale into fields n and n+1, or the text into n+2.
+// appendDecimal writes the coefficient and scale as fields n and n+1, or the text as n+2.
 func appendDecimal(b []byte, n protowire.Number, d money.Decimal) []byte {
 	c, scale, ok := d.Coefficient()
 	if !ok {
@@ -106,7 +106,7 @@ type decimalFields struct {
 	set         bool
 }
 
-// decimal is a quantity as Usage.Check demands it: what is not can neither be folded nor billed.
+// decimal returns a quantity as Usage.Check demands it: any other could be neither folded nor billed.
 func (f *decimalFields) decimal() (d money.Decimal, err error) {
 	switch {
 	case f.text != "" && !f.set && f.scale == 0:
@@ -124,14 +124,14 @@ func (f *decimalFields) decimal() (d money.Decimal, err error) {
 
 var (
 	errQuantity = errors.New("the quantity is missing or out of bounds")
-	errIdentity = errors.New("no event type or no sourceId")
+	errIdentity = errors.New("the event type or sourceId is missing")
 	errTime     = errors.New("occurredAt is missing or out of bounds")
-	errText     = errors.New("a text is not valid UTF-8 or has a NUL")
+	errText     = errors.New("a text is not valid UTF-8 or contains NUL")
 	errOrder    = errors.New("the fields are not in order")
-	errCut      = errors.New("the payload is cut off or has a broken field")
+	errCut      = errors.New("the payload is truncated or has a broken field")
 )
 
-// lastField is the highest field of each kind: a field of another kind in it was not written by us.
+// lastField is the highest field of each kind. We never write a field of another kind.
 func lastField(k kind) protowire.Number {
 	switch k {
 	case usageConflicted:
@@ -186,14 +186,15 @@ func (m *usageMessage) unmarshal(w string, highest protowire.Number) error {
 	return walkFields(w, highest, 0, m)
 }
 
-// fields takes what walkFields finds.
+// fields receives the fields that walkFields finds.
 type fields interface {
 	setVarint(n protowire.Number, u uint64) error
 	setText(n protowire.Number, s string) error
 }
 
-// walkFields reads a message. An unknown field is an error: it was written by a newer version, and to count an event that
-// is only half understood would be wrong. So is a repeated one, but for the one that may be: it would have two meanings.
+// walkFields reads a message whose fields are in ascending order, up to the highest. An unknown field is an error: a newer
+// version wrote it, and an event that is only half understood must not be counted. A repeated field is ambiguous and an error
+// too, except the one that may be repeated.
 func walkFields(w string, highest, repeated protowire.Number, m fields) error {
 	last := protowire.Number(0)
 	for w != "" {
@@ -242,7 +243,7 @@ func (m *usageMessage) setVarint(n protowire.Number, u uint64) error {
 		m.OccurredAt, m.dated = time.UnixMicro(protowire.DecodeZigZag(u)).UTC(), true
 	case fieldCatalog:
 		if u < 1 || u > math.MaxInt64 {
-			return errors.New("no revision of the catalog")
+			return errors.New("the catalog's revision is out of bounds")
 		}
 		m.Catalog = eventstore.Revision(u) - 1
 	case fieldNewQuantity:

@@ -20,8 +20,8 @@ type jsonEvent interface {
 	wellFormed() bool
 }
 
-// decodeJSON is as strict as the form of the facts: no unknown, repeated or missing member, and the same tenant inside as
-// outside.
+// decodeJSON is as strict as the codec of facts: it accepts no unknown, repeated or missing member, and the tenant inside
+// must be the one outside.
 func decodeJSON[T jsonEvent](_ kind, about Identity, payload []byte) (any, error) {
 	var e T
 	if err := jsonv2.Unmarshal(payload, &e, jsonv2.RejectUnknownMembers(true)); err != nil {

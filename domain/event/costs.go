@@ -11,14 +11,14 @@ import (
 
 const costsImported kind = "costs_imported.v1"
 
-// CostsStream is the stream of what providers charge the installation.
+// CostsStream is the stream of the prices that providers charge the installation.
 const CostsStream eventstore.StreamName = "costs"
 
-// MaxCostsPerEvent bounds the models of one CostsImported. The longest names are of 200 characters, so an event of so many is
-// below eventstore.MaxEventBytes in any case.
+// MaxCostsPerEvent bounds the models of one CostsImported. Even with names of 200 characters such an event is smaller than
+// eventstore.MaxEventBytes.
 const MaxCostsPerEvent = 100
 
-// Rate is a price in US dollars per million tokens, with every digit that the price list had.
+// Rate is a price in US dollars per million tokens, with every digit of the price list.
 type Rate struct{ money.Decimal }
 
 // UnmarshalJSON accepts a JSON number within the bounds of money.ParseRate.
@@ -27,7 +27,7 @@ func (r *Rate) UnmarshalJSON(b []byte) (err error) {
 	return err
 }
 
-// ModelName is a model as usage events name it in their data.
+// ModelName names a model as the data of usage events does.
 type ModelName struct {
 	Provider string `json:"provider"`
 	Model    string `json:"model"`
@@ -41,13 +41,13 @@ type ModelCost struct {
 	Output Rate `json:"outputPerMillion"`
 }
 
-// CostsImported: a price list said what providers charge from a day on. It holds only what became another; a long import is
+// CostsImported: a price list changed what providers charge from a day on. It holds only the changes; a long import is
 // several events, appended together.
 type CostsImported struct {
-	Source string `json:"source"` // whose list it is, in the operator's words
+	Source string `json:"source"` // the list's origin, in the operator's words
 	Hash   string `json:"sha256"` // of the list, lower-case hex
 	From   string `json:"from"`   // 2006-01-02, UTC
-	// RemoveMissing: models that the list lacks, of providers that it names, were taken out.
+	// RemoveMissing: models that the list lacks were removed, for the providers that it names.
 	RemoveMissing bool        `json:"removeMissing,omitempty"`
 	Costs         []ModelCost `json:"costs,omitempty"`
 	Removed       []ModelName `json:"removed,omitempty"`
@@ -75,7 +75,7 @@ func (e CostsImported) wellFormed() bool {
 	return true
 }
 
-// AppendCosts is the log entry of one import, after revision expected: all its parts or none.
+// AppendCosts is the log entry of one import after revision expected: all its parts or none.
 func AppendCosts(parts []CostsImported, expected eventstore.Revision) eventstore.Append {
 	a := eventstore.Append{Stream: CostsStream, Expected: expected}
 	for i, e := range parts {

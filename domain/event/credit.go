@@ -12,7 +12,7 @@ const (
 	creditRefunded kind = "credit_refunded.v1"
 )
 
-// GrantID names a grant within its tenant. Whoever grants chooses it, so that granting twice is once.
+// GrantID names a grant within its tenant. The caller chooses it, so that a repeated request grants once.
 type GrantID string
 
 // GrantKind is where a grant comes from.
@@ -24,34 +24,34 @@ const (
 	Promotional GrantKind = "promotional" // given away
 )
 
-// CreditGranted: the tenant has so much to draw on, before it owes anything.
+// CreditGranted: the tenant has this credit; its invoices draw on it before anything is owed.
 type CreditGranted struct {
 	Tenant      TenantID      `json:"tenantId"`
 	ID          GrantID       `json:"grantId"`
 	Kind        GrantKind     `json:"kind"`
 	Amount      money.Decimal `json:"amount"`
 	Currency    string        `json:"currency"`
-	Priority    int           `json:"priority,omitempty"`   // the lowest is drawn on first
-	EffectiveAt time.Time     `json:"effectiveAt,omitzero"` // what is charged from then on; zero: all that is not invoiced yet
-	ExpiresAt   time.Time     `json:"expiresAt,omitzero"`   // what is charged before that; zero: it never expires
+	Priority    int           `json:"priority,omitempty"`   // the lowest is used first
+	EffectiveAt time.Time     `json:"effectiveAt,omitzero"` // pays for charges from then on; zero: for all that is not invoiced yet
+	ExpiresAt   time.Time     `json:"expiresAt,omitzero"`   // pays for charges before that; zero: it never expires
 	By          Actor         `json:"by"`
 }
 
-// CreditRefunded: a part of a grant that was not used is taken back; what was paid for it is paid back.
+// CreditRefunded: an unused part of a grant is taken back, and what was paid for it is paid back.
 type CreditRefunded struct {
 	Tenant TenantID      `json:"tenantId"`
 	ID     GrantID       `json:"grantId"`
-	Refund string        `json:"refundId"` // once for each
+	Refund string        `json:"refundId"` // a refund is made once per id
 	Amount money.Decimal `json:"amount"`
 	Reason string        `json:"reason"`
 	By     Actor         `json:"by"`
 }
 
-// CreditUse is what an invoice does to a grant.
+// CreditUse is an amount that an invoice draws from a grant, returns to it or writes off.
 type CreditUse struct {
 	Grant  GrantID       `json:"grantId"`
 	Amount money.Decimal `json:"amount"` // > 0
-	// Invoice is the one that drew what is given back; "" of a draw.
+	// Invoice is the one that drew what is returned; "" for a draw.
 	Invoice InvoiceID `json:"invoiceId,omitempty"`
 }
 

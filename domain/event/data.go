@@ -12,14 +12,14 @@ import (
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
-// Bounds of the free JSON object that rides with an event.
+// Bounds of an event's data.
 const (
 	MaxDataBytes = 64 << 10
 	MaxDataDepth = 8 // the object itself is depth 1
 )
 
 // Data is the free JSON object of an event: immutable, its members sorted by name, its numbers exact. It is held in the
-// compact form of the log, so that reading one field decodes nothing else.
+// compact form of the log, so that reading one field decodes no other.
 type Data struct{ wire string }
 
 // Kind of a Value.
@@ -44,8 +44,7 @@ type Value struct {
 	s    string // Number: canonical text; Text: the string; Nested: canonical JSON
 }
 
-// NewData builds data from scalar members: string, bool, nil, int, int64 or money.Decimal values. It is for code that
-// makes events itself, and panics on other types.
+// NewData builds data from scalar members: string, bool, nil, int, int64 or money.Decimal values. It panics on other types.
 func NewData(fields map[string]any) Data {
 	members := make([]member, 0, len(fields))
 	for name, f := range fields {
@@ -108,8 +107,8 @@ func (d Data) Get(name string) Value {
 	return Value{}
 }
 
-// Decimal returns the value of a number.
-func (v Value) Decimal() (money.Decimal, bool) {
+// Decimal returns a number; ok is false for any other kind.
+func (v Value) Decimal() (d money.Decimal, ok bool) {
 	switch v.Kind {
 	case Integer:
 		return money.Int(v.n), true
@@ -121,8 +120,7 @@ func (v Value) Decimal() (money.Decimal, bool) {
 	}
 }
 
-// String is the value as a dimension or a person reads it: text as it is, everything else as JSON, "" for null and
-// absent.
+// String is the value as dimensions and people use it: a text without quotes, anything else as JSON, "" for null and absent.
 func (v Value) String() string {
 	switch v.Kind {
 	case Text:
@@ -163,7 +161,8 @@ func appendString(dst []byte, s string) []byte {
 	return dst
 }
 
-// isPlain reports whether the text is its own JSON: printable ASCII that needs no escape. Nearly every text is.
+// isPlain reports whether the text needs no escapes in JSON: printable ASCII without quotes and backslashes. Nearly every
+// text is.
 func isPlain(s string) bool {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c >= utf8.RuneSelf || c == '"' || c == '\\' {
@@ -199,8 +198,8 @@ func (d *Data) UnmarshalJSON(b []byte) (err error) {
 	return err
 }
 
-// Equal reports whether both say the same. Comparing with == is not enough: one may have been written before the log's
-// dictionary of names had a name of the other.
+// Equal reports whether both have the same members. Comparing with == is not enough: one may have been written before the
+// log's dictionary had one of the names.
 func (d Data) Equal(other Data) bool {
 	return d.wire == other.wire || bytes.Equal(d.AppendJSON(nil), other.AppendJSON(nil))
 }

@@ -19,8 +19,8 @@ import (
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
-// aliases are the OpenTelemetry GenAI names (semantic conventions, gen_ai registry) for members that have a meaning here.
-// gen_ai.usage.input_tokens counts cached tokens too and is converted by ParseData.
+// aliases maps OpenTelemetry GenAI names (semantic conventions, gen_ai registry) to ours. gen_ai.usage.input_tokens includes
+// cached tokens; ParseData subtracts them.
 var aliases = map[string]string{
 	"gen_ai.provider.name":                 "provider",
 	"gen_ai.system":                        "provider",
@@ -32,10 +32,10 @@ var aliases = map[string]string{
 	"gen_ai.usage.input_tokens":            "inputTokens",
 }
 
-// ParseData reads a JSON object strictly: no duplicate names, none at the top that differ from another only in case, no
-// NUL, valid UTF-8 without lone surrogates, names in normalisation form C, numbers within bounds. Names of the
-// OpenTelemetry GenAI conventions become ours. Whatever it accepts is read again from its canonical form, as the same.
-// The error is an *invalid.Error whose pointers start with pointer.
+// ParseData reads a JSON object strictly: no duplicate names, no names at the top that differ only in case, no NUL, valid
+// UTF-8 without lone surrogates, names in normalisation form C, numbers within bounds. Names of the OpenTelemetry GenAI
+// conventions become ours. Parsing the canonical form of the result gives the same data. The error is an *invalid.Error
+// whose pointers start with pointer.
 func ParseData(raw []byte, pointer string) (Data, error) {
 	if len(raw) > MaxDataBytes {
 		return Data{}, invalid.New(pointer, "too_large", fmt.Sprintf("data has %d bytes; at most %d are allowed", len(raw), MaxDataBytes))
@@ -59,17 +59,17 @@ func ParseData(raw []byte, pointer string) (Data, error) {
 	}
 	r.wire = appendMembers(r.wire[:0], r.members)
 	d := Data{string(r.wire)}
-	// 1e63 is short as it was sent and long as it is kept. Nothing else grows.
+	// 1e63 is short as it is sent and long as it is kept. Nothing else grows.
 	if len(raw) > MaxDataBytes/maxNumberLength && len(d.AppendJSON(nil)) > MaxDataBytes {
 		return Data{}, invalid.New(pointer, "too_large", fmt.Sprintf("data has more than %d bytes when its numbers are written out", MaxDataBytes))
 	}
 	return d, nil
 }
 
-// maxNumberLength bounds a number in plain notation, the form in which it is kept. It is what money.ParseNumber reads.
+// maxNumberLength bounds a number in plain notation, as it is kept; money.ParseNumber has the same bound.
 const maxNumberLength = 64
 
-// reader reads one object. Names and texts without escapes are parts of text and cost nothing.
+// reader reads one object. Names and texts without escapes are substrings of text, without a copy.
 type reader struct {
 	decoder *jsontext.Decoder
 	input   bytes.Reader
@@ -81,7 +81,7 @@ type reader struct {
 
 var readers = sync.Pool{New: func() any { return &reader{decoder: jsontext.NewDecoder(bytes.NewReader(nil))} }}
 
-// release keeps the buffers for the next object, and nothing of this one.
+// release returns the buffers to the pool, without the data of this object.
 func (r *reader) release() {
 	clear(r.members)
 	r.members, r.text, r.pointer = r.members[:0], "", ""
@@ -115,7 +115,7 @@ func (r *reader) readMembers() error {
 	return nil
 }
 
-// readRaw reads a name or a value that is no object or array, as it was sent.
+// readRaw returns the source text of the next name or scalar value.
 func (r *reader) readRaw() (string, error) {
 	v, err := r.decoder.ReadValue()
 	if err != nil {
@@ -139,7 +139,7 @@ func (r *reader) readName() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if raw[0] != '"' { // unreachable: the decoder tells names from values
+	if raw[0] != '"' { // unreachable: the decoder checks it
 		return "", r.refuse("a member name must be a string")
 	}
 	name, err := unquote(raw)
@@ -206,7 +206,7 @@ func (r *reader) readScalar() (Value, error) {
 	return v, nil
 }
 
-// smallInteger reads up to 18 digits, which is what nearly every measure has.
+// smallInteger reads up to 18 digits; nearly every measure is that short.
 func smallInteger(raw string) (n int64, ok bool) {
 	if len(raw) > 18 {
 		return 0, false
@@ -285,7 +285,7 @@ func (r *reader) appendObject(dst []byte) ([]byte, error) {
 	return append(dst, '}'), nil
 }
 
-// refuse names the value that was read last.
+// refuse returns an error about the value that was read last.
 func (r *reader) refuse(detail string) error {
 	return invalid.New(r.pointer+clip(string(r.decoder.StackPointer())), "invalid_event", detail)
 }
@@ -294,7 +294,7 @@ func (r *reader) refuseMember(name, detail string) error {
 	return invalid.New(r.pointer+"/"+clip(invalid.Token(name)), "invalid_event", detail)
 }
 
-// syntaxError says what is wrong without repeating what was sent, which may be long.
+// syntaxError describes the error without repeating the input, which may be long.
 func (r *reader) syntaxError(err error) error {
 	at, where := "", ""
 	var syntax *jsontext.SyntacticError
@@ -307,7 +307,7 @@ func (r *reader) syntaxError(err error) error {
 	return invalid.New(r.pointer+at, "invalid_json", clip(strings.TrimPrefix(err.Error(), "jsontext: "))+where)
 }
 
-// clip shortens what comes from outside and goes into an answer.
+// clip shortens text from outside before it goes into an answer.
 func clip(s string) string {
 	const most = 500
 	if len(s) <= most {
@@ -325,7 +325,7 @@ const (
 	otelCachedTokens = "gen_ai.usage.cache_read.input_tokens"
 )
 
-// translate renames OpenTelemetry members. Input tokens there include the cached ones, ours do not.
+// translate renames OpenTelemetry members. Their input tokens include the cached ones, ours do not.
 func (r *reader) translate() error {
 	if !slices.ContainsFunc(r.members, func(m member) bool { return m.number == 0 && aliases[m.name] != "" }) {
 		return nil
@@ -369,8 +369,8 @@ func (r *reader) translate() error {
 	return nil
 }
 
-// uncached is total - cached. Both must be quantities: the difference of numbers that are only kept can have more digits
-// than exact arithmetic has room for.
+// uncached is total - cached. Both must be quantities: the difference of other numbers may have too many digits for exact
+// arithmetic.
 func uncached(total, cached Value) (Value, bool) {
 	all, err1 := money.ParseQuantity(total.String())
 	part, err2 := money.ParseQuantity(cached.String())
@@ -380,7 +380,7 @@ func uncached(total, cached Value) (Value, bool) {
 	return number(all.Sub(part)), true
 }
 
-// caseVariants looks for names that differ in case only. Names of the dictionary do not, so only others are compared.
+// caseVariants finds two names that differ only in case. No two names of the dictionary do, so only others are compared.
 func caseVariants(members []member) (a, b string, found bool) {
 	others := 0
 	for i := range members {
@@ -412,7 +412,7 @@ func caseVariants(members []member) (a, b string, found bool) {
 	return "", "", false
 }
 
-// fold gives all runes that strings.EqualFold takes for equal the same rune: the smallest of them.
+// fold maps all runes that strings.EqualFold treats as equal to the smallest of them.
 func fold(r rune) rune {
 	switch {
 	case 'a' <= r && r <= 'z':

@@ -14,8 +14,8 @@ import (
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
-// wireNames is the dictionary of member names of the log's format, by field number. Numbers are never reused or
-// changed; 1 is for every other name. Below 16 a name costs one byte.
+// wireNames is the log's dictionary of member names, by field number. It is part of the log's format: numbers are never
+// reused or changed. Number 1 is for every other name. A number below 16 costs one byte.
 var wireNames = [...]string{
 	2: "userId", 3: "feature", 4: "provider", 5: "model", 6: "promptVersion", 7: "inputTokens", 8: "outputTokens",
 	9: "cachedInputTokens", 10: "latencyMs", 11: "cacheHit", 12: "safety", 13: "status", 14: "attempt", 15: "retryOf",
@@ -43,9 +43,8 @@ type member struct {
 
 func newMember(name string, v Value) member { return member{name, wireNumbers[name], v} }
 
-// appendMembers writes the compact form: protocol buffer fields in the order of the names. A known name is its field
-// number; a varint holds an integer or a constant, bytes hold a string; everything else is field 1 with the name and the
-// canonical JSON. It sorts the members.
+// appendMembers sorts the members by name and writes the compact form: one protocol buffer field each. A known name with an
+// integer or a constant is a varint, and with a string it is bytes. Everything else is field 1: the name, then canonical JSON.
 func appendMembers(w []byte, members []member) []byte {
 	slices.SortFunc(members, func(a, b member) int { return cmp.Compare(a.name, b.name) })
 	var scratch []byte
@@ -68,7 +67,7 @@ func appendMembers(w []byte, members []member) []byte {
 	return w
 }
 
-// varint packs a constant or an integer: the lowest bit tells which, the rest is the constant or the zig-zag integer.
+// varint packs a constant or an integer. The lowest bit is 1 for an integer; the rest is the constant or the zig-zag integer.
 func (v Value) varint() uint64 {
 	if v.Kind == Integer {
 		return protowire.EncodeZigZag(v.n)<<1 | 1
@@ -83,7 +82,7 @@ func fromVarint(u uint64) Value {
 	return Value{Kind: Kind(u >> 1)} //nolint:gosec // checked when the event is decoded
 }
 
-// nextMember reads the first member of a valid wire form (check established that).
+// nextMember reads the first member of a wire form that check accepted.
 func nextMember(w string) (name string, v Value, rest string) {
 	tag, w := consumeVarint(w)
 	number, wireType := protowire.Number(tag>>3), protowire.Type(tag&7) //nolint:gosec // checked when decoded
@@ -100,7 +99,7 @@ func nextMember(w string) (name string, v Value, rest string) {
 	return body[:n], fromJSON(body[n:]), rest
 }
 
-// consumeVarint is protowire.ConsumeVarint for strings that hold one, with the one-byte case first.
+// consumeVarint is protowire.ConsumeVarint for valid strings, with the one-byte case first.
 func consumeVarint(w string) (uint64, string) {
 	if w[0] < 0x80 {
 		return uint64(w[0]), w[1:]
@@ -114,7 +113,7 @@ func consumeVarint(w string) (uint64, string) {
 	}
 }
 
-// checkVarint is consumeVarint for strings that may hold anything.
+// checkVarint is consumeVarint for strings that may be invalid.
 func checkVarint(w string) (u uint64, rest string, ok bool) {
 	if len(w) > 0 && w[0] < 0x80 {
 		return uint64(w[0]), w[1:], true
@@ -141,15 +140,15 @@ func checkBytes(w string) (body, rest string, ok bool) {
 }
 
 var (
-	errDataField = errors.New("data: a field that this version does not know, or a broken one")
-	errDataOrder = errors.New("data: the names are not in order")
+	errDataField = errors.New("data: an unknown or broken field")
+	errDataOrder = errors.New("data: the names are out of order")
 	errDataText  = errors.New("data: a text is not valid")
 	errDataJSON  = errors.New("data: a value is not valid JSON")
 )
 
-// check establishes that a wire form can be walked, that its names are in order and that what it says is JSON: the log's
-// bytes are data from outside as well. A name that is written out is accepted although the dictionary has it: it may
-// have been written before the dictionary had.
+// check verifies that a wire form can be walked, that its names are in order and that its values are valid JSON: bytes from
+// the log are not trusted either. A name may be spelled out although the dictionary has it, since it may have been written
+// before it was added.
 func (d Data) check() error {
 	last := ""
 	for w := d.wire; w != ""; {
@@ -194,7 +193,7 @@ func (d Data) check() error {
 	return nil
 }
 
-// isText: what is kept as text has neither malformed UTF-8 nor NUL, which no store of texts takes.
+// isText reports whether a text can be stored: valid UTF-8 without NUL.
 func isText(s string) bool {
 	for i := range len(s) {
 		switch c := s[i]; {
@@ -207,8 +206,7 @@ func isText(s string) bool {
 	return true
 }
 
-// isValueJSON reports whether fromJSON can read the text. Constants, plain texts and short numbers, nearly all there is,
-// are told without a parser.
+// isValueJSON reports whether fromJSON can read the text. Constants and plain texts need no parser.
 func isValueJSON(s string) bool {
 	switch {
 	case s == "":

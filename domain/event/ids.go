@@ -1,4 +1,4 @@
-// Package event owns what the log can say: the typed ids, every kind of event, and the form in which each kind is kept.
+// Package event owns what the log can hold: the typed ids, every kind of event, and the format of each kind.
 // It decides what a well-formed event is; whether a tenant or an event type exists is decided elsewhere.
 package event
 
@@ -21,7 +21,7 @@ type TenantID string
 // Type is what was used, in the product's words: "ai_interview_completed".
 type Type string
 
-// SourceID is the product's own id of the thing that was used. With tenant and type it is the identity of an event.
+// SourceID is the product's own id of the thing that was used. With tenant and type it identifies a usage event.
 type SourceID string
 
 // KeyID names an API key.
@@ -30,8 +30,8 @@ type KeyID string
 // Actor is who caused an event: "key:<id>", "cli" or "system".
 type Actor string
 
-// CheckID reports why a text cannot be an id: 1-200 printable characters in Unicode normalisation form C. Two spellings
-// that look the same would otherwise be two identities.
+// CheckID returns an error unless the text can be an id: 1-200 printable characters in Unicode normalisation form C.
+// Otherwise two spellings that look the same would be two identities.
 func CheckID(text string) error {
 	switch n := utf8.RuneCountInString(text); {
 	case n == 0:
@@ -52,7 +52,7 @@ func CheckID(text string) error {
 	return nil
 }
 
-// checkID notes a bad id under its name in the request.
+// checkID adds a bad id to the list, under its name in the request.
 func checkID(l *invalid.List, name, text string) {
 	if err := CheckID(text); err != nil {
 		l.Add("/"+name, "invalid_event", name+" "+err.Error())

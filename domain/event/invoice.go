@@ -13,39 +13,40 @@ const (
 	invoiceSettled   kind = "invoice_settled.v1"
 )
 
-// InvoiceID names an invoice. It is derived from tenant and boundary, so that a period is invoiced once however often it is
-// tried.
+// InvoiceID names an invoice. It is derived from the tenant and the boundary, so that a period is invoiced once, however
+// often it is tried.
 type InvoiceID string
 
-// Invoice is what a tenant owes at a boundary between two of its billing periods: usage and arrears of the one that ended,
-// fees in advance of the one that starts, and what became known about earlier ones. It is kept as it was computed, and never
+// Invoice is what a tenant owes at the boundary between two billing periods: usage and fees in arrears of the period that
+// ended, fees in advance of the one that starts, and adjustments of earlier ones. It is kept as it was computed, and never
 // computed again.
 type Invoice struct {
 	ID          InvoiceID     `json:"id"`
 	Number      string        `json:"number"`
 	Currency    string        `json:"currency"`
-	PeriodStart time.Time     `json:"periodStart"` // equal to PeriodEnd where there is nothing but fees in advance
+	PeriodStart time.Time     `json:"periodStart"` // equal to PeriodEnd if there are only fees in advance
 	PeriodEnd   time.Time     `json:"periodEnd"`   // the boundary
-	CycleStart  time.Time     `json:"cycleStart"`  // of the whole cycle, which fees are prorated by
+	CycleStart  time.Time     `json:"cycleStart"`  // of the whole cycle; fees are prorated by its length
 	CycleEnd    time.Time     `json:"cycleEnd"`
 	PlanVersion string        `json:"planVersion"` // at the end of the period
 	Lines       []InvoiceLine `json:"lines"`
 	Subtotal    money.Decimal `json:"subtotal"`
-	// Drawn is what grants pay of it, Returned what goes back to grants that paid for what is not owed any more, and Expired
-	// what was left of grants that ended by the boundary. Total is the subtotal, less what is drawn, plus what is returned.
+	// Drawn is what grants pay of the invoice, Returned what goes back to grants because it is no longer owed, and Expired
+	// what was left of grants that ended by the boundary. Total is Subtotal - Drawn + Returned.
 	Drawn    []CreditUse   `json:"drawn,omitempty"`
 	Returned []CreditUse   `json:"returned,omitempty"`
 	Expired  []CreditUse   `json:"expired,omitempty"`
 	Total    money.Decimal `json:"total"`
-	Decimals int           `json:"decimals"` // of every amount; rounded once for each line, half to even
+	Decimals int           `json:"decimals"` // of every amount; each line is rounded once, half to even
 
-	// What it was made from: usage up to the position, and these revisions of the tenant's subscription and of the catalog.
+	// The invoice was computed from the usage up to Position and from these revisions of the tenant's subscription and of the
+	// catalog.
 	Position     string              `json:"position"`
 	Subscription eventstore.Revision `json:"subscription"`
 	Catalog      eventstore.Revision `json:"catalog"`
 }
 
-// Sum is that of the lines.
+// Sum is the sum of the lines' amounts.
 func (i *Invoice) Sum() (sum money.Decimal) {
 	for n := range i.Lines {
 		sum = sum.Add(i.Lines[n].Amount)
@@ -53,7 +54,7 @@ func (i *Invoice) Sum() (sum money.Decimal) {
 	return sum
 }
 
-// Credits is what grants pay of the invoice, in all; below zero where more goes back to them.
+// Credits is what grants pay of the invoice, less what goes back to them; it may be negative.
 func (i *Invoice) Credits() (sum money.Decimal) {
 	for _, u := range i.Drawn {
 		sum = sum.Add(u.Amount)
@@ -71,13 +72,13 @@ type LineKind string
 const (
 	UsageLine      LineKind = "usage"
 	FeeLine        LineKind = "fee"
-	MinimumLine    LineKind = "minimum"    // what is missing to the least that a period comes to
-	CapLine        LineKind = "spend_cap"  // what is above the most, taken off
-	AdjustmentLine LineKind = "adjustment" // what is owed for an earlier period or fee by now, less what was invoiced
-	HeldLine       LineKind = "held"       // usage of a priced meter that no price is for: nobody knows what is owed for it
+	MinimumLine    LineKind = "minimum"    // what the period lacks to the plan's minimum
+	CapLine        LineKind = "spend_cap"  // what exceeds the spend cap, as a negative amount
+	AdjustmentLine LineKind = "adjustment" // what is now owed for an earlier period or fee, less what was invoiced
+	HeldLine       LineKind = "held"       // usage of a priced meter that no price covers: what is owed for it is unknown
 )
 
-// InvoiceLine is one thing that is owed, for its part of a period.
+// InvoiceLine is what is owed for one price in a part of a period.
 type InvoiceLine struct {
 	Kind        LineKind      `json:"kind"`
 	Price       string        `json:"price"`
@@ -86,7 +87,7 @@ type InvoiceLine struct {
 	Meter       string        `json:"meter,omitempty"`
 	Quantity    money.Decimal `json:"quantity"`
 	Included    money.Decimal `json:"included,omitzero"` // of the quantity, free
-	Unit        money.Decimal `json:"unit,omitzero"`     // price of one, of a package, or per cent; zero where tiers or a proration say it
+	Unit        money.Decimal `json:"unit,omitzero"`     // price of one unit or package, or a percentage; zero for tiers and prorated fees
 	Tiers       []InvoiceTier `json:"tiers,omitempty"`
 	PeriodStart time.Time     `json:"periodStart"`
 	PeriodEnd   time.Time     `json:"periodEnd"`
@@ -94,8 +95,8 @@ type InvoiceLine struct {
 	Amount      money.Decimal `json:"amount"`
 }
 
-// InvoiceTier is the part of a line that falls in one tier of its price. Its exact amount is quantity times unit; only the
-// line rounds.
+// InvoiceTier is the part of a line in one tier of its price. Its exact amount is Quantity times Unit; only the line is
+// rounded.
 type InvoiceTier struct {
 	From     money.Decimal `json:"from"`
 	To       money.Decimal `json:"to,omitzero"` // zero: no end
@@ -110,36 +111,36 @@ type InvoiceFinalised struct {
 	By      Actor    `json:"by"`
 }
 
-// InvoiceVoided: the tenant does not owe it any more. Its lines are taken back by a credit note that mirrors them.
+// InvoiceVoided: the tenant no longer owes the invoice. A credit note mirrors its lines.
 type InvoiceVoided struct {
 	Tenant     TenantID  `json:"tenantId"`
 	ID         InvoiceID `json:"id"`
 	CreditNote string    `json:"creditNote"` // its number
-	// Rebill: what it was about is owed again, and comes with the next invoice; else it is forgiven.
+	// Rebill: the next invoice charges the same usage again; otherwise it is forgiven.
 	Rebill bool   `json:"rebill,omitempty"`
 	Reason string `json:"reason"`
 	By     Actor  `json:"by"`
 }
 
-// Settlement is how an invoice that is owed comes to its end.
+// Settlement is how an invoice stops being owed.
 type Settlement string
 
 // The settlements.
 const (
 	Paid          Settlement = "paid"
-	Uncollectible Settlement = "uncollectible" // nobody expects it to be paid any more; it may be, all the same
+	Uncollectible Settlement = "uncollectible" // payment is no longer expected, but may still come
 )
 
-// InvoiceSettled: the invoice is paid, or nobody expects that any more.
+// InvoiceSettled: the invoice is paid, or payment is no longer expected.
 type InvoiceSettled struct {
 	Tenant    TenantID   `json:"tenantId"`
 	ID        InvoiceID  `json:"id"`
 	As        Settlement `json:"as"`
-	Reference string     `json:"reference"` // of the payment, or why
+	Reference string     `json:"reference"` // of the payment, or the reason
 	By        Actor      `json:"by"`
 }
 
-// BillingStream is the stream of a tenant's invoices: in order, each period once.
+// BillingStream is the stream of a tenant's invoices, in order, each period once, and of its credit.
 func BillingStream(t TenantID) eventstore.StreamName {
 	return streamOf("billing", string(t))
 }

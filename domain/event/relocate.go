@@ -9,10 +9,10 @@ import (
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 )
 
-// Relocate gives an event that goes to another log the positions there of what it mentions by position. An invoice says up to where
-// usage is in it; no other event speaks of the log's coordinates, and those are returned as they are. Errors: ErrMalformed; that
-// of move.
-func Relocate(r eventstore.Recorded, move func(eventstore.Position) (eventstore.Position, error)) ([]byte, error) {
+// Relocate returns the payload of an event for a copy of the log, where other events have other positions: translate maps a
+// position to the copy's. Only a finalised invoice mentions one, that of the last usage in it; every other payload is returned
+// unchanged. Errors: ErrMalformed; those of translate.
+func Relocate(r eventstore.Recorded, translate func(eventstore.Position) (eventstore.Position, error)) ([]byte, error) {
 	if r.Type != string(invoiceFinalised) {
 		return r.Data, nil
 	}
@@ -20,14 +20,14 @@ func Relocate(r eventstore.Recorded, move func(eventstore.Position) (eventstore.
 	if err := jsonv2.Unmarshal(r.Data, &e, jsonv2.RejectUnknownMembers(true)); err != nil {
 		return nil, fmt.Errorf("%w at %s (%s): %w", ErrMalformed, r.Position, r.Type, err)
 	}
-	if !bytes.Equal(encodeJSON(e), r.Data) { // else more than the position would change
-		return nil, fmt.Errorf("%w at %s (%s): it is not written as it is read", ErrMalformed, r.Position, r.Type)
+	if !bytes.Equal(encodeJSON(e), r.Data) { // otherwise more than the position would change
+		return nil, fmt.Errorf("%w at %s (%s): encoding it again gives other bytes", ErrMalformed, r.Position, r.Type)
 	}
 	at, err := eventstore.ParsePosition(e.Invoice.Position)
 	if err != nil {
 		return nil, fmt.Errorf("%w at %s (%s): %w", ErrMalformed, r.Position, r.Type, err)
 	}
-	if at, err = move(at); err != nil {
+	if at, err = translate(at); err != nil {
 		return nil, err
 	}
 	e.Invoice.Position = at.String()

@@ -13,8 +13,8 @@ const (
 	limitOverrideRemoved kind = "limit_override_removed.v1"
 )
 
-// PlanAssigned: the tenant has the plan from EffectiveAt on, until the next assignment takes effect. Another assignment at
-// the same instant replaces this one.
+// PlanAssigned: the tenant has the plan from EffectiveAt until the next assignment takes effect. Another assignment at the
+// same instant replaces this one.
 type PlanAssigned struct {
 	Tenant        TenantID  `json:"tenantId"`
 	Plan          string    `json:"plan"`
@@ -23,25 +23,25 @@ type PlanAssigned struct {
 	By            Actor     `json:"by"`
 }
 
-// LimitOverridden: the tenant's limit has another maximum than its plan says. It replaces the override before it.
+// LimitOverridden: the tenant's limit has a maximum of its own instead of the plan's. It replaces the override before it.
 type LimitOverridden struct {
 	Tenant TenantID      `json:"tenantId"`
 	Limit  string        `json:"limit"`
 	Max    money.Decimal `json:"max"`
 	From   time.Time     `json:"from,omitzero"`  // zero: at once
-	Until  time.Time     `json:"until,omitzero"` // exclusive; zero: for ever
+	Until  time.Time     `json:"until,omitzero"` // exclusive; zero: no end
 	Reason string        `json:"reason"`
 	By     Actor         `json:"by"`
 }
 
-// LimitOverrideRemoved: the limit is what the plan says again.
+// LimitOverrideRemoved: the plan's maximum applies again.
 type LimitOverrideRemoved struct {
 	Tenant TenantID `json:"tenantId"`
 	Limit  string   `json:"limit"`
 	By     Actor    `json:"by"`
 }
 
-// SubscriptionStream is the stream of what a tenant is entitled to: its plan and the exceptions from it.
+// SubscriptionStream is the stream of a tenant's plan and the overrides of its limits.
 func SubscriptionStream(t TenantID) eventstore.StreamName {
 	return streamOf("subscription", string(t))
 }

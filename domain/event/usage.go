@@ -38,7 +38,7 @@ type Identity struct {
 	Source SourceID
 }
 
-// UUID hashes the tuple. Each part is preceded by its length, so that no two tuples give the same bytes.
+// UUID hashes the tuple. Each part is preceded by its length, so that different tuples never give the same bytes.
 func (i Identity) UUID() uuid.UUID {
 	buf := append(make([]byte, 0, 160), usageSpace[:]...)
 	for _, part := range []string{string(i.Tenant), string(i.Type), string(i.Source)} {
@@ -49,9 +49,9 @@ func (i Identity) UUID() uuid.UUID {
 }
 
 // derive is the UUID of version 5 (RFC 9562, section 5.5) for a name space followed by a name: uuid.NewSHA1 without its
-// allocations, since every event needs two.
+// allocations, since each event needs two.
 func derive(spaceAndName []byte) uuid.UUID {
-	sum := sha1.Sum(spaceAndName) //nolint:gosec // the standard says SHA-1, and nothing secret rests on it
+	sum := sha1.Sum(spaceAndName) //nolint:gosec // the standard demands SHA-1, and nothing secret depends on it
 	id := uuid.UUID(sum[:16])
 	id[6] = id[6]&0x0f | 0x50
 	id[8] = id[8]&0x3f | 0x80
@@ -63,7 +63,7 @@ func (i Identity) Stream() eventstore.StreamName {
 	return eventstore.StreamName("usage-" + i.UUID().String())
 }
 
-// Usage is a fact: so much of something was used by a tenant at an instant.
+// Usage is a fact: a tenant used a quantity of something at an instant.
 type Usage struct {
 	Identity
 	Quantity   money.Decimal // > 0
@@ -71,7 +71,7 @@ type Usage struct {
 	Data       Data
 }
 
-// Check reports every rule that the usage breaks, with pointers into the event as the API shows it.
+// Check returns an *invalid.Error with every rule that the usage breaks, with pointers into the event as the API shows it.
 func (u Usage) Check(now time.Time) error {
 	var l invalid.List
 	checkID(&l, "tenantId", string(u.Tenant))
@@ -103,8 +103,8 @@ func isInstant(t time.Time) bool {
 	return first <= t.Unix() && t.Unix() <= last
 }
 
-// ID is derived from the identity and the business fields (quantity, occurredAt, data): a retry has the same ID, a changed
-// payload another one.
+// ID is derived from the identity and the business fields (quantity, occurredAt, data): a retry has the same ID, and a
+// changed payload has another.
 func (u Usage) ID() uuid.UUID { return u.idWithin(u.UUID()) }
 
 func (u Usage) idWithin(stream uuid.UUID) uuid.UUID {
@@ -118,8 +118,8 @@ func (u Usage) idWithin(stream uuid.UUID) uuid.UUID {
 	return derive(append(append(buf[:0], stream[:]...), fingerprint[:]...))
 }
 
-// Append is the log entry that records the usage: the first event of its stream, or nothing. The catalog revision says
-// which meters count it, for ever.
+// Append is the log entry that records the usage, as the first event of its stream. The catalog revision in m decides for
+// good which meters count it.
 func (u Usage) Append(m Metadata) eventstore.Append {
 	id := u.UUID()
 	return eventstore.Append{
@@ -134,7 +134,7 @@ func (u Usage) Append(m Metadata) eventstore.Append {
 	}
 }
 
-// Metadata of a usage event is kept but does not belong to its identity or payload.
+// Metadata of a usage event is kept, and is part of neither its identity nor its payload.
 type Metadata struct {
 	Catalog     eventstore.Revision // of the catalog in force when the event was accepted
 	Emitter     string              // CloudEvents source, "" if none
@@ -147,7 +147,7 @@ type UsageRecorded struct {
 	Metadata
 }
 
-// UsageVoided: the fact is taken back. It carries the fact as it stood before, so that a fold needs no look-up.
+// UsageVoided: the fact is taken back. Usage is the fact as it was before, so that a fold needs no look-up.
 type UsageVoided struct {
 	Usage
 	Metadata
@@ -155,7 +155,7 @@ type UsageVoided struct {
 	By     Actor
 }
 
-// UsageAdjusted: the fact has another quantity or other data. Usage is the fact as it stood before.
+// UsageAdjusted: the fact has another quantity or other data. Usage is the fact as it was before.
 type UsageAdjusted struct {
 	Usage
 	Metadata
@@ -172,14 +172,14 @@ func (e UsageAdjusted) After() Usage {
 	return u
 }
 
-// UsageConflicted: somebody sent another payload for a recorded fact. Nothing changed; support sees it.
+// UsageConflicted: a client sent another payload for a recorded fact. The fact did not change; support sees the attempt.
 type UsageConflicted struct {
-	Usage // as it was offered
+	Usage // the refused payload
 }
 
-// Append is the log entry for a conflict: once for each distinct payload that was refused.
+// Append is the log entry for a conflict: written once for each distinct payload that was refused.
 func (c UsageConflicted) Append() eventstore.Append {
-	offered := c.ID() // names the identity as well
+	offered := c.ID() // depends on the identity as well
 	id := uuid.NewSHA1(conflictSpace, offered[:])
 	return eventstore.Append{
 		Stream:   eventstore.StreamName("conflict-" + id.String()),
@@ -203,7 +203,7 @@ func (e UsageAdjusted) Append(expected eventstore.Revision) eventstore.Append {
 	return appendDecided(e.Stream(), e.Tenant, expected, typeName(usageAdjusted, e.Type), e.encode())
 }
 
-// CountedBy tells by which catalog's meters an event about a fact is counted; ok is false for any other event.
+// CountedBy returns the revision of the catalog whose meters count an event about a fact; ok is false for other events.
 func CountedBy(payload any) (revision eventstore.Revision, t Type, ok bool) {
 	switch e := payload.(type) {
 	case UsageRecorded:

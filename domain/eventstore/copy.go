@@ -8,10 +8,11 @@ import (
 	"github.com/google/uuid"
 )
 
-// ErrNotACopy: where an event of another log belongs stands something else, or what has to stand before it is missing.
+// ErrNotACopy: an event of the other log cannot be imported, because this log has another event in its place or lacks the one
+// before it.
 var ErrNotACopy = errors.New("this log is not a copy of the other one")
 
-// Original is an event with the id that it was appended with: all that a copy of it needs.
+// Original is an event with the ID it was appended with: all that a copy needs.
 type Original struct {
 	Recorded
 	ID uuid.UUID
@@ -20,19 +21,19 @@ type Original struct {
 // Copyable is a store whose log can be copied into another store.
 type Copyable interface {
 	Store
-	// ReadOriginals is ReadLog with ids.
+	// ReadOriginals is ReadLog with event IDs.
 	ReadOriginals(ctx context.Context, after Position, limit int) ([]Original, error)
-	// Import writes events of another log as they were: at their revisions of their streams, with their ids and instants. Those
-	// of one tenant are written in their order; their positions are the next ones of this log, and Position is not looked at.
-	// Events that stand there already are passed over, so that the same may be imported again. RecordedAt never goes back within
-	// a partition: where it would, it is that of the event before.
+	// Import writes events of another log with their streams, revisions, IDs and RecordedAt. The events of a tenant are written
+	// in the given order, at the next positions of this log; their Position is ignored. Events that are already there are
+	// skipped, so an import can be repeated. RecordedAt never goes back within a partition: an earlier one is replaced by that
+	// of the event before.
 	//
 	// After an error some of the events may have been written. Errors: ErrNotACopy; ErrTooLarge, for more than MaxReadLimit
 	// events or too large ones; ErrInvalid; ErrUnavailable.
 	Import(ctx context.Context, events []Original) error
 }
 
-// CheckImport refuses a call of Import that is out of bounds; every store calls it first.
+// CheckImport returns an error for an import that is out of bounds: ErrInvalid or ErrTooLarge. Every store calls it first.
 func CheckImport(events []Original) error {
 	if len(events) > MaxReadLimit {
 		return fmt.Errorf("%w: %d events in one import", ErrTooLarge, len(events))
@@ -44,7 +45,7 @@ func CheckImport(events []Original) error {
 			return err
 		}
 		if e.RecordedAt.IsZero() {
-			return fmt.Errorf("%w: event %d of %s without an instant", ErrInvalid, e.Revision, e.Stream)
+			return fmt.Errorf("%w: event %d of %s has no RecordedAt", ErrInvalid, e.Revision, e.Stream)
 		}
 	}
 	return nil

@@ -1,6 +1,6 @@
 // Package eventstore is the port to the log: streams with optimistic concurrency, and one ordered log per partition.
-// It owns what every store must promise (the contract suite in eventstoretest says it in tests); it knows neither what
-// the events mean nor how they are kept.
+// It owns what every store must promise; the contract suite in eventstoretest tests it. What the events mean and how they
+// are stored is decided elsewhere.
 package eventstore
 
 import (
@@ -19,7 +19,7 @@ import (
 // Bounds of one call. A store refuses more with ErrTooLarge, before anything is written.
 const (
 	MaxAppends     = 10_000    // streams in one call
-	MaxStreamBatch = 1_000     // events of one Append, and streams that it wants absent
+	MaxStreamBatch = 1_000     // events of one Append, and streams in its Absent
 	MaxEventBytes  = 512 << 10 // payload of one event
 	MaxReadLimit   = 50_000    // events of one read, and of one import
 	MaxNameLength  = 255       // bytes of a stream name
@@ -30,19 +30,19 @@ const (
 
 var (
 	// ErrUnavailable: the store could not be reached or did not answer in time. The outcome of an append is unknown;
-	// sending the same append again is safe and tells.
+	// sending the same append again is safe and returns it.
 	ErrUnavailable = errors.New("event store unavailable")
 	// ErrOverloaded: the queue in front of the store is full. Nothing was written; try again later.
 	ErrOverloaded = errors.New("event store overloaded")
 	// ErrTooLarge: a bound of this package is exceeded. Nothing was written.
 	ErrTooLarge = errors.New("too large for the event store")
-	// ErrInvalid: the call itself makes no sense (an empty stream name, no events). Nothing was written.
+	// ErrInvalid: the call is wrong in itself (an empty stream name, no events). Nothing was written.
 	ErrInvalid = errors.New("invalid call of the event store")
 	// ErrHole: a position below the head is missing. The log is damaged; a reader must stop, never skip.
 	ErrHole = errors.New("hole in the log")
 )
 
-// StreamName names one stream, "<category>-<id>". A stream belongs to one tenant, whose id its name is derived from.
+// StreamName names one stream, "<category>-<id>". A stream belongs to one tenant, and the id is derived from the tenant's.
 type StreamName string
 
 // Revision counts the events of one stream: 0, 1, 2 ...
@@ -51,8 +51,8 @@ type Revision int64
 // NoStream is the expected revision of a stream that must not exist yet.
 const NoStream Revision = -1
 
-// Position is a place in the log. Offsets of a partition rise from 1 on; offset 0 is before everything. Where DenseOffsets of
-// the log says so they have no holes, and count.
+// Position is a place in the log. The offsets of a partition start at 1 and rise; offset 0 is before everything. They have no
+// holes where the log's DenseOffsets is true.
 type Position struct {
 	Partition int
 	Offset    int64
@@ -75,32 +75,32 @@ func ParsePosition(text string) (Position, error) {
 	return at, nil
 }
 
-// NewEvent is an event to append. ID is derived from the cause of the event, never random: the same ID at the same
-// place is how a store recognises a repetition.
+// NewEvent is an event to append. ID is derived from the cause of the event, never random: a store recognises a repetition
+// by the same ID at the same place.
 type NewEvent struct {
 	ID   uuid.UUID
 	Type string // low cardinality: stores may keep a dictionary of types
 	Data []byte
 }
 
-// Append is what one stream is to receive: all events or none, directly after revision Expected.
+// Append asks to write events to one stream, all or none, directly after revision Expected.
 type Append struct {
 	Stream   StreamName
 	Tenant   string // decides the partition; "" is the system's own
 	Expected Revision
 	Events   []NewEvent
-	// Absent guards the append: streams of the same tenant that must not exist. Where one does, nothing is written and the
-	// outcome is Present. A store keeps the guard exactly when it can read the Absent streams and write this one in one
-	// transaction, as those in PostgreSQL and in memory do. A store that has no transaction over two streams may look
-	// before it writes: there, a stream that appears during the call may be missed.
+	// Absent lists streams of the same tenant that must not exist. If one does, nothing is written and the outcome is
+	// Present. The guard is exact where the store reads the Absent streams and writes this one in one transaction, as
+	// PostgreSQL and memory do. A store without transactions over two streams checks before it writes, and may miss a
+	// stream that appears during the call.
 	Absent []StreamName
 }
 
-// isText: stores keep names as text, which has neither NUL nor malformed UTF-8.
+// isText reports whether a store can keep a name as text: valid UTF-8 without NUL.
 func isText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
 
-// Outcome of one Append. The first that is true counts, of Duplicate, Conflict, Present and Appended, in this order: so an
-// append that is sent again is recognised also when one of its Absent streams exists by now.
+// Outcome of one Append. Stores check Duplicate, Conflict, Present, then Appended, and return the first that holds. So a
+// repeated append is recognised even if one of its Absent streams exists by now.
 type Outcome uint8
 
 const (
@@ -108,10 +108,10 @@ const (
 	Unknown Outcome = iota
 	// Appended: the events are durable and visible.
 	Appended
-	// Duplicate: exactly these events (by ID) already stand at this place; nothing was written.
+	// Duplicate: exactly these events (by ID) are already at this place; nothing was written.
 	Duplicate
-	// Conflict: the stream is not at the expected revision, because something else stands at this place or because it is
-	// not that long yet; nothing was written.
+	// Conflict: the stream is not at the expected revision: it has other events at this place, or is not that long yet.
+	// Nothing was written.
 	Conflict
 	// Present: one of the Absent streams exists; nothing was written.
 	Present
@@ -120,14 +120,14 @@ const (
 // Result answers one Append.
 type Result struct {
 	Outcome    Outcome
-	Position   Position  // of the last event: the new one, or the original of a Duplicate
+	Position   Position  // of the last event; of the original for a Duplicate
 	RecordedAt time.Time // likewise
 	Offsets    []int64   // of all events of the append, where the store's offsets are not dense; see PositionOf
-	Present    []int     // with Present: the indexes into Absent of those that exist, ascending
+	Present    []int     // with Present: indexes into Absent of the streams that exist, ascending
 	Err        error     // with Unknown: ErrUnavailable, ErrOverloaded, ErrTooLarge or ErrInvalid, wrapped
 }
 
-// PositionOf is where event i, from 0, of the n events of an Append stands that was appended or is a duplicate.
+// PositionOf is the position of event i, counted from 0, of an Append with n events that was appended or is a duplicate.
 func (r Result) PositionOf(i, n int) Position {
 	if len(r.Offsets) == n {
 		return Position{r.Position.Partition, r.Offsets[i]}
@@ -148,15 +148,15 @@ type Recorded struct {
 
 // Appender writes.
 type Appender interface {
-	// Append writes each stream's events atomically and independently of the other streams, and returns one result per
-	// element, in order, after what succeeded is durable. Elements for the same stream take effect in order, and so do those
-	// of the same tenant as far as Absent tells: it sees what elements before it created, and not what those after it do.
+	// Append writes each stream's events atomically and independently of the other streams. It returns one result per
+	// element, in order, once everything that succeeded is durable. Elements for the same stream take effect in order.
+	// Absent sees the streams of the same tenant that earlier elements created, and not those that later elements create.
 	Append(ctx context.Context, batch []Append) []Result
 }
 
-// StreamReader reads one thing's history.
+// StreamReader reads one stream.
 type StreamReader interface {
-	// ReadStream returns up to limit events from revision from on; none for an unknown stream.
+	// ReadStream returns up to limit events, starting at revision from; none for an unknown stream.
 	ReadStream(ctx context.Context, stream StreamName, from Revision, limit int) ([]Recorded, error)
 }
 
@@ -164,15 +164,15 @@ type StreamReader interface {
 type LogReader interface {
 	// Partitions is fixed for the life of the log; partitions are 0 .. Partitions-1.
 	Partitions() int
-	// DenseOffsets tells whether the offsets of a partition are 1, 2, 3 ... A store where they only rise cannot show that an
-	// event is missing, and a difference of offsets is no number of events there.
+	// DenseOffsets reports whether the offsets of a partition are 1, 2, 3 ... Where they only rise, a missing event cannot be
+	// noticed, and the difference of two offsets is not a number of events.
 	DenseOffsets() bool
 	// Head is the last visible position of a partition.
 	Head(ctx context.Context, partition int) (Position, error)
-	// ReadLog returns up to limit events directly after a position, without holes (else ErrHole). Whatever was acknowledged
-	// before the call is among them, if the limit allows.
+	// ReadLog returns up to limit events directly after a position; a hole is ErrHole. Every event acknowledged before the
+	// call is included, if the limit allows.
 	ReadLog(ctx context.Context, after Position, limit int) ([]Recorded, error)
-	// ReadAt returns the events at exactly these positions, in the order asked; a missing one is ErrHole.
+	// ReadAt returns the events at exactly these positions, in the same order; a missing one is ErrHole.
 	ReadAt(ctx context.Context, at []Position) ([]Recorded, error)
 	// Wait returns nil once there is an event after the position, or the context's error.
 	Wait(ctx context.Context, after Position) error
@@ -185,8 +185,8 @@ type Store interface {
 	LogReader
 }
 
-// PartitionOf places a tenant: FNV-1a (64 bit) of the id over the number of partitions; the system itself is in 0.
-// It is part of the log's format and must never change.
+// PartitionOf is the partition of a tenant: FNV-1a (64 bit) of its id, modulo the number of partitions; 0 for the system
+// itself. It is part of the log's format and must never change.
 func PartitionOf(tenant string, partitions int) int {
 	if tenant == "" || partitions == 1 {
 		return 0
@@ -196,13 +196,13 @@ func PartitionOf(tenant string, partitions int) int {
 	return int(h.Sum64() % uint64(partitions)) //nolint:gosec // below partitions
 }
 
-// Check refuses a call that is out of bounds; every store calls it first.
+// Check returns an error for an append that is out of bounds: ErrInvalid or ErrTooLarge. Every store calls it first.
 func (a Append) Check() error {
 	switch {
 	case a.Stream == "" || len(a.Stream) > MaxNameLength:
 		return fmt.Errorf("%w: stream name of %d bytes", ErrInvalid, len(a.Stream))
 	case len(a.Tenant) > MaxTenantLength || !isText(string(a.Stream)) || !isText(a.Tenant):
-		return fmt.Errorf("%w: the stream's or tenant's name is too long or no text", ErrInvalid)
+		return fmt.Errorf("%w: the name of the stream or tenant is too long or not valid text", ErrInvalid)
 	case len(a.Events) == 0:
 		return fmt.Errorf("%w: no events for %s", ErrInvalid, a.Stream)
 	case a.Expected < NoStream:
@@ -210,11 +210,11 @@ func (a Append) Check() error {
 	case len(a.Events) > MaxStreamBatch:
 		return fmt.Errorf("%w: %d events for one stream", ErrTooLarge, len(a.Events))
 	case len(a.Absent) > MaxStreamBatch:
-		return fmt.Errorf("%w: %d streams that must be absent", ErrTooLarge, len(a.Absent))
+		return fmt.Errorf("%w: %d streams in Absent", ErrTooLarge, len(a.Absent))
 	}
 	for _, s := range a.Absent {
 		if s == "" || len(s) > MaxNameLength || !isText(string(s)) {
-			return fmt.Errorf("%w: the name of a stream that must be absent is empty, too long or no text", ErrInvalid)
+			return fmt.Errorf("%w: the name of a stream in Absent is empty, too long or not valid text", ErrInvalid)
 		}
 	}
 	for _, e := range a.Events {
