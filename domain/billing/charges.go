@@ -13,22 +13,21 @@ import (
 	"github.com/tollgate-io/tollgate/domain/pricing"
 )
 
-// Measure is a quantity that has to be known: the sum of a meter, or of the part of it that has these dimensions, of what
-// occurred in [From, To).
+// Measure asks for a sum: of a meter, or of its part with certain dimensions, over the usage that occurred in [From, To).
 type Measure struct {
 	Meter    catalog.MeterKey
 	Where    map[string]string
-	Except   []map[string]string // and not those that have all dimensions of one of these
+	Except   []map[string]string // without usage that has all dimensions of one of these
 	From, To time.Time
 }
 
-// Equal reports whether both are the same question.
+// Equal reports whether both ask for the same sum.
 func (m Measure) Equal(other Measure) bool {
 	return m.Meter == other.Meter && m.From.Equal(other.From) && m.To.Equal(other.To) && maps.Equal(m.Where, other.Where) &&
 		slices.EqualFunc(m.Except, other.Except, maps.Equal)
 }
 
-// Sum is what a measure comes to.
+// Sum is the answer to a measure.
 type Sum struct {
 	Quantity money.Decimal
 	Events   int64
@@ -37,20 +36,20 @@ type Sum struct {
 // Sums answers measures.
 type Sums func(Measure) Sum
 
-// Elsewhere is what SumsOf does about a measure that was not asked for.
+// Elsewhere is what SumsOf does with a measure that it has no sum for.
 type Elsewhere bool
 
-// What to do.
+// The two answers.
 const (
-	ZeroElsewhere  Elsewhere = true  // nothing is used there
+	ZeroElsewhere  Elsewhere = true  // there is no usage: zero
 	NeverElsewhere Elsewhere = false // panic
 )
 
-// SumsOf answers the measures that were asked for.
+// SumsOf answers measures from a list of them and their sums, in the same order.
 func SumsOf(measures []Measure, sums []Sum, other Elsewhere) Sums {
 	next := 0
 	return func(m Measure) Sum {
-		// They are needed in about the order in which they are listed.
+		// They are asked for in about the order of the list.
 		for i := range measures {
 			if at := (next + i) % len(measures); measures[at].Equal(m) {
 				next = at + 1
@@ -60,11 +59,11 @@ func SumsOf(measures []Measure, sums []Sum, other Elsewhere) Sums {
 		if other == ZeroElsewhere {
 			return Sum{}
 		}
-		panic(fmt.Sprintf("billing: %+v was not among the measures", m))
+		panic(fmt.Sprintf("billing: %+v is not among the measures", m))
 	}
 }
 
-// measures lists what has to be known to charge for a segment.
+// measures lists the sums that are needed to charge for a segment.
 func (s *Segment) measures(visit func(*catalog.Price, Measure)) {
 	if s.Plan == nil {
 		return
@@ -76,7 +75,7 @@ func (s *Segment) measures(visit func(*catalog.Price, Measure)) {
 	}
 }
 
-// Counts are the measures that a line of an invoice is about: none for what is not counted.
+// Counts returns the measures that a line of an invoice sums up: none for fees, minimum and cap.
 func (a *Agreement) Counts(l *event.InvoiceLine) (measures []Measure) {
 	for _, s := range a.Segments(Period{Start: l.PeriodStart, End: l.PeriodEnd}) {
 		switch l.Kind {
@@ -97,7 +96,7 @@ func (a *Agreement) Counts(l *event.InvoiceLine) (measures []Measure) {
 	return measures
 }
 
-// unpriced lists the usage that no price is for, although there are prices for other parts of its meter.
+// unpriced lists the usage that no price covers, of meters that have prices for other parts of it.
 func (s *Segment) unpriced() (measures []Measure) {
 	if s.Plan == nil {
 		return nil
@@ -120,7 +119,7 @@ func (s *Segment) unpriced() (measures []Measure) {
 	return measures
 }
 
-// held are lines for what nobody can say the price of: they ask for nothing, and show that something is missing.
+// held are the lines for usage without a price: they charge nothing and show that a price is missing.
 func (s *Segment) held(sums Sums) (lines []event.InvoiceLine) {
 	for _, m := range s.unpriced() {
 		if sum := sums(m); sum.Quantity.Sign() != 0 || sum.Events != 0 {
@@ -132,9 +131,9 @@ func (s *Segment) held(sums Sums) (lines []event.InvoiceLine) {
 	return lines
 }
 
-// charges is everything that is owed for a period, segment by segment: usage, fees, and what is missing to the minimum or
-// above the cap. Included units, tiers, packages, minimum and cap are those of each segment; fees, minimum and cap are
-// prorated by its share of the whole cycle.
+// charges is everything that is owed for a period, segment by segment: usage, fees, and the lines for minimum and cap.
+// Included units, tiers, packages, minimum and cap apply to each segment on its own; fees, minimum and cap are prorated by
+// its share of the whole cycle.
 func (a *Agreement) charges(p Period, sums Sums) []event.InvoiceLine {
 	var lines []event.InvoiceLine
 	for _, s := range a.Segments(p) {
@@ -150,7 +149,7 @@ func (a *Agreement) charges(p Period, sums Sums) []event.InvoiceLine {
 	return lines
 }
 
-// usage rates what was used.
+// usage returns the lines for metered usage.
 func (s *Segment) usage(sums Sums) (lines []event.InvoiceLine) {
 	decimals := s.Plan.Currency.MinorUnits()
 	s.measures(func(p *catalog.Price, m Measure) {
@@ -172,7 +171,7 @@ func (s *Segment) usage(sums Sums) (lines []event.InvoiceLine) {
 	return lines
 }
 
-// fees are the flat prices that match, for the segment's share of the cycle.
+// fees returns the lines of the matching flat prices, for the segment's share of the cycle.
 func (s *Segment) fees(p Period, match func(*catalog.Price) bool) (lines []event.InvoiceLine) {
 	if s.Plan == nil {
 		return nil
@@ -192,7 +191,7 @@ func (s *Segment) fees(p Period, match func(*catalog.Price) bool) (lines []event
 	return lines
 }
 
-// bounds is what is missing to the least that the segment comes to, or above the most.
+// bounds returns the line that raises what is owed to the segment's minimum, or lowers it to its cap.
 func (s *Segment) bounds(p Period, owed money.Decimal) []event.InvoiceLine {
 	if least := s.share(p, s.Plan.Minimum); owed.Cmp(least) < 0 {
 		return []event.InvoiceLine{s.line(event.MinimumLine, "minimum", least.Sub(owed))}
@@ -203,7 +202,7 @@ func (s *Segment) bounds(p Period, owed money.Decimal) []event.InvoiceLine {
 	return nil
 }
 
-// share is an amount of the whole cycle for the time of the segment, rounded.
+// share is the segment's part, by time, of an amount for the whole cycle: amount * segment / cycle, rounded once.
 func (s *Segment) share(p Period, amount money.Decimal) money.Decimal {
 	return amount.Prorate(s.End.Sub(s.Start).Microseconds(), p.Cycle.End.Sub(p.Cycle.Start).Microseconds(), s.Plan.Currency.MinorUnits())
 }

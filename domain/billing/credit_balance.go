@@ -7,17 +7,17 @@ import (
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
-// CreditBalance is how the credit of a tenant stands at an instant, when what it used and was not invoiced for yet is paid first.
+// CreditBalance is the credit of a tenant at an instant, after usage that is not invoiced yet has been paid from it.
 type CreditBalance struct {
-	Left      map[event.GrantID]money.Decimal // of each grant, whether it pays now or not
+	Left      map[event.GrantID]money.Decimal // of each grant, also of those that do not pay now
 	Available money.Decimal                   // of the grants that pay now
-	Drawn     money.Decimal                   // by what is not invoiced yet
-	Unpaid    money.Decimal                   // of that, what no grant pays
-	Currency  string                          // that the tenant pays in now
+	Drawn     money.Decimal                   // by usage and fees that are not invoiced yet
+	Unpaid    money.Decimal                   // the part of them that no grant pays
+	Currency  string                          // the one that the tenant pays in now
 }
 
-// Open lists the periods that are not invoiced, up to the one that contains an instant: that is the last one, unless the
-// tenant's last period has ended.
+// Open lists the periods that are not invoiced yet, up to the one that contains an instant. If the tenant was closed before
+// it, the list ends with the tenant's last period.
 func (b *Book) Open(now time.Time) (periods []Period) {
 	if len(b.Terms) == 0 {
 		return nil
@@ -32,16 +32,16 @@ func (b *Book) Open(now time.Time) (periods []Period) {
 		if boundary.After(now) {
 			break
 		}
-		// Only where it ends is of importance to the next one.
+		// The next one depends only on where this one ends.
 		ahead.Issued = append(ahead.Issued[:len(ahead.Issued):len(ahead.Issued)], Issued{Invoice: event.Invoice{PeriodStart: p.Start, PeriodEnd: boundary}})
 	}
 	return periods
 }
 
-// maxOpen bounds the periods that are looked at: ten years of months.
+// maxOpen bounds the list: ten years of months.
 const maxOpen = 120
 
-// OpenMeasures lists what has to be known to say how the credit stands while the open periods are these.
+// OpenMeasures lists the measures that CreditBalance needs while the open periods are these.
 func (b *Book) OpenMeasures(open []Period) (all []Measure) {
 	if len(open) == 0 {
 		return nil
@@ -55,14 +55,14 @@ func (b *Book) OpenMeasures(open []Period) (all []Measure) {
 	return all
 }
 
-// CreditBalance computes how the credit stands; open is what Open says about the same instant or an earlier one of the same period.
-// Amounts of what is used are exact: an invoice rounds each line. What became known late about periods that are invoiced is
-// charged now; what is owed less for them comes back with the next invoice. Errors: ErrUnpriced; ErrCurrencies.
+// CreditBalance computes the balance at an instant. open is the result of Open for that instant or an earlier one in the same
+// period. Amounts are exact here, whereas an invoice rounds each line. Late usage of invoiced periods is charged now; what is
+// owed less for them comes back with the next invoice. Errors: ErrUnpriced; ErrCurrencies.
 func (b *Book) CreditBalance(open []Period, now time.Time, sums Sums) (CreditBalance, error) {
 	ahead := *b
 	s := CreditBalance{Currency: string(b.CurrencyAt(now))}
 	var last *Period
-	past := b.past() // is adjusted by the first invoice to come
+	past := b.past() // the next invoice adjusts these
 	for i := range open {
 		if open[i].End.After(now) {
 			last = &open[i]
@@ -107,8 +107,8 @@ func (b *Book) CreditBalance(open []Period, now time.Time, sums Sums) (CreditBal
 	return s, nil
 }
 
-// slicesUntil cuts what is used in a period into parts in which the same grants pay. What occurs after now, which clocks that
-// differ make possible, counts as if it occurred now.
+// slicesUntil cuts the usage of a period into parts in which the same grants pay. Usage after now, which differing clocks make
+// possible, counts as if it occurred now.
 func (b *Book) slicesUntil(p Period, now time.Time, sums Sums) []slice {
 	var slices []slice
 	start := p.Start

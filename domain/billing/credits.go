@@ -11,15 +11,15 @@ import (
 	"github.com/tollgate-io/tollgate/domain/pricing"
 )
 
-// Grant is credit that a tenant was given, and what was taken back of it.
+// Grant is credit that a tenant was given, and its refunds.
 type Grant struct {
 	event.CreditGranted
 	GrantedAt time.Time
 	Refunded  []event.CreditRefunded
 }
 
-// Refundable is what was not taken back of a grant and no invoice has drawn, whatever came back to it since: a void of an invoice
-// that was corrected before can leave more in it than that.
+// Refundable is the part of a grant that was neither refunded nor drawn by an invoice, net of what invoices returned. The balance
+// of the grant may be larger: voiding an invoice that was corrected before can leave more in it.
 func (b *Book) Refundable(g *Grant) money.Decimal {
 	rest := g.Amount
 	for _, r := range g.Refunded {
@@ -37,7 +37,7 @@ func (b *Book) Refundable(g *Grant) money.Decimal {
 	return rest
 }
 
-// Grant finds a grant; nil for one that was not given.
+// Grant finds a grant; nil if there is none with this id.
 func (b *Book) Grant(id event.GrantID) *Grant {
 	if i := slices.IndexFunc(b.Grants, func(g Grant) bool { return g.ID == id }); i >= 0 {
 		return &b.Grants[i]
@@ -45,7 +45,7 @@ func (b *Book) Grant(id event.GrantID) *Grant {
 	return nil
 }
 
-// effective is since when the grant counts in the order of burning.
+// effective is the time that orders the grant among others: EffectiveAt, or when it was granted.
 func (g *Grant) effective() time.Time {
 	if g.EffectiveAt.IsZero() {
 		return g.GrantedAt
@@ -53,7 +53,7 @@ func (g *Grant) effective() time.Time {
 	return g.EffectiveAt
 }
 
-// pays reports whether the grant pays for what is charged in [from, to), or at from where both are the same.
+// pays reports whether the grant pays for charges in [from, to), or at from if both are equal.
 func (g *Grant) pays(from, to time.Time) bool {
 	if g.EffectiveAt.After(from) {
 		return false
@@ -61,14 +61,14 @@ func (g *Grant) pays(from, to time.Time) bool {
 	return g.ExpiresAt.IsZero() || g.ExpiresAt.After(from) && !g.ExpiresAt.Before(to)
 }
 
-// Pays reports whether the grant pays for what is charged at an instant.
+// Pays reports whether the grant pays for charges at an instant.
 func (g *Grant) Pays(at time.Time) bool { return g.pays(at, at) }
 
-// Expired reports whether the grant pays for nothing that is charged from an instant on.
+// Expired reports whether the grant has expired at an instant.
 func (g *Grant) Expired(at time.Time) bool { return !g.ExpiresAt.IsZero() && !g.ExpiresAt.After(at) }
 
-// compareGrants is the order in which grants are drawn on: priority, expiry (none last), promotional before prepaid, since
-// when they are effective, id.
+// compareGrants is the order in which grants are used: priority, expiry (none last), promotional before prepaid, effective
+// time, id.
 func compareGrants(a, b *Grant) int {
 	expiry := a.ExpiresAt.Compare(b.ExpiresAt)
 	if a.ExpiresAt.IsZero() != b.ExpiresAt.IsZero() {
@@ -87,7 +87,7 @@ func compareGrants(a, b *Grant) int {
 // grantBalances is what is left of each grant.
 type grantBalances map[event.GrantID]money.Decimal
 
-// grantBalances is what the invoices and refunds so far leave of each grant. A void invoice counts for nothing.
+// grantBalances is what invoices and refunds have left of each grant. Void invoices do not count.
 func (b *Book) grantBalances() grantBalances {
 	left := make(grantBalances, len(b.Grants))
 	for i := range b.Grants {
@@ -117,7 +117,7 @@ func (p grantBalances) takeAll(uses []event.CreditUse) {
 	}
 }
 
-// burning lists the grants of a currency in the order in which they are drawn on.
+// burning lists the grants of a currency in the order in which they are used.
 func (b *Book) burning(currency string) (grants []*Grant) {
 	for i := range b.Grants {
 		if g := &b.Grants[i]; g.Currency == currency {
@@ -128,13 +128,13 @@ func (b *Book) burning(currency string) (grants []*Grant) {
 	return grants
 }
 
-// slice is what is charged in a part of time. Start and End are the same for what is charged at one instant.
+// slice is an amount that is charged in [start, end), or at start if both are equal.
 type slice struct {
 	start, end time.Time
 	amount     money.Decimal
 }
 
-// draw lets grants pay for slices, which come in the order of time, and returns what each grant pays and what nobody does.
+// draw lets grants pay for slices, which are in the order of time. It returns what each grant pays and what none does.
 func (p grantBalances) draw(grants []*Grant, slices []slice) (uses []event.CreditUse, unpaid money.Decimal) {
 	drawn := grantBalances{}
 	for _, s := range slices {
@@ -156,7 +156,7 @@ func (p grantBalances) draw(grants []*Grant, slices []slice) (uses []event.Credi
 	return uses, unpaid
 }
 
-// cuts are the instants within a period at which a grant begins or ceases to pay.
+// cuts are the instants within a period at which a grant starts or stops paying.
 func (b *Book) cuts(p Period) (cuts []time.Time) {
 	for i := range b.Grants {
 		for _, t := range [...]time.Time{b.Grants[i].EffectiveAt, b.Grants[i].ExpiresAt} {
@@ -169,7 +169,7 @@ func (b *Book) cuts(p Period) (cuts []time.Time) {
 	return slices.CompactFunc(cuts, time.Time.Equal)
 }
 
-// rounding is how amounts of single lines are rounded.
+// rounding rounds the amount of a line.
 type rounding func(amount money.Decimal, c catalog.Currency) money.Decimal
 
 func toMinorUnits(amount money.Decimal, c catalog.Currency) money.Decimal {
@@ -178,7 +178,7 @@ func toMinorUnits(amount money.Decimal, c catalog.Currency) money.Decimal {
 
 func exactly(amount money.Decimal, _ catalog.Currency) money.Decimal { return amount }
 
-// accrued is what the usage of a period until an instant comes to, with the fees in arrears of the segments that have ended by
+// accrued is the amount owed for a period's usage until an instant, plus the fees in arrears of segments that have ended by
 // now, within the spend cap. Fees in advance were charged before.
 func (b *Book) accrued(p Period, until, now time.Time, sums Sums, round rounding) (sum money.Decimal) {
 	for _, s := range b.Segments(p) {
@@ -204,8 +204,8 @@ func (b *Book) accrued(p Period, until, now time.Time, sums Sums, round rounding
 	return sum
 }
 
-// slices cuts what is charged in all, at the end of a period, into the parts of time in which the same grants pay: usage where
-// it occurred, and everything else at the end. What is charged early is never more than what is charged in the end.
+// slices cuts the amount that an invoice charges into parts of the period in which the same grants pay: usage when it occurred,
+// everything else at the end. The parts never exceed the whole amount.
 func (b *Book) slices(p Period, all money.Decimal, sums Sums) []slice {
 	if all.Sign() <= 0 {
 		return nil
@@ -222,7 +222,7 @@ func (b *Book) slices(p Period, all money.Decimal, sums Sums) []slice {
 	return difference(slices)
 }
 
-// difference makes sums of what is charged until the end of each slice what is charged within it.
+// difference turns running totals into the amounts of each slice; a total that is above a later one is lowered to it.
 func difference(slices []slice) []slice {
 	for i := len(slices) - 2; i >= 0; i-- {
 		slices[i].amount = slices[i].amount.Min(slices[i+1].amount)
@@ -233,15 +233,15 @@ func difference(slices []slice) []slice {
 	return slices
 }
 
-// settleCredits lets grants pay for an invoice: first what is not owed any more goes back to those that paid for it, then the
-// grants pay what is owed, and then what is left of those that have ended is written off.
+// settleCredits lets grants pay for an invoice: first, what is no longer owed goes back to the grants that paid it; then grants
+// pay what is owed; then the rest of expired grants is written off.
 func (b *Book) settleCredits(inv *event.Invoice, p Period, sums Sums) {
 	if len(b.Grants) == 0 {
 		return
 	}
 	left := b.grantBalances()
 	owed := inv.Subtotal
-	// The lines of one period stand beside each other: what is missing to its minimum may be less because of late usage.
+	// The adjustments of one period are adjacent and count together: late usage may lower the line for its minimum.
 	for i := 0; i < len(inv.Lines); i++ {
 		l := &inv.Lines[i]
 		if l.Kind != event.AdjustmentLine {
@@ -267,8 +267,8 @@ func (b *Book) settleCredits(inv *event.Invoice, p Period, sums Sums) {
 	}
 }
 
-// unwind gives back, up to an amount, what grants had paid of the invoices that a period is on, the newest invoice and the last
-// grant first, as far as it was not given back before.
+// unwind returns to grants, up to an amount, what they paid of the invoices that charged a period, except what was returned
+// before. The newest invoice and the last grant come first.
 func (b *Book) unwind(start, end time.Time, amount money.Decimal, sofar []event.CreditUse) (back []event.CreditUse) {
 	for i := range slices.Backward(b.Issued) {
 		inv := &b.Issued[i]
@@ -287,7 +287,7 @@ func (b *Book) unwind(start, end time.Time, amount money.Decimal, sofar []event.
 	return back
 }
 
-// CanVoid says why an invoice cannot be taken back as things are; "" where it can.
+// CanVoid returns why an invoice cannot be voided now; "" if it can.
 func (b *Book) CanVoid(i int, rebill bool) (why string) {
 	inv := &b.Issued[i]
 	if rebill && b.Ended(b.Issued[len(b.Issued)-1].PeriodEnd) {
@@ -315,7 +315,7 @@ func (b *Book) CanVoid(i int, rebill bool) (why string) {
 	return ""
 }
 
-// returned is what invoices gave back of what one of them had drawn.
+// returned is what invoices returned to a grant of what invoice id had drawn.
 func returned(issued []Issued, id event.InvoiceID, g event.GrantID) (sum money.Decimal) {
 	for i := range issued {
 		if issued[i].Voided == nil {

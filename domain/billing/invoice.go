@@ -19,7 +19,7 @@ import (
 )
 
 var (
-	// ErrUnpriced: a part of the period has a plan that no catalog has, so nobody knows what is owed. Apply a catalog with it.
+	// ErrUnpriced: a part of the period has a plan that no catalog has, so what is owed is unknown. Apply a catalog with it.
 	ErrUnpriced = errors.New("a plan of the period is not in the catalog")
 	// ErrCurrencies: the plans of the invoice are in different currencies.
 	ErrCurrencies = errors.New("the plans of the period are in different currencies")
@@ -29,25 +29,25 @@ var (
 type Issued struct {
 	event.Invoice
 	FinalisedAt time.Time
-	Voided      *event.InvoiceVoided // nil: it is not
+	Voided      *event.InvoiceVoided // nil: not voided
 	VoidedAt    time.Time
-	Settled     *event.InvoiceSettled // nil: it is owed
+	Settled     *event.InvoiceSettled // nil: still owed
 	SettledAt   time.Time
 }
 
-// settles reports whether the lines count as invoiced: those of a void invoice do, unless they are to be invoiced again.
+// settles reports whether the lines count as invoiced. Those of a void invoice do, unless they are to be billed again.
 func (i *Issued) settles() bool { return i.Voided == nil || !i.Voided.Rebill }
 
-// Book is what was agreed with a tenant, what was invoiced so far, in order, and the credit that it was granted.
+// Book is a tenant's agreement, its invoices in order, and its credit grants.
 type Book struct {
 	Tenant event.TenantID
 	Agreement
 	Issued   []Issued
 	Grants   []Grant
-	Currency catalog.Currency // of the tenant, where no plan says another
+	Currency catalog.Currency // of the tenant; a plan's currency takes precedence
 }
 
-// CurrencyAt is what the tenant pays in at an instant.
+// CurrencyAt is the currency that the tenant pays in at an instant.
 func (b *Book) CurrencyAt(t time.Time) catalog.Currency {
 	if len(b.Terms) > 0 {
 		if plan := b.at(t).Plan; plan != nil {
@@ -57,8 +57,8 @@ func (b *Book) CurrencyAt(t time.Time) catalog.Currency {
 	return b.Currency
 }
 
-// Due is the next invoice: its boundary, and the period that ends there, if one does. The first invoice of a tenant with fees
-// in advance is at the start of its first period, where none ends. ok is false when there is nothing more to come.
+// Due returns the boundary of the next invoice and the period that ends there. With fees in advance the first invoice is at the
+// start of the first period, and the returned period is empty. ok is false if there will be no more invoices.
 func (b *Book) Due() (p Period, boundary time.Time, ok bool) {
 	if n := len(b.Issued); n > 0 {
 		last := b.Issued[n-1].PeriodEnd
@@ -78,7 +78,7 @@ func (b *Book) Due() (p Period, boundary time.Time, ok bool) {
 	return p, p.End, true
 }
 
-// Grace is how long late usage of a period is waited for, after its end.
+// Grace is how long after its end a period waits for late usage.
 func (b *Book) Grace(p Period) time.Duration {
 	if !p.Start.Before(p.End) {
 		return 0
@@ -90,8 +90,8 @@ func (b *Book) Grace(p Period) time.Duration {
 	return 0
 }
 
-// past are the periods that were invoiced, as they were then, and those from before the first of them, where the tenant turned
-// out to have begun earlier.
+// past lists the invoiced periods as they were then, after any earlier ones: a late plan assignment can make the tenant's first
+// period begin before its first invoice.
 func (b *Book) past() (periods []Period) {
 	if len(b.Issued) == 0 {
 		return nil
@@ -112,7 +112,7 @@ func (b *Book) past() (periods []Period) {
 	return periods
 }
 
-// Measures lists what has to be known for the next invoice.
+// Measures lists the sums that Draft needs.
 func (b *Book) Measures(p Period) (all []Measure) {
 	for _, p := range b.past() {
 		all = append(all, b.measures(p, p.End)...)
@@ -120,7 +120,8 @@ func (b *Book) Measures(p Period) (all []Measure) {
 	return append(all, b.openMeasures(p)...)
 }
 
-// openMeasures are those of a period that is not invoiced yet: of all of it, and of the parts in which the same grants pay.
+// openMeasures lists the sums for a period that is not invoiced yet: of the whole, and until each instant at which a grant
+// starts or stops paying.
 func (b *Book) openMeasures(p Period) (all []Measure) {
 	all = b.measures(p, p.End)
 	for _, cut := range b.cuts(p) {
@@ -129,7 +130,7 @@ func (b *Book) openMeasures(p Period) (all []Measure) {
 	return all
 }
 
-// measures are those of a period until an instant.
+// measures lists the sums for a period until an instant.
 func (b *Book) measures(p Period, until time.Time) (all []Measure) {
 	for _, s := range b.Segments(p) {
 		if s.End.After(until) {
@@ -143,7 +144,7 @@ func (b *Book) measures(p Period, until time.Time) (all []Measure) {
 	return all
 }
 
-// ahead are the fees in advance for a period.
+// ahead returns the fees in advance for a period.
 func (b *Book) ahead(p Period) (lines []event.InvoiceLine) {
 	for _, s := range b.Segments(p) {
 		lines = append(lines, s.fees(p, func(f *catalog.Price) bool { return !f.Arrears })...)
@@ -151,21 +152,21 @@ func (b *Book) ahead(p Period) (lines []event.InvoiceLine) {
 	return lines
 }
 
-// covers reports whether a period is the one that a line is about: the one that it starts in. What was paid ahead for the
-// time after the tenant was closed is of the last one.
+// covers reports whether a line belongs to a period: it starts in it. A fee in advance for the time after the tenant was closed
+// belongs to the last period.
 func (b *Book) covers(p Period, l *event.InvoiceLine) bool {
 	return p.Contains(l.PeriodStart) || p.End.Equal(b.Closed) && !l.PeriodStart.Before(p.End)
 }
 
-// item is what lines are compared by, of one invoice and a later one.
+// item identifies lines of different invoices that are compared with each other.
 type item struct {
 	price string
-	held  bool // of a meter, without a price
+	held  bool // usage without a price; price is the meter then
 }
 
 func itemOf(l *event.InvoiceLine) item { return item{l.Price, l.Kind == event.HeldLine} }
 
-// invoiced is what was invoiced for something in a period.
+// invoiced is what was invoiced for an item in a period.
 func (b *Book) invoiced(p Period, of item) (amount, quantity money.Decimal) {
 	for i := range b.Issued {
 		if !b.Issued[i].settles() {
@@ -180,7 +181,7 @@ func (b *Book) invoiced(p Period, of item) (amount, quantity money.Decimal) {
 	return amount, quantity
 }
 
-// forgiven is what of that was taken back by credit notes and is not billed again.
+// forgiven is the part of that which credit notes took back and which is not billed again.
 func (b *Book) forgiven(p Period, of item) (amount money.Decimal) {
 	for i := range b.Issued {
 		if v := b.Issued[i].Voided; v == nil || v.Rebill {
@@ -195,15 +196,15 @@ func (b *Book) forgiven(p Period, of item) (amount money.Decimal) {
 	return amount
 }
 
-// Draft computes the invoice of a period: at its end the one to be finalised, before that how it stands. Errors: ErrUnpriced;
+// Draft computes the invoice of a period: after its end the one to finalise, before that a preview. Errors: ErrUnpriced;
 // ErrCurrencies.
 //
-// What is owed for a period is computed anew each time, as of what is known now; an invoice has what is owed less what was
-// invoiced for it. So late usage, corrections and plan changes in the past come as adjustments, all invoices together are
+// What is owed for every period is computed again each time, from what is known now; the invoice charges it less what was
+// invoiced before. So late usage, corrections and past plan changes become adjustments, all invoices together charge exactly
 // what all usage costs, and nothing is invoiced twice.
 func (b *Book) Draft(p Period, sums Sums) (event.Invoice, error) { return b.draft(p, b.past(), sums) }
 
-// draft is Draft with adjustments of these periods only.
+// draft is Draft with adjustments of the given periods only.
 func (b *Book) draft(p Period, past []Period, sums Sums) (event.Invoice, error) {
 	inv := event.Invoice{ID: invoiceID(b.Tenant, p.End), Number: numberOf(b.Tenant, len(b.Issued)+1),
 		PeriodStart: p.Start, PeriodEnd: p.End, CycleStart: p.Cycle.Start, CycleEnd: p.Cycle.End}
@@ -234,7 +235,7 @@ func (b *Book) draft(p Period, past []Period, sums Sums) (event.Invoice, error) 
 	return inv, nil
 }
 
-// known checks that what is owed for a period can be said, in the invoice's currency.
+// known checks that every plan of a period is in a catalog and has the invoice's currency.
 func (b *Book) known(inv *event.Invoice, p Period) error {
 	for _, s := range b.Segments(p) {
 		switch {
@@ -252,8 +253,8 @@ func (b *Book) known(inv *event.Invoice, p Period) error {
 	return nil
 }
 
-// current are the lines of the period that ends, or starts: what was not invoiced yet as it is, and fees that were invoiced
-// ahead only by what they are off.
+// current returns the lines of the period that ends or starts. Fees that were invoiced in advance appear only by their
+// difference.
 func (b *Book) current(p Period, owed []event.InvoiceLine) []event.InvoiceLine {
 	isAhead := func(l event.InvoiceLine) bool {
 		amount, quantity := b.invoiced(p, itemOf(&l))
@@ -270,8 +271,8 @@ func (b *Book) current(p Period, owed []event.InvoiceLine) []event.InvoiceLine {
 	return append(lines, b.adjustments(p, before)...)
 }
 
-// adjustments is what is owed for a period less what was invoiced, price by price; nothing where that is nothing. Usage that
-// no price is for is told again by what there is more or less of it.
+// adjustments is what is owed for a period less what was invoiced, price by price, without those that are zero. For usage
+// without a price it has the difference in quantity.
 func (b *Book) adjustments(p Period, owed []event.InvoiceLine) (lines []event.InvoiceLine) {
 	type sum struct{ amount, quantity money.Decimal }
 	by := map[item]sum{}
@@ -289,7 +290,7 @@ func (b *Book) adjustments(p Period, owed []event.InvoiceLine) (lines []event.In
 			l := &b.Issued[i].Lines[n]
 			if b.covers(p, l) {
 				if _, ok := by[itemOf(l)]; !ok {
-					by[itemOf(l)] = sum{} // what was invoiced and is not owed any more
+					by[itemOf(l)] = sum{} // invoiced before and no longer owed
 				}
 				meters[itemOf(l)] = cmp.Or(meters[itemOf(l)], l.Meter)
 			}
@@ -302,7 +303,7 @@ func (b *Book) adjustments(p Period, owed []event.InvoiceLine) (lines []event.In
 		if of.held {
 			line.Kind = event.HeldLine
 		}
-		// What was forgiven was never paid, and is not given back.
+		// What was forgiven was never paid, so it is not given back.
 		if forgiven := b.forgiven(p, of); forgiven.Sign() > 0 {
 			line.Amount = line.Amount.Max(forgiven.Sub(before).Min(money.Decimal{}))
 		}
@@ -319,14 +320,14 @@ func (b *Book) adjustments(p Period, owed []event.InvoiceLine) (lines []event.In
 
 var invoiceSpace = uuid.MustParse("6f1b5c0e-8a53-4c0f-9f0e-2d2f6a1f7c11")
 
-// invoiceID has the tenant in it, so that whoever has the id of an invoice can find it.
+// invoiceID contains the tenant, so that an invoice can be found by its id alone.
 func invoiceID(t event.TenantID, boundary time.Time) event.InvoiceID {
 	return event.InvoiceID("inv_" + idText.EncodeToString([]byte(t)) + "_" + strconv.FormatInt(boundary.UnixMicro(), 36))
 }
 
 var idText = base64.RawURLEncoding
 
-// TenantOf is the tenant of an invoice; ok is false for what is no id of one.
+// TenantOf is the tenant of an invoice; ok is false if the id is not an invoice's.
 func TenantOf(id event.InvoiceID) (t event.TenantID, ok bool) {
 	text, found := strings.CutPrefix(string(id), "inv_")
 	i := strings.LastIndexByte(text, '_')
@@ -337,7 +338,7 @@ func TenantOf(id event.InvoiceID) (t event.TenantID, ok bool) {
 	return event.TenantID(name), err == nil && event.CheckID(string(name)) == nil
 }
 
-// numberOf counts a tenant's invoices, behind a prefix of its own.
+// numberOf is the number of a tenant's n-th invoice: a prefix of the tenant's own, and n.
 func numberOf(t event.TenantID, n int) string {
 	id := uuid.NewSHA1(invoiceSpace, []byte(t))
 	return fmt.Sprintf("%X-%06d", id[:4], n)

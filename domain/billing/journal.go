@@ -13,37 +13,37 @@ import (
 // JournalAccount is an account of the double-entry journal.
 type JournalAccount string
 
-// The accounts. Each grant has one of its own, see GrantAccount: what is on it is what the tenant can still draw on.
+// The accounts. Each grant has its own, see GrantAccount; its balance is what the tenant can still draw on.
 const (
 	Cash       JournalAccount = "cash"       // paid to us
 	Receivable JournalAccount = "receivable" // invoiced and not paid
 	Revenue    JournalAccount = "revenue"    // earned
 	Promotions JournalAccount = "promotions" // given away
 	Breakage   JournalAccount = "breakage"   // paid for, and never used
-	BadDebt    JournalAccount = "bad_debt"   // invoiced, and not expected any more
+	BadDebt    JournalAccount = "bad_debt"   // invoiced, payment no longer expected
 )
 
-// GrantAccount is the account of a grant: a liability.
+// GrantAccount is the account of a grant, a liability.
 func GrantAccount(g event.GrantID) JournalAccount { return "credit:" + JournalAccount(g) }
 
-// Transfer moves an amount from one account to another: the debit and the credit of double entry in one row, so that the sum
-// over all accounts is zero whatever is written.
+// Transfer moves an amount from one account to another. It holds both the debit and the credit of a double entry, so the sum over
+// all accounts is always zero.
 type Transfer struct {
-	ID       string // of the position and the place within its event; the same each time
+	ID       string // from the position and the number within its event; stable
 	Tenant   event.TenantID
-	Position eventstore.Position // of the event that it comes from
-	PostedAt time.Time           // when that was recorded
+	Position eventstore.Position // of the event that caused it
+	PostedAt time.Time           // when that event was recorded
 	Kind     TransferKind
 	Debit    JournalAccount
 	Credit   JournalAccount
 	Amount   money.Decimal // > 0
 	Currency string
-	Invoice  event.InvoiceID // "" where there is none
+	Invoice  event.InvoiceID // "" if there is none
 	Grant    event.GrantID   // likewise
 	Price    string          // of a charge
 }
 
-// TransferKind is why something is transferred.
+// TransferKind is the reason for a transfer.
 type TransferKind string
 
 // The kinds of transfers.
@@ -66,7 +66,8 @@ type Entry struct {
 	Payload    any
 }
 
-// Journal is the double entry of a tenant's billing stream, in its order. It is the same each time.
+// Journal is the double-entry journal of a tenant's billing stream, in the stream's order. The same entries always give the same
+// transfers.
 func Journal(t event.TenantID, entries []Entry) []Transfer {
 	j := journal{tenant: t, grants: map[event.GrantID]event.CreditGranted{}}
 	for _, e := range entries {
@@ -105,7 +106,7 @@ func (j *journal) source(g event.GrantID) JournalAccount {
 	return Cash
 }
 
-// post adds a transfer; an amount below zero goes the other way, and none is not posted.
+// post adds a transfer. A negative amount goes the other way; zero is not posted.
 func (j *journal) post(kind TransferKind, debit, credit JournalAccount, amount money.Decimal, about Transfer) {
 	switch amount.Sign() {
 	case 0:
@@ -146,7 +147,7 @@ func (j *journal) invoice(inv *event.Invoice) {
 	}
 }
 
-// void mirrors everything that was posted for an invoice, but what was paid: that is owed to the tenant now.
+// void mirrors everything that was posted for an invoice except payments: those are now owed to the tenant.
 func (j *journal) void(id event.InvoiceID) {
 	for _, t := range slices.Clone(j.transfers) {
 		if t.Invoice == id && t.Kind != PaidIn {
@@ -155,7 +156,7 @@ func (j *journal) void(id event.InvoiceID) {
 	}
 }
 
-// settle ends what is owed; what is paid although it was written off is receivable again first.
+// settle clears what is owed. A payment of an invoice that was written off reverses the write-off first.
 func (j *journal) settle(e event.InvoiceSettled) {
 	owed := map[JournalAccount]money.Decimal{}
 	currency := ""

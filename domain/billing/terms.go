@@ -1,6 +1,6 @@
-// Package billing owns what a tenant owes: its billing periods, the terms that hold in each part of them, the lines that they
-// make, and the invoice. All of it is pure: from what was used, what was agreed and what was invoiced before, to the same
-// invoice each time. It does not know where the numbers come from, nor how an invoice is paid.
+// Package billing owns what a tenant owes: its billing periods, the terms in each part of them, the lines they lead to, the
+// invoice, the tenant's credit and the journal. All of it is pure: the same usage, agreement and earlier invoices always give
+// the same invoice. Where the numbers come from and how an invoice is paid is decided elsewhere.
 package billing
 
 import (
@@ -18,21 +18,21 @@ import (
 // Terms are what a tenant pays from an instant on.
 type Terms struct {
 	From    time.Time
-	Plan    *catalog.Plan // nil where the plan is not in the catalog: nobody knows what is owed
+	Plan    *catalog.Plan // nil if the plan is not in the catalog: what is owed is unknown
 	Key     catalog.PlanKey
 	Version string // "pro@3"
 	Anchor  time.Time
 }
 
-// Applied is a catalog and since when it has been in force.
+// Applied is a catalog and the instant from which it is in force.
 type Applied struct {
 	At       time.Time
 	Catalog  *catalog.Catalog
 	Versions map[catalog.PlanKey]int
 }
 
-// TermsOf follows what a tenant pays through its assignments and through the catalogs, which come in the order of their
-// instants. What holds of a plan before the first catalog that has it is what that one says.
+// TermsOf returns what a tenant pays over time, from its plan assignments and the catalogs, which are in the order of their
+// instants. Before the first catalog that has a plan, that catalog applies to it.
 func TermsOf(s tenant.Subscription, catalogs []Applied) []Terms {
 	var instants []time.Time
 	for _, a := range s.Assignments {
@@ -88,7 +88,7 @@ func termsAt(a tenant.Assignment, c *Applied, at time.Time) Terms {
 	return t
 }
 
-// same reports whether nothing changes that money depends on: a plan with other limits or another grace is not another price.
+// same reports whether both charge the same: limits and grace make no difference to prices.
 func same(a, b Terms) bool {
 	return a.Key == b.Key && a.Anchor.Equal(b.Anchor) && (a.Plan == nil) == (b.Plan == nil) && (a.Plan == nil || bytes.Equal(pricesOf(a.Plan), pricesOf(b.Plan)))
 }
@@ -96,13 +96,13 @@ func same(a, b Terms) bool {
 func pricesOf(p *catalog.Plan) []byte {
 	text, err := json.Marshal(catalog.Plan{Currency: p.Currency, Prices: p.Prices, Minimum: p.Minimum, SpendCap: p.SpendCap})
 	if err != nil {
-		panic(fmt.Sprintf("billing: a plan cannot be written: %v", err)) // the catalog writes it in the same way
+		panic(fmt.Sprintf("billing: a plan cannot be encoded: %v", err)) // the catalog encodes it in the same way
 	}
 	return text
 }
 
-// Period is a billing period [Start, End). It is the whole of its cycle, or a part where the tenant began, changed its
-// anchor or ended in mid-cycle.
+// Period is a billing period [Start, End). It is its whole cycle, or a part of it where the tenant started, changed its anchor
+// or was closed in mid-cycle.
 type Period struct {
 	Start, End time.Time
 	Cycle      calendar.Window
@@ -111,27 +111,27 @@ type Period struct {
 // Contains reports whether t is in the period.
 func (p Period) Contains(t time.Time) bool { return !t.Before(p.Start) && t.Before(p.End) }
 
-// Segment is a part of a period in which one set of terms holds.
+// Segment is a part of a period with one set of terms.
 type Segment struct {
 	Terms
 	Start, End time.Time
 }
 
-// Agreement is what a tenant pays over time, and by which calendar.
+// Agreement is what a tenant pays over time, and the calendar that it is billed by.
 type Agreement struct {
 	Terms  []Terms // ascending, not empty
 	Zone   *time.Location
-	Closed time.Time // when the tenant was closed for good; zero: it is not
+	Closed time.Time // when the tenant was closed; zero: it is not
 }
 
-// Start is when the first period starts.
+// Start is the start of the first period.
 func (a *Agreement) Start() time.Time { return a.Terms[0].From }
 
-// Ended reports whether there is no period from an instant on.
+// Ended reports whether the tenant is closed at an instant: no period starts there or later.
 func (a *Agreement) Ended(at time.Time) bool { return !a.Closed.IsZero() && !at.Before(a.Closed) }
 
-// Next is the period that starts at an instant, which is the end of the one before it or the start of all. So periods tile
-// time, whatever happens to plans, anchors and zones in the meantime.
+// Next is the period that starts at an instant: the end of the period before it, or Start. So periods have neither gaps nor
+// overlaps, whatever happens to plans, anchors and zones in the meantime.
 func (a *Agreement) Next(start time.Time) Period {
 	terms := a.at(start)
 	cycle := calendar.Calendar{Zone: a.Zone, Anchor: terms.Anchor}.Window(catalog.BillingCycle, start)
@@ -148,7 +148,7 @@ func (a *Agreement) Next(start time.Time) Period {
 	return Period{Start: start, End: end, Cycle: cycle}
 }
 
-// at is what holds at an instant; before the first terms, those.
+// at returns the terms at an instant; before the first terms, those.
 func (a *Agreement) at(t time.Time) *Terms {
 	found := &a.Terms[0]
 	for i := range a.Terms {

@@ -1,5 +1,5 @@
-// Package calendar owns the windows of time in a tenant's zone: minutes, hours, days, months and billing cycles. It does
-// not own what is counted in them, nor which zone and anchor a tenant has.
+// Package calendar owns the windows of time in a tenant's zone: minutes, hours, days, months and billing cycles. What is
+// counted in them, and which zone and anchor a tenant has, is decided elsewhere.
 package calendar
 
 import (
@@ -15,24 +15,23 @@ type Window struct{ Start, End time.Time }
 // Contains reports whether t is in the window.
 func (w Window) Contains(t time.Time) bool { return !t.Before(w.Start) && t.Before(w.End) }
 
-// Calendar cuts time into windows for one tenant. The zero Calendar is that of UTC.
+// Calendar cuts time into windows for one tenant. The zero Calendar is in UTC.
 type Calendar struct {
 	Zone   *time.Location // nil is UTC
-	Anchor time.Time      // a billing cycle starts on this instant's date in Zone; zero: on the first of the month
+	Anchor time.Time      // billing cycles start on this instant's date in Zone; zero: on the first of the month
 }
 
 // Window returns the window of the period that contains t. Windows of one period tile time: none is empty, each ends where
 // the next one starts, and each instant is in exactly one, whatever the zone's clock does.
 //
-// A day, month or billing cycle starts when the clock first reads the midnight of its date; where midnight is skipped, with
-// the first instant after the gap. A day that is skipped whole has no window. The dates of billing cycles are the anchor's
-// plus any number of months, before the anchor as well as after it; in a month too short for the anchor's day it is the
-// last one: 31 January, 28 February, 31 March.
+// A day, month or billing cycle starts when the clock first shows midnight of its date or, if that midnight is skipped, at the
+// first instant after the gap. A day that is skipped entirely has no window. Billing cycles start on the anchor's date plus or
+// minus any number of months; a month too short for the anchor's day uses its last day: 31 January, 28 February, 31 March.
 //
-// A minute or hour starts whenever the clock reads a full one, so an hour that the clock shows twice is two windows, and
-// with the first instant after a gap that skips a full one.
+// A minute or hour starts whenever the clock shows a full one, so an hour that the clock shows twice is two windows. If a gap
+// skips a full one, the window starts at the first instant after the gap.
 //
-// It panics on a period that package catalog does not have.
+// It panics on a period that is not one of package catalog's.
 func (c Calendar) Window(p catalog.Period, t time.Time) Window {
 	zone := c.Zone
 	if zone == nil {
@@ -55,17 +54,17 @@ func (c Calendar) Window(p catalog.Period, t time.Time) Window {
 		}
 		w = dateWindow(t, zone, day)
 	default:
-		panic(fmt.Sprintf("calendar: there is no period %q", p))
+		panic(fmt.Sprintf("calendar: unknown period %q", p))
 	}
 	if !w.Contains(t) {
-		panic(fmt.Sprintf("calendar: the %s of %s in %s cannot be [%s, %s)", p, t, zone, w.Start, w.End))
+		panic(fmt.Sprintf("calendar: the computed %s window of %s in %s is wrong: [%s, %s)", p, t, zone, w.Start, w.End))
 	}
 	return w
 }
 
-// dateWindow finds the window that contains t, of those that start on each date, when the day is daily, or on this day of
-// each month. The window of the clock's date is nearly always the answer; it is one of the next where the clock was set
-// back over a midnight, which had come already, and where it skips a day.
+// dateWindow finds the window that contains t among those that start on this day of each month or, if day is daily, on each
+// date. It is nearly always the window of the clock's date. It is a later one where the clock was set back over a midnight that
+// had already passed, and where it skips a day.
 func dateWindow(t time.Time, zone *time.Location, day int) Window {
 	year, month, today := t.In(zone).Date()
 	n := 0
@@ -73,17 +72,17 @@ func dateWindow(t time.Time, zone *time.Location, day int) Window {
 		n = -1
 	}
 	start, end := first(date(year, month, today, day, n), zone), first(date(year, month, today, day, n+1), zone)
-	for !end.After(t) { // ends, since every date is a day or more after the one before, and no clock is days behind
+	for !end.After(t) { // this ends: each date is at least a day after the one before, and no clock is days behind
 		n++
 		start, end = end, first(date(year, month, today, day, n+1), zone)
 	}
 	return Window{Start: start, End: end}
 }
 
-// daily stands where else a day of the month does.
+// daily takes the place of a day of the month for windows that start each day.
 const daily = 0
 
-// date is the date that starts the n-th window after that of the given date: its midnight, as if it were UTC.
+// date is the date on which the n-th window after that of the given date starts: its midnight, written in UTC.
 func date(year int, month time.Month, today, day, n int) time.Time {
 	if day == daily {
 		return time.Date(year, month, today+n, 0, 0, 0, 0, time.UTC)
@@ -92,7 +91,7 @@ func date(year int, month time.Month, today, day, n int) time.Time {
 	return time.Date(year, month, dayIn(year, month, day), 0, 0, 0, 0, time.UTC)
 }
 
-// dayIn is the day of that month or, where the month is too short for it, its last.
+// dayIn is the given day of a month, or the last day of a shorter month.
 func dayIn(year int, month time.Month, day int) int {
 	const shortest = 28
 	if day <= shortest {

@@ -246,7 +246,7 @@ func TestWithoutAnAnchorACycleIsAMonth(t *testing.T) {
 }
 
 func TestUnknownPeriodsPanic(t *testing.T) {
-	require.PanicsWithValue(t, `calendar: there is no period "week"`, func() { calendar.Calendar{}.Window("week", earliest) })
+	require.PanicsWithValue(t, `calendar: unknown period "week"`, func() { calendar.Calendar{}.Window("week", earliest) })
 }
 
 // Around every change of every zone's clock, and some way from any. The cycle's anchors are those that have a boundary

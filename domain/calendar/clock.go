@@ -8,9 +8,10 @@ const (
 	hour   = 3600
 )
 
-// first is the first instant at which the zone's clock reads the label, given as if it were UTC, or more.
+// first is the first instant at which the zone's clock shows the label's date and time, or a later one. The label is written in
+// UTC.
 func first(label time.Time, zone *time.Location) time.Time {
-	const farthest = 26 * time.Hour // more than any zone is away from UTC
+	const farthest = 26 * time.Hour // more than the offset of any zone
 	at := label.Add(-farthest)
 	for {
 		reads := label.Add(-time.Duration(offsetAt(at.Unix(), zone)) * time.Second)
@@ -25,8 +26,8 @@ func first(label time.Time, zone *time.Location) time.Time {
 	}
 }
 
-// unitStart is when the minute or hour that contains t starts. It looks back from t within the spans in which the zone's
-// clock runs evenly.
+// unitStart is the start of the minute or hour that contains t. It searches backwards from t, through the spans between changes
+// of the zone's clock.
 func unitStart(t time.Time, zone *time.Location, unit int64) time.Time {
 	at := t.Unix()
 	for {
@@ -43,7 +44,7 @@ func unitStart(t time.Time, zone *time.Location, unit int64) time.Time {
 	}
 }
 
-// unitEnd is when the minute or hour that contains t ends. It looks ahead in the same way.
+// unitEnd is the end of the minute or hour that contains t. It searches forwards in the same way.
 func unitEnd(t time.Time, zone *time.Location, unit int64) time.Time {
 	at := t.Unix()
 	for {
@@ -60,16 +61,16 @@ func unitEnd(t time.Time, zone *time.Location, unit int64) time.Time {
 	}
 }
 
-// startsUnit reports whether a change of the clock starts a minute or hour: it reads a full one then, or it skipped one.
+// startsUnit reports whether a minute or hour starts at a change of the clock: the clock then shows a full one, or skipped one.
 func startsUnit(change time.Time, zone *time.Location, unit int64) bool {
 	at := change.Unix()
 	before, after := at+offsetAt(at-1, zone), at+offsetAt(at, zone)
 	return floor(after, unit) == after || before < after && floor(after, unit) > floor(before-1, unit)
 }
 
-// span is a time around t in which the zone's clock runs evenly: began is at or before t and ends after it, zero where
-// there is no such change. On the last day of a leap year after 2037, time.Time.ZoneBounds gives an end that is over
-// already; the year's end takes its place there, so that whoever walks from span to span always gets on.
+// span returns the changes of the zone's clock around t: began is at or before t, ends is after it, and either is zero if there
+// is no such change. On the last day of a leap year after 2037, time.Time.ZoneBounds returns an end before t; the end of the
+// year replaces it, so that a walk from span to span always advances.
 func span(t time.Time, zone *time.Location) (began, ends time.Time) {
 	began, ends = t.In(zone).ZoneBounds()
 	if !ends.IsZero() && !ends.After(t) {

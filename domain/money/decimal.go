@@ -1,6 +1,6 @@
 // Package money owns exact numbers: quantities of usage and amounts of money. It parses them from hostile text within
-// bounds, adds and compares them without loss, and is the one place that rounds. It knows no currency rates, no prices
-// and no binary floating point.
+// bounds, adds and compares them without loss, and is the one place that rounds. It has no exchange rates, no prices and no
+// binary floating point.
 package money
 
 import (
@@ -27,7 +27,7 @@ const (
 )
 
 var (
-	// ErrSyntax: the text is not a decimal number in JSON's grammar (NaN and infinities are not).
+	// ErrSyntax: the text is not a number in JSON's grammar, which excludes NaN and infinities.
 	ErrSyntax = errors.New("not a decimal number")
 	// ErrRange: the number has more digits than the ledger keeps.
 	ErrRange = fmt.Errorf("more than %d integer or %d fraction digits", MaxIntegerDigits, MaxFractionDigits)
@@ -44,7 +44,7 @@ type Decimal struct{ d apd.Decimal }
 // Int is the decimal of a whole number.
 func Int(n int64) Decimal {
 	var v Decimal
-	if n != 0 { // so that the zero has one form
+	if n != 0 { // zero has one form
 		v.d.SetInt64(n)
 	}
 	return v
@@ -57,8 +57,8 @@ func Scaled(coefficient int64, scale int) Decimal {
 	return v.reduced()
 }
 
-// ParseQuantity reads a JSON number or the same number as plain text, at most 18 integer and 9 fraction digits after
-// the exponent is applied. Errors: ErrSyntax, ErrRange.
+// ParseQuantity reads a number in JSON's grammar with at most 18 integer and 9 fraction digits after the exponent is applied.
+// Errors: ErrSyntax, ErrRange.
 func ParseQuantity(text string) (Decimal, error) {
 	n, err := ParseNumber(text)
 	if err != nil {
@@ -71,7 +71,7 @@ func ParseQuantity(text string) (Decimal, error) {
 	return n, nil
 }
 
-// IsQuantity reports whether ParseQuantity would take the number; arithmetic can make longer ones.
+// IsQuantity reports whether the number is within the bounds of ParseQuantity; arithmetic can exceed them.
 func (v Decimal) IsQuantity() bool {
 	const bound = 1e18 // MaxIntegerDigits
 	if c, scale, ok := v.Coefficient(); ok && scale <= MaxFractionDigits && -bound < c && c < bound {
@@ -81,8 +81,8 @@ func (v Decimal) IsQuantity() bool {
 	return err == nil
 }
 
-// ParseNumber reads any JSON number of at most 64 characters whose exponent is within ±64: the bounds for numbers that
-// are only kept, never billed. Errors: ErrSyntax, ErrRange.
+// ParseNumber reads any JSON number of at most 64 characters with an exponent within ±64: the bounds for numbers that are
+// stored but never billed. Errors: ErrSyntax, ErrRange.
 func ParseNumber(text string) (Decimal, error) {
 	exponent, err := scan(text)
 	if err != nil {
@@ -102,9 +102,9 @@ func ParseNumber(text string) (Decimal, error) {
 	return v.reduced(), nil
 }
 
-// ParseRate reads the price of something small, such as a token, exactly: 10^shift times what the text says, a JSON number or
-// the same number as plain text. Price lists write binary fractions out, so a rate has more digits than a quantity: at most 12
-// integer and 24 fraction digits, which a quantity can be multiplied with. Errors: ErrSyntax, ErrRateRange.
+// ParseRate reads the price of something small, such as a token, and returns it times 10^shift, exactly. Price lists spell out
+// binary fractions, so a rate may have more digits than a quantity: at most 12 integer and 24 fraction digits. The product of a
+// rate and a quantity is still exact. Errors: ErrSyntax, ErrRateRange.
 func ParseRate(text string, shift int) (Decimal, error) {
 	n, err := ParseNumber(text)
 	switch {
@@ -120,7 +120,7 @@ func ParseRate(text string, shift int) (Decimal, error) {
 	return n, nil
 }
 
-// MustParse is for constants in code and tests.
+// MustParse is ParseNumber for constants in code and tests; it panics on an error.
 func MustParse(text string) Decimal {
 	v, err := ParseNumber(text)
 	if err != nil {
@@ -129,7 +129,7 @@ func MustParse(text string) Decimal {
 	return v
 }
 
-// small reads up to 18 plain digits, the form nearly every token count has.
+// small reads up to 18 plain digits, the form of nearly every token count.
 func small(text string) (int64, bool) {
 	if len(text) > 18 {
 		return 0, false
@@ -208,7 +208,7 @@ func (v Decimal) reduced() Decimal {
 			v.d = r
 		}
 	}
-	// A coefficient that was longer than 128 bits stays on the heap when it becomes shorter; a copy does not.
+	// A coefficient that was longer than 128 bits stays on the heap when it gets shorter; a copy does not.
 	var r Decimal
 	r.d.Set(&v.d)
 	return r
@@ -269,7 +269,7 @@ func (v Decimal) Mul(w Decimal) Decimal {
 	return r.reduced()
 }
 
-// Ceil is the smallest whole number that is not below v / w, for v >= 0 and w > 0.
+// Ceil is v / w, rounded up to a whole number, for v >= 0 and w > 0.
 func (v Decimal) Ceil(w Decimal) Decimal {
 	var q, rest Decimal
 	must(exact.QuoInteger(&q.d, &v.d, &w.d))
@@ -280,17 +280,17 @@ func (v Decimal) Ceil(w Decimal) Decimal {
 	return q.reduced()
 }
 
-// Floor is the largest whole number that is not above v, for v >= 0.
+// Floor is v, rounded down to a whole number, for v >= 0.
 func (v Decimal) Floor() Decimal {
 	var q Decimal
 	must(exact.QuoInteger(&q.d, &v.d, &one.d))
 	return q.reduced()
 }
 
-// Round is v with so many decimals, half to even: the same for a debt and for the credit that takes it back.
+// Round is v with the given number of decimals, rounded half to even; v and -v round alike.
 func (v Decimal) Round(decimals int) Decimal { return v.Prorate(1, 1, decimals) }
 
-// Prorate is v * part / whole with so many decimals, rounded once, half to even; whole > 0.
+// Prorate is v * part / whole with the given number of decimals, rounded once, half to even; whole > 0.
 func (v Decimal) Prorate(part, whole int64, decimals int) Decimal {
 	numerator := new(big.Int).Mul(v.d.Coeff.MathBigInt(), big.NewInt(part))
 	denominator := big.NewInt(whole)
@@ -329,8 +329,8 @@ func (v Decimal) Min(w Decimal) Decimal {
 // Neg is -v.
 func (v Decimal) Neg() Decimal { return Decimal{}.Sub(v) }
 
-// must turns a rounded result into a panic: with the bounds above it cannot occur, and a silently rounded bill would be
-// worse than a stopped one.
+// must panics on a result that was rounded. The bounds above exclude it, and a silently rounded bill would be worse than a
+// crash.
 func must(c apd.Condition, err error) {
 	if err != nil || c.Inexact() {
 		panic(fmt.Sprintf("money: inexact result (%s, %v)", c, err))
@@ -353,7 +353,8 @@ func (v Decimal) Equal(w Decimal) bool { return v.Cmp(w) == 0 }
 // Sign is -1, 0 or 1.
 func (v Decimal) Sign() int { return v.d.Sign() }
 
-// Coefficient returns the number as coefficient / 10^scale where both fit, the compact form the log keeps.
+// Coefficient returns the number as coefficient / 10^scale, the compact form of the log; ok is false if the coefficient does
+// not fit.
 func (v Decimal) Coefficient() (coefficient int64, scale int, ok bool) {
 	if v.d.Exponent > 0 || !v.d.Coeff.IsInt64() {
 		return 0, 0, false
@@ -365,7 +366,7 @@ func (v Decimal) Coefficient() (coefficient int64, scale int, ok bool) {
 	return n, int(-v.d.Exponent), true
 }
 
-// powers are those of ten.
+// powers are the powers of ten.
 var powers = func() (p [39]*big.Int) {
 	p[0] = big.NewInt(1)
 	for i := 1; i < len(p); i++ {
@@ -396,7 +397,7 @@ func (v Decimal) String() string {
 	return v.d.Text('f')
 }
 
-// Fixed is the plain notation with exactly so many decimals, for a number that has no more: 12.30.
+// Fixed is the plain notation with the given number of decimals: 12.30. A number that has more keeps them.
 func (v Decimal) Fixed(decimals int) string {
 	text := v.String()
 	whole, fraction, _ := strings.Cut(text, ".")

@@ -1,5 +1,5 @@
-// Package pricing owns what a quantity costs by a price of a plan: exactly, tier by tier. It does not know which quantity is
-// meant, nor how amounts become lines of an invoice.
+// Package pricing owns what a quantity costs by a price of a plan: exactly, tier by tier. Which quantity that is, and how
+// amounts become lines of an invoice, is decided elsewhere.
 package pricing
 
 import (
@@ -7,24 +7,24 @@ import (
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
-// Charge is what a quantity costs and how that came about. Amounts are exact and not rounded.
+// Charge is what a quantity costs and how it was computed. Amounts are exact, not rounded.
 type Charge struct {
 	Quantity money.Decimal
-	Included money.Decimal // of the quantity, free
+	Included money.Decimal // the free part of the quantity
 	Amount   money.Decimal
-	Tiers    []Part // of a graduated price one for each tier that is reached, of a volume price the one that counts; else nil
+	Tiers    []Part // of a graduated price, each tier that is reached; of a volume price, the one that applies; else nil
 }
 
-// Part is what one tier costs. It is about the quantity that is not included: units after From, up to and including To.
+// Part is what one tier costs. Included units do not count; the tier covers units after From, up to and including To.
 type Part struct {
-	From, To money.Decimal // a zero To has no end
+	From, To money.Decimal // To is 0 for a tier without end
 	Quantity money.Decimal
 	Unit     money.Decimal
 	Amount   money.Decimal
 }
 
-// Rate applies a price, whatever its model but flat, to a quantity of its meter. The rules are those of
-// catalog.PriceModel. A quantity below zero, which corrections can make, costs nothing.
+// Rate applies a price of any model but flat to a quantity of its meter, by the rules of catalog.PriceModel. A negative
+// quantity, which corrections can cause, costs nothing.
 func Rate(p *catalog.Price, quantity money.Decimal) Charge {
 	c := Charge{Quantity: quantity}
 	q := quantity.Sub(p.Included)
@@ -60,7 +60,7 @@ func Rate(p *catalog.Price, quantity money.Decimal) Charge {
 	return c
 }
 
-// Amount is that of Rate, without saying how it came about.
+// Amount is Rate(p, quantity).Amount, without the details.
 func Amount(p *catalog.Price, quantity money.Decimal) money.Decimal {
 	q := quantity.Sub(p.Included)
 	if q.Sign() <= 0 {

@@ -6,8 +6,8 @@ import (
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
-// Quantity is what a usage event adds to a meter of its type; counts is false when the field that the meter adds up is
-// missing or is no number that the ledger keeps.
+// Quantity is what a usage event adds to a meter of its type; counts is false if the field that the meter sums is missing or
+// is not a number within the bounds of money.ParseQuantity.
 func Quantity(m catalog.Meter, u event.Usage) (q money.Decimal, counts bool) {
 	if m.Aggregation == catalog.Count {
 		return money.Int(1), true
@@ -19,15 +19,11 @@ func Quantity(m catalog.Meter, u event.Usage) (q money.Decimal, counts bool) {
 	return Countable(u.Data.Get(field))
 }
 
-// Countable is the number of a data field as a meter adds it up; ok is false for what is no number that the ledger keeps.
+// Countable is the number that a meter sums in a data field; ok is false if the value is not a number within the bounds of
+// money.ParseQuantity.
 func Countable(v event.Value) (q money.Decimal, ok bool) {
-	if q, ok = v.Decimal(); !ok {
-		return q, false
+	if q, ok = v.Decimal(); !ok || !q.IsQuantity() {
+		return money.Decimal{}, false
 	}
-	const bound = 1e18 // money.MaxIntegerDigits
-	if n, scale, fits := q.Coefficient(); fits && scale == 0 && -bound < n && n < bound {
-		return q, true
-	}
-	q, err := money.ParseQuantity(q.String())
-	return q, err == nil
+	return q, true
 }

@@ -21,11 +21,11 @@ const (
 // Query asks how much a tenant used.
 type Query struct {
 	Tenant event.TenantID
-	// From and To are widened to whole windows.
+	// From and To are extended to whole windows.
 	From, To    time.Time
 	Granularity Granularity
 	Meter       catalog.MeterKey // "" for all
-	GroupBy     []string         // dimensions; what a meter does not have is absent in its rows
+	GroupBy     []string         // dimensions; rows omit those that their meter does not have
 	Location    *time.Location   // nil is UTC
 	Limit       int              // rows of one page; 0 is DefaultLimit
 	Cursor      string           // of the page before
@@ -37,19 +37,19 @@ type Row struct {
 	WindowEnd   time.Time
 	Meter       catalog.MeterKey
 	Quantity    money.Decimal
-	Events      int64             // facts that count
-	Dimensions  map[string]string // those asked for that the facts have
+	Events      int64             // number of facts that count
+	Dimensions  map[string]string // of those asked for, the ones that the facts have
 }
 
 // Report is one page of an answer, in the order of window, meter and dimensions. Groups without usage are not listed.
 type Report struct {
 	Items      []Row
 	NextCursor string // "" on the last page
-	// Total is the exact sum over all pages when one meter is asked, else nil: numbers of several meters do not add up.
+	// Total is the exact sum over all pages if the query names one meter, else nil: sums of different meters cannot be added.
 	Total *money.Decimal
 }
 
-// Plan checks the query, fills in what was left out and returns the bounds of its windows (see Granularity.Windows).
+// Plan checks the query, fills in defaults and returns the bounds of its windows (see Granularity.Windows).
 // Errors: *invalid.Error.
 func (q Query) Plan() (Query, []time.Time, error) {
 	var l invalid.List

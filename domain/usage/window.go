@@ -1,5 +1,5 @@
-// Package usage owns the question how much a tenant used: the query, the windows that it touches and its answer. It does
-// not own the numbers, which are a fold of the log, nor where windows start, which package calendar does.
+// Package usage owns the question of how much a tenant used: the query, its windows and its answer. The numbers are a fold of
+// the log, and package calendar owns where windows start.
 package usage
 
 import (
@@ -11,7 +11,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/invalid"
 )
 
-// Granularity is the length of a window: an hour, a day or a month of a zone's clock. Each is the period of its name.
+// Granularity is the length of a window: an hour, a day or a month of a zone's clock. Each is the catalog.Period of its name.
 type Granularity string
 
 // The granularities.
@@ -21,19 +21,19 @@ const (
 	Month = Granularity(catalog.Month)
 )
 
-// MaxWindows bounds one question: 10,000 hours are more than a year.
+// MaxWindows bounds one query: 10,000 hours are more than a year.
 const MaxWindows = 10_000
 
 // Valid reports whether the granularity exists.
 func (g Granularity) Valid() bool { return g == Hour || g == Day || g == Month }
 
-// Start is the first instant of the window that contains t. Package calendar says where windows start. It panics, as End
-// does, on a granularity that does not exist.
+// Start is the first instant of the window that contains t, by the rules of package calendar. Start and End panic on an unknown
+// granularity.
 func (g Granularity) Start(t time.Time, zone *time.Location) time.Time {
 	return g.window(t, zone).Start
 }
 
-// End is the first instant after the window that contains t, which is the start of the next one.
+// End is the first instant after the window that contains t: the start of the next one.
 func (g Granularity) End(t time.Time, zone *time.Location) time.Time { return g.window(t, zone).End }
 
 func (g Granularity) window(t time.Time, zone *time.Location) calendar.Window {
@@ -41,7 +41,7 @@ func (g Granularity) window(t time.Time, zone *time.Location) calendar.Window {
 }
 
 // Windows returns the starts of the windows that [from, to) touches and, as the last element, the end of the last one.
-// Errors: *invalid.Error when there are none or more than MaxWindows.
+// Errors: *invalid.Error if there are none, or more than MaxWindows.
 func (g Granularity) Windows(from, to time.Time, zone *time.Location) ([]time.Time, error) {
 	if !from.Before(to) {
 		return nil, invalid.New("/from", "out_of_range", "from must be before to")
