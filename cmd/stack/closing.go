@@ -11,13 +11,13 @@ import (
 	"github.com/tollgate-io/tollgate/domain/invoicing"
 )
 
-// CloseInvoices closes periods that have ended until the context ends. It looks for them every so often, keeps the first
-// periods of a tenant open for the delay after it was given a plan, and reports each invoice in the metrics and in the log.
+// CloseInvoices closes periods that have ended until the context ends. It looks for them at an interval, keeps past periods
+// of a tenant open for a delay after it gets its plan, and reports each invoice in the metrics and to the logger.
 func (s *Stack) CloseInvoices(ctx context.Context, every, delay time.Duration) {
 	log, factory := s.config.Logger, promauto.With(s.registerer())
-	closed := factory.NewCounter(prometheus.CounterOpts{Name: "tollgate_invoices_finalised_total", Help: "Invoices that this process finalised by itself."})
-	failed := factory.NewCounter(prometheus.CounterOpts{Name: "tollgate_billing_failures_total", Help: "Attempts to close a period that failed; they are made again."})
-	held := factory.NewCounter(prometheus.CounterOpts{Name: "tollgate_invoice_lines_held_total", Help: "Lines of these invoices whose usage no price is for."})
+	closed := factory.NewCounter(prometheus.CounterOpts{Name: "tollgate_invoices_finalised_total", Help: "Invoices that this process finalised automatically."})
+	failed := factory.NewCounter(prometheus.CounterOpts{Name: "tollgate_billing_failures_total", Help: "Attempts to close a period that failed; they are retried."})
+	held := factory.NewCounter(prometheus.CounterOpts{Name: "tollgate_invoice_lines_held_total", Help: "Lines of these invoices for usage without a price."})
 	invoicing.NewClosing(invoicing.ClosingConfig{Now: time.Now, Billing: s.Billing, Tenants: s.ReadModels, Backfill: delay, Report: func(t event.TenantID, inv invoicing.Invoice, err error) {
 		if err != nil {
 			failed.Inc()

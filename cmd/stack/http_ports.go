@@ -23,7 +23,7 @@ func (p httpPorts) Keys(ctx context.Context, limit int, cursor string) (api.Keys
 	return api.Keys{Items: keys, NextCursor: next}, at, err
 }
 
-// Await waits for all read models: a caller does not know which of them answers.
+// Await waits for all read models, because callers cannot tell which of them will answer.
 func (p httpPorts) Await(ctx context.Context, at eventstore.Position) error {
 	return p.stack.ReadModels.Await(ctx, projections.Names(), at)
 }
@@ -34,7 +34,7 @@ func (p httpPorts) Shown(ctx context.Context, of event.TenantID) (eventstore.Pos
 	return eventstore.Position{Partition: partition, Offset: offset}, err
 }
 
-// probeTimeout is shorter than the time-outs of those who probe.
+// probeTimeout is shorter than the usual time-outs of probes.
 const probeTimeout = 2 * time.Second
 
 // Ready checks the store and each projection.
@@ -44,7 +44,7 @@ func (p httpPorts) Ready(ctx context.Context) []api.Check {
 	checks := []api.Check{{Name: "store", OK: true, Detail: "reachable"}}
 	lags, err := p.stack.ReadModels.Lag(ctx, p.stack.Log, time.Now())
 	if log, ok := p.stack.Log.(interface{ State() error }); ok {
-		if state := log.State(); state != nil { // a log elsewhere knows what is wrong with it
+		if state := log.State(); state != nil { // EventStoreDB reports what is wrong with it
 			return []api.Check{{Name: "store", Detail: "the log is not reachable: " + state.Error()}}
 		}
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/limiter"
 )
 
-// lagCollector measures the lag when the metrics are asked for.
+// lagCollector measures the lag of the read models when the metrics are read.
 type lagCollector struct {
 	stack  *Stack
 	events *prometheus.Desc
@@ -36,7 +36,7 @@ func (c *lagCollector) Collect(out chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 	defer cancel()
 	lags, err := c.stack.ReadModels.Lag(ctx, c.stack.Log, time.Now())
-	if err != nil { // an outage is when the other metrics are needed most
+	if err != nil { // the other metrics are needed most during an outage
 		out <- prometheus.MustNewConstMetric(c.up, prometheus.GaugeValue, 0)
 		return
 	}
@@ -48,7 +48,7 @@ func (c *lagCollector) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// limitCollector reads what the limit engine counts when the metrics are asked for.
+// limitCollector reads the counts of the limit engine when the metrics are read.
 type limitCollector struct {
 	limits                      *limiter.Engine
 	decisions                   *prometheus.Desc
@@ -58,10 +58,10 @@ type limitCollector struct {
 
 func newLimitCollector(l *limiter.Engine) *limitCollector {
 	return &limitCollector{limits: l,
-		decisions: prometheus.NewDesc("tollgate_limit_decisions_total", "Checks by their answer; undecided ones have none.", []string{"result"}, nil),
-		conflicts: prometheus.NewDesc("tollgate_limit_conflicts_total", "Batches of decisions that were decided again, because another process was faster.", nil, nil),
-		loads:     prometheus.NewDesc("tollgate_limit_account_loads_total", "Accounts that were read into memory.", nil, nil),
-		evictions: prometheus.NewDesc("tollgate_limit_account_evictions_total", "Accounts that left the memory.", nil, nil),
+		decisions: prometheus.NewDesc("tollgate_limit_decisions_total", "Checks by result; undecided ones got no decision in time.", []string{"result"}, nil),
+		conflicts: prometheus.NewDesc("tollgate_limit_conflicts_total", "Batches of decisions that were made again, because another process had appended first.", nil, nil),
+		loads:     prometheus.NewDesc("tollgate_limit_account_loads_total", "Accounts loaded into memory.", nil, nil),
+		evictions: prometheus.NewDesc("tollgate_limit_account_evictions_total", "Accounts dropped from memory.", nil, nil),
 		accounts:  prometheus.NewDesc("tollgate_limit_accounts", "Accounts in memory.", nil, nil)}
 }
 
