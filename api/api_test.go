@@ -252,7 +252,7 @@ func (r *reads) Decisions(ctx context.Context, id event.Identity) (all []timelin
 			of = p.Identity
 		}
 		if of == id {
-			all = append(all, timeline.Event{Position: e.Position, RecordedAt: e.RecordedAt, Payload: payload})
+			all = append(all, event.Decoded{Recorded: eventstore.Recorded{Position: e.Position, RecordedAt: e.RecordedAt}, Payload: payload})
 		}
 	}
 	slices.Reverse(all)

@@ -81,7 +81,7 @@ func (s *exportSource) Facts(ctx context.Context, t event.TenantID, from, to tim
 		if u, ok := payload.(event.UsageRecorded); ok && !(export.Query{From: from, To: to}).Covers(u.OccurredAt) {
 			continue
 		}
-		if err := visit(timeline.Event{Position: r.Position, RecordedAt: r.RecordedAt, Payload: payload}); err != nil {
+		if err := visit(event.Decoded{Recorded: eventstore.Recorded{Position: r.Position, RecordedAt: r.RecordedAt}, Payload: payload}); err != nil {
 			return err
 		}
 	}
@@ -93,7 +93,7 @@ func (s *exportSource) Facts(ctx context.Context, t event.TenantID, from, to tim
 
 // madeUp is a fact that is on no log.
 func madeUp(n int64) timeline.Event {
-	return timeline.Event{Position: eventstore.Position{Offset: n + 1}, RecordedAt: clock, Payload: event.UsageRecorded{Usage: event.Usage{
+	return event.Decoded{Recorded: eventstore.Recorded{Position: eventstore.Position{Offset: n + 1}, RecordedAt: clock}, Payload: event.UsageRecorded{Usage: event.Usage{
 		Identity: event.Identity{Tenant: "acme", Type: "tokens_spent", Source: event.SourceID(fmt.Sprint("made-up-", n))}, Quantity: money.Int(1), OccurredAt: clock}}}
 }
 

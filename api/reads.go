@@ -216,7 +216,7 @@ type timelineItemView struct {
 }
 
 func viewTimelineItem(i *timeline.Item) timelineItemView {
-	view := timelineItemView{position(i.Position), instant(i.RecordedAt), instant(i.OccurredAt), i.Kind, optional(i.EventType), optional(i.SourceID),
+	view := timelineItemView{position(i.Position), instant(i.RecordedAt), instant(i.OccurredAt), string(i.Kind), optional(i.EventType), optional(i.SourceID),
 		i.Quantity, i.Summary, nil}
 	if len(i.Data) > 0 {
 		view.Data = jsontext.Value(i.Data)

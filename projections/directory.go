@@ -13,6 +13,9 @@ import (
 	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
+// DirectoryModel is the name of the read model that holds tenants, API keys and the catalog in force.
+const DirectoryModel = "directory"
+
 // TenantRow is a tenant's latest definition.
 type TenantRow struct {
 	tenant.Tenant
@@ -114,7 +117,7 @@ func (c DirectoryChange) IsEmpty() bool {
 }
 
 // FoldDirectory reads what changes from events.
-func FoldDirectory(events []Event) DirectoryChange {
+func FoldDirectory(events []event.Decoded) DirectoryChange {
 	var (
 		tenants = map[event.TenantID]TenantRow{}
 		keys    = map[event.KeyID]KeyRow{}

@@ -15,10 +15,10 @@ import (
 )
 
 func TestDirectoryKeepsTheNewestOfEach(t *testing.T) {
-	at := func(revision eventstore.Revision, payload any) projections.Event {
-		return projections.Event{Recorded: eventstore.Recorded{Revision: revision, RecordedAt: noon.Add(time.Duration(revision) * time.Hour)}, Payload: payload}
+	at := func(revision eventstore.Revision, payload any) event.Decoded {
+		return event.Decoded{Recorded: eventstore.Recorded{Revision: revision, RecordedAt: noon.Add(time.Duration(revision) * time.Hour)}, Payload: payload}
 	}
-	events := []projections.Event{
+	events := []event.Decoded{
 		at(0, event.TenantDefined{Tenant: "b", Name: "Old"}),
 		at(0, event.TenantDefined{Tenant: "a", Name: "A"}),
 		at(1, event.TenantDefined{Tenant: "b", Name: "New"}),
@@ -47,15 +47,15 @@ func TestDirectoryKeepsTheNewestOfEach(t *testing.T) {
 		events = append(events[1:], events[0])
 		slices.Reverse(events[:2])
 	}
-	require.True(t, projections.FoldDirectory([]projections.Event{at(0, event.UsageRecorded{})}).IsEmpty())
+	require.True(t, projections.FoldDirectory([]event.Decoded{at(0, event.UsageRecorded{})}).IsEmpty())
 }
 
 func TestDirectoryKeepsTheLastWordOfASubscription(t *testing.T) {
-	at := func(revision eventstore.Revision, of event.TenantID, payload any) projections.Event {
-		return projections.Event{Payload: payload, Recorded: eventstore.Recorded{
+	at := func(revision eventstore.Revision, of event.TenantID, payload any) event.Decoded {
+		return event.Decoded{Payload: payload, Recorded: eventstore.Recorded{
 			Tenant: string(of), Revision: revision, RecordedAt: noon.Add(time.Duration(revision) * time.Hour)}}
 	}
-	events := []projections.Event{
+	events := []event.Decoded{
 		at(0, "a", event.PlanAssigned{Tenant: "a", Plan: "free", EffectiveAt: noon, BillingAnchor: noon}),
 		at(1, "a", event.PlanAssigned{Tenant: "a", Plan: "pro", EffectiveAt: noon, BillingAnchor: noon, By: "cli"}),
 		at(2, "a", event.PlanAssigned{Tenant: "a", Plan: "free", EffectiveAt: noon.Add(1e9), BillingAnchor: noon}),
@@ -81,6 +81,6 @@ func TestDirectoryKeepsTheLastWordOfASubscription(t *testing.T) {
 		slices.Reverse(events[:2])
 	}
 	for _, e := range events {
-		require.False(t, projections.FoldDirectory([]projections.Event{e}).IsEmpty())
+		require.False(t, projections.FoldDirectory([]event.Decoded{e}).IsEmpty())
 	}
 }

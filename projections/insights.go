@@ -13,6 +13,9 @@ import (
 	"github.com/tollgate-io/tollgate/domain/limit"
 )
 
+// InsightsModel is the name of the read model that holds what operators ask over many events, per day.
+const InsightsModel = "insights"
+
 // DaySeconds is the width of a row of the insights: a day in UTC, since providers change their prices by it.
 const DaySeconds = 24 * 60 * 60
 
@@ -75,7 +78,7 @@ func NewInsightsFold() *InsightsFold {
 }
 
 // Add folds events.
-func (f *InsightsFold) Add(events []Event) {
+func (f *InsightsFold) Add(events []event.Decoded) {
 	for i := range events {
 		switch e := events[i].Payload.(type) {
 		case event.UsageRecorded:

@@ -113,7 +113,7 @@ func (rows table) texts() (all []string) {
 	return all
 }
 
-func foldInsights(ranges ...[]projections.Event) table {
+func foldInsights(ranges ...[]event.Decoded) table {
 	rows := table{}
 	for _, events := range ranges {
 		fold := projections.NewInsightsFold()
@@ -130,7 +130,7 @@ func TestInsightsDoNotDependOnRanges(t *testing.T) {
 		events := all(t, store)
 		whole := foldInsights(events).texts()
 		shuffled := rapid.Permutation(events).Draw(t, "order")
-		var ranges [][]projections.Event
+		var ranges [][]event.Decoded
 		for rest := shuffled; len(rest) > 0; {
 			n := rapid.IntRange(1, len(rest)).Draw(t, "range")
 			ranges, rest = append(ranges, rest[:n]), rest[n:]
@@ -169,9 +169,9 @@ func TestInsightsAreThoseOfTheFactsThatAreLeft(t *testing.T) {
 				delete(left, p.Identity)
 			}
 		}
-		var plain []projections.Event
+		var plain []event.Decoded
 		for _, u := range left {
-			plain = append(plain, projections.Event{Payload: event.UsageRecorded{Usage: u}})
+			plain = append(plain, event.Decoded{Payload: event.UsageRecorded{Usage: u}})
 		}
 		got := foldInsights(all(t, store))
 		for key, row := range got {
@@ -201,7 +201,7 @@ func TestInsightsByHand(t *testing.T) {
 	}
 	denied := event.LimitDecided{Identity: u.Identity, DecidedAt: noon, Parts: []event.LimitPart{part("rate", event.RateLimit), part("daily", event.QuotaLimit), {Limit: "max", Kind: event.MaxLimit}}}
 	fold := projections.NewInsightsFold()
-	fold.Add([]projections.Event{{Payload: event.UsageRecorded{Usage: later}}, {Payload: event.UsageRecorded{Usage: u}}, {Payload: event.UsageRecorded{Usage: u}}, {Payload: event.UsageRecorded{Usage: before}},
+	fold.Add([]event.Decoded{{Payload: event.UsageRecorded{Usage: later}}, {Payload: event.UsageRecorded{Usage: u}}, {Payload: event.UsageRecorded{Usage: u}}, {Payload: event.UsageRecorded{Usage: before}},
 		{Payload: denied}, {Payload: event.LimitDecided{Identity: u.Identity, DecidedAt: noon, Allowed: true}}})
 	change := fold.Take()
 	var days []int64

@@ -3,7 +3,6 @@ package projections_test
 import (
 	"context"
 	"fmt"
-	"slices"
 	"testing"
 	"time"
 
@@ -11,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/tollgate-io/tollgate/adapters/memory"
+	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
@@ -46,7 +46,7 @@ func newStore(t require.TestingT, partitions int) (*memory.Store, projections.Ca
 		batch = append(batch, event.CatalogApplied{Catalog: c.Canonical(), By: "cli"}.Append(eventstore.Revision(i-1)))
 	}
 	add(t, store, batch...)
-	return store, projections.NewCatalogs(store)
+	return store, app.NewCatalogRevisions(store)
 }
 
 func add(t require.TestingT, store *memory.Store, batch ...eventstore.Append) {
@@ -56,13 +56,13 @@ func add(t require.TestingT, store *memory.Store, batch ...eventstore.Append) {
 }
 
 // all reads and decodes the whole log, one partition after the other.
-func all(t require.TestingT, store *memory.Store) []projections.Event {
-	var events []projections.Event
+func all(t require.TestingT, store *memory.Store) []event.Decoded {
+	var events []event.Decoded
 	for p := range store.Partitions() {
 		recorded, err := store.ReadLog(context.Background(), eventstore.Position{Partition: p}, eventstore.MaxReadLimit)
 		require.NoError(t, err)
 		require.NoError(t, projections.CheckFollows(eventstore.Position{Partition: p}, recorded, true))
-		decoded, err := projections.Decode(recorded)
+		decoded, err := event.DecodeAll(recorded)
 		require.NoError(t, err)
 		events = append(events, decoded...)
 	}
@@ -132,7 +132,7 @@ type fataler interface {
 	Helper()
 }
 
-func foldUsage(t fataler, catalogs projections.Catalogs, ranges ...[]projections.Event) []projections.UsageDelta {
+func foldUsage(t fataler, catalogs projections.Catalogs, ranges ...[]event.Decoded) []projections.UsageDelta {
 	t.Helper()
 	fold := projections.NewUsageFold(catalogs)
 	for _, events := range ranges {
@@ -148,7 +148,7 @@ func foldUsage(t fataler, catalogs projections.Catalogs, ranges ...[]projections
 func TestDecodeReturnsWhatStandsBeforeAMalformedEvent(t *testing.T) {
 	good := eventstore.Recorded{Position: eventstore.Position{Offset: 1}, Type: "catalog_applied.v1", Data: []byte(`{"catalog":{},"by":"cli"}`)}
 	bad := eventstore.Recorded{Position: eventstore.Position{Offset: 2}, Type: "never_heard_of.v1"}
-	events, err := projections.Decode([]eventstore.Recorded{good, bad, good})
+	events, err := event.DecodeAll([]eventstore.Recorded{good, bad, good})
 	require.ErrorIs(t, err, event.ErrMalformed)
 	require.Len(t, events, 1)
 }
@@ -170,24 +170,20 @@ func TestCheckFollows(t *testing.T) {
 }
 
 func TestRangeCheck(t *testing.T) {
-	events := []projections.Event{{Recorded: eventstore.Recorded{Position: eventstore.Position{Offset: 5}}}, {Recorded: eventstore.Recorded{Position: eventstore.Position{Offset: 6}}}}
+	events := []event.Decoded{{Recorded: eventstore.Recorded{Position: eventstore.Position{Offset: 5}}}, {Recorded: eventstore.Recorded{Position: eventstore.Position{Offset: 6}}}}
 	require.NoError(t, projections.Range{After: 4, To: 6}.Check(events))
 	for _, r := range []projections.Range{{After: 4, To: 7}, {After: 3, To: 5}, {After: 4, To: 4}, {After: 4, To: 5}, {After: -1, To: 1}, {After: 4, To: 6, Partition: 1}} {
 		require.Error(t, r.Check(events), "%+v", r)
 	}
 }
 
-func TestNamesAreSorted(t *testing.T) {
-	require.True(t, slices.IsSorted(projections.Names()))
-}
-
 // Where offsets only rise, a range is what lies between two of them.
 func TestSparseRanges(t *testing.T) {
-	var events []projections.Event
+	var events []event.Decoded
 	var page []eventstore.Recorded
 	for _, offset := range []int64{110, 250, 251, 900} {
 		r := eventstore.Recorded{Position: eventstore.Position{Offset: offset}}
-		events, page = append(events, projections.Event{Recorded: r}), append(page, r)
+		events, page = append(events, event.Decoded{Recorded: r}), append(page, r)
 	}
 	require.NoError(t, projections.CheckFollows(eventstore.Position{Offset: 7}, page, false))
 	require.ErrorIs(t, projections.CheckFollows(eventstore.Position{Offset: 110}, page, false), eventstore.ErrHole, "not after the position")

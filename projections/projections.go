@@ -12,40 +12,6 @@ import (
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 )
 
-// The read models. A name is part of the names of tables and checkpoints.
-const (
-	UsageModel     = "usage"     // how much each tenant used, per quarter of an hour
-	TimelineModel  = "timeline"  // where in the log each tenant's events are, by when they happened
-	DirectoryModel = "directory" // tenants, API keys and the catalog in force
-	QuotaModel     = "quota"     // what limits have to know about each tenant
-	InsightsModel  = "insights"  // what operators ask over many events, per day
-)
-
-// Names lists the read models, in the order in which reports name them.
-func Names() []string {
-	return []string{DirectoryModel, InsightsModel, QuotaModel, TimelineModel, UsageModel}
-}
-
-// Event is one event of the log with its decoded payload (one of the structs of package event).
-type Event struct {
-	eventstore.Recorded
-	Payload any
-}
-
-// Decode decodes a range. An event that cannot be read ends it: what stands before it is returned with the error, so
-// that a projection gets as far as it can. It stops there and never skips. Errors wrap event.ErrMalformed.
-func Decode(recorded []eventstore.Recorded) ([]Event, error) {
-	events := make([]Event, len(recorded))
-	for i, r := range recorded {
-		payload, err := event.Decode(r)
-		if err != nil {
-			return events[:i], err
-		}
-		events[i] = Event{r, payload}
-	}
-	return events, nil
-}
-
 // CheckFollows refuses a page that does not go on directly after a position: one offset at a time where they are dense, and
 // rising where they are not, which is all that can be seen there. Error: wraps eventstore.ErrHole. A hole is never skipped:
 // what is missing may be somebody's money.
@@ -72,7 +38,7 @@ func checkRises(after eventstore.Position, n int, at func(int) eventstore.Positi
 }
 
 // UpTo returns those of the events, which are of one partition and in order, whose offset is not above one.
-func UpTo(events []Event, offset int64) []Event {
+func UpTo(events []event.Decoded, offset int64) []event.Decoded {
 	n := sort.Search(len(events), func(i int) bool { return events[i].Position.Offset > offset })
 	return events[:n]
 }
@@ -91,7 +57,7 @@ type Range struct {
 
 // Check refuses a range that is none, and events that are not exactly those of the range: a checkpoint must never say
 // more than was applied.
-func (r Range) Check(events []Event) error {
+func (r Range) Check(events []event.Decoded) error {
 	n := int64(len(events))
 	if r.After < 0 || r.To <= r.After || n == 0 || !r.Sparse && n != r.To-r.After || events[n-1].Position.Offset != r.To && r.Sparse {
 		return fmt.Errorf("range (%d, %d] of partition %d with %d events", r.After, r.To, r.Partition, len(events))
@@ -119,10 +85,10 @@ type Target interface {
 	Checkpoint(ctx context.Context, readModel string, partition int) (generation int, offset int64, err error)
 	// Apply moves the checkpoint from r.After to r.To and applies the events, both or neither. Errors: ErrStale;
 	// anything that wraps event.ErrMalformed will fail again; everything else may pass when tried again.
-	Apply(ctx context.Context, r Range, events []Event) error
+	Apply(ctx context.Context, r Range, events []event.Decoded) error
 }
 
 // malformed is an error of an event that can be read but not folded; it will fail again.
-func malformed(e Event, err error) error {
+func malformed(e event.Decoded, err error) error {
 	return fmt.Errorf("%w at %s (%s): %w", event.ErrMalformed, e.Position, e.Type, err)
 }

@@ -16,6 +16,9 @@ import (
 	"github.com/tollgate-io/tollgate/domain/limit"
 )
 
+// QuotaModel is the name of the read model that holds what limits have to know about each tenant.
+const QuotaModel = "quota"
+
 // QuotaAccount is the small state that a tenant's decisions make.
 type QuotaAccount struct {
 	Tenant   event.TenantID
@@ -51,7 +54,7 @@ func (c QuotaChange) IsEmpty() bool {
 }
 
 // QuotaTenants lists the tenants whose accounts FoldQuota needs, sorted.
-func QuotaTenants(events []Event) []event.TenantID {
+func QuotaTenants(events []event.Decoded) []event.TenantID {
 	tenants := map[event.TenantID]bool{}
 	for i := range events {
 		switch p := events[i].Payload.(type) {
@@ -70,7 +73,7 @@ func QuotaTenants(events []Event) []event.TenantID {
 
 // FoldQuota folds events into the accounts as they were before. Usage of a tenant that has no account settles nothing.
 // Errors: event.ErrMalformed, wrapped, for a decision that does not follow the one before it.
-func FoldQuota(events []Event, before map[event.TenantID]QuotaAccount) (QuotaChange, error) {
+func FoldQuota(events []event.Decoded, before map[event.TenantID]QuotaAccount) (QuotaChange, error) {
 	type account struct {
 		revision eventstore.Revision
 		state    limit.State

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -12,12 +13,27 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/money"
 	"github.com/tollgate-io/tollgate/domain/usage"
 )
+
+// UsageModel is the name of the read model that holds how much each tenant used, per quarter of an hour.
+const UsageModel = "usage"
+
+// Catalogs gives the catalog of one revision. A revision never changes, so a fold over the same events always gives
+// the same result, whatever the catalog says today.
+type Catalogs interface {
+	// At returns the catalog as it was applied; the empty one for eventstore.NoStream. The caller must not change it.
+	// Errors: app.ErrNotFound; those of the store.
+	At(ctx context.Context, revision eventstore.Revision) (*catalog.Catalog, error)
+}
+
+// isUnknownRevision tells an event that names a catalog nobody applied from a store that cannot be asked.
+func isUnknownRevision(err error) bool { return errors.Is(err, app.ErrNotFound) }
 
 // BucketSeconds is the width of a usage bucket. The offset of every time zone since 1980 is a multiple of it, so that
 // an hour, day or month of any zone is a sum of whole buckets.
@@ -101,7 +117,7 @@ func NewUsageFold(c Catalogs) *UsageFold {
 
 // Add folds events. After an error the fold must not be used any more. Errors: event.ErrMalformed, wrapped, for an event
 // that names a catalog revision that does not exist; those of Catalogs.
-func (f *UsageFold) Add(ctx context.Context, events []Event) error {
+func (f *UsageFold) Add(ctx context.Context, events []event.Decoded) error {
 	for i := range events {
 		var err error
 		switch e := events[i].Payload.(type) {

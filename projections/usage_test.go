@@ -21,7 +21,7 @@ import (
 )
 
 // naive folds one event at a time with the plainest means.
-func naive(t require.TestingT, catalogs projections.Catalogs, events []projections.Event) map[string]projections.UsageDelta {
+func naive(t require.TestingT, catalogs projections.Catalogs, events []event.Decoded) map[string]projections.UsageDelta {
 	rows := map[string]projections.UsageDelta{}
 	count := func(revision eventstore.Revision, u event.Usage, sign int64) {
 		c, err := catalogs.At(context.Background(), revision)
@@ -118,7 +118,7 @@ func TestUsageDoesNotDependOnOrderOrRanges(t *testing.T) {
 
 		// Applied one range after the other, the rows are the same too.
 		rows := map[string]projections.UsageDelta{}
-		for _, part := range [][]projections.Event{shuffled[:cut], shuffled[cut:]} {
+		for _, part := range [][]event.Decoded{shuffled[:cut], shuffled[cut:]} {
 			for _, d := range foldUsage(t, catalogs, part) {
 				key := fmt.Sprint(d.Tenant, d.Meter, d.Bucket, d.Hash)
 				row, ok := rows[key]

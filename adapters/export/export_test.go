@@ -22,7 +22,6 @@ import (
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/export"
 	"github.com/tollgate-io/tollgate/domain/money"
-	"github.com/tollgate-io/tollgate/domain/timeline"
 )
 
 // Text files are compared byte for byte with recorded ones.
@@ -193,7 +192,7 @@ func TestFactsInEveryFormat(t *testing.T) {
 			Quantity: quantities.Draw(t, "quantity"), Data: data.Draw(t, "data"), OccurredAt: time.UnixMicro(rapid.Int64Range(-1e15, 4e15).Draw(t, "at")).UTC()}
 		var rows []export.Row
 		add := func(payload any) {
-			rows = append(rows, export.UsageRows(timeline.Event{Position: eventstore.Position{Offset: int64(len(rows) + 1)}, RecordedAt: day(9), Payload: payload})...)
+			rows = append(rows, export.UsageRows(event.Decoded{Recorded: eventstore.Recorded{Position: eventstore.Position{Offset: int64(len(rows) + 1)}, RecordedAt: day(9)}, Payload: payload})...)
 		}
 		add(event.UsageRecorded{Usage: u})
 		for range rapid.IntRange(0, 3).Draw(t, "adjustments") {
@@ -229,7 +228,7 @@ func TestParquetRowGroupsAreBounded(t *testing.T) {
 	big := event.NewData(map[string]any{"text": strings.Repeat("x", 60<<10)})
 	var rows []export.Row
 	for n := range 700 { // 42 MB
-		rows = append(rows, export.UsageRows(timeline.Event{Position: eventstore.Position{Offset: int64(n + 1)}, RecordedAt: day(1), Payload: event.UsageRecorded{Usage: event.Usage{
+		rows = append(rows, export.UsageRows(event.Decoded{Recorded: eventstore.Recorded{Position: eventstore.Position{Offset: int64(n + 1)}, RecordedAt: day(1)}, Payload: event.UsageRecorded{Usage: event.Usage{
 			Identity: event.Identity{Tenant: "t", Type: "e", Source: "s"}, Quantity: money.Int(1), OccurredAt: day(1), Data: big}}})...)
 	}
 	file := encode(t, export.Parquet, d, rows)
@@ -248,9 +247,9 @@ func TestCheckRefusesARowThatDoesNotFit(t *testing.T) {
 	other[7] = good[12] // a count where a quantity is
 	missing := append(export.Row{}, good...)
 	missing[0] = export.Value{}
-	long := export.UsageRows(timeline.Event{RecordedAt: day(1), Payload: event.UsageRecorded{Usage: event.Usage{Identity: event.Identity{Tenant: "t", Type: "e", Source: "s"},
+	long := export.UsageRows(event.Decoded{Recorded: eventstore.Recorded{RecordedAt: day(1)}, Payload: event.UsageRecorded{Usage: event.Usage{Identity: event.Identity{Tenant: "t", Type: "e", Source: "s"},
 		OccurredAt: day(1), Quantity: money.MustParse("100000000000000000000")}}})[0]
-	fine := export.UsageRows(timeline.Event{RecordedAt: day(1), Payload: event.UsageRecorded{Usage: event.Usage{Identity: event.Identity{Tenant: "t", Type: "e", Source: "s"},
+	fine := export.UsageRows(event.Decoded{Recorded: eventstore.Recorded{RecordedAt: day(1)}, Payload: event.UsageRecorded{Usage: event.Usage{Identity: event.Identity{Tenant: "t", Type: "e", Source: "s"},
 		OccurredAt: day(1), Quantity: money.MustParse("0.0000000000000000001")}}})[0]
 	for _, row := range []export.Row{other, missing, long, fine, good[1:]} {
 		require.ErrorIs(t, d.Check(row), export.ErrRow)

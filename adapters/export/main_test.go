@@ -14,7 +14,6 @@ import (
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/export"
 	"github.com/tollgate-io/tollgate/domain/money"
-	"github.com/tollgate-io/tollgate/domain/timeline"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -44,7 +43,7 @@ func usageRows(t require.TestingT) (rows []export.Row) {
 	n := int64(0)
 	add := func(payload any) {
 		n++
-		rows = append(rows, export.UsageRows(timeline.Event{Position: eventstore.Position{Partition: 1, Offset: n}, RecordedAt: day(5).Add(time.Duration(n)), Payload: payload})...)
+		rows = append(rows, export.UsageRows(event.Decoded{Recorded: eventstore.Recorded{Position: eventstore.Position{Partition: 1, Offset: n}, RecordedAt: day(5).Add(time.Duration(n))}, Payload: payload})...)
 	}
 	for i, s := range hostile {
 		data := event.NewData(map[string]any{"model": s, "feature": i, "inputTokens": i, "other": s, "outputTokens": money.MustParse("0.5")})

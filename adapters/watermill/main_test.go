@@ -17,12 +17,12 @@ import (
 	pglog "github.com/tollgate-io/tollgate/adapters/postgres/log"
 	"github.com/tollgate-io/tollgate/adapters/postgres/readmodels"
 	"github.com/tollgate-io/tollgate/adapters/watermill"
+	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/money"
 	"github.com/tollgate-io/tollgate/migrations"
-	"github.com/tollgate-io/tollgate/projections"
 )
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Run(m, migrations.Up)) }
@@ -63,7 +63,7 @@ func openFixture(t *testing.T, url string) *fixture {
 		pool.Close()
 		reads.Close()
 	})
-	h := &fixture{url: url, log: log, pool: pool, read: readmodels.New(pool, reads, projections.NewCatalogs(log))}
+	h := &fixture{url: url, log: log, pool: pool, read: readmodels.New(pool, reads, app.NewCatalogRevisions(log))}
 	_, err = h.read.Ensure(ctx, partitions)
 	require.NoError(t, err)
 	return h
@@ -111,7 +111,7 @@ func (h *fixture) await(t *testing.T, at map[int]eventstore.Position) {
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
 	for _, p := range at {
-		require.NoError(t, h.read.Await(ctx, projections.Names(), p))
+		require.NoError(t, h.read.Await(ctx, readmodels.Names(), p))
 	}
 }
 

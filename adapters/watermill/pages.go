@@ -3,6 +3,7 @@ package watermill
 import (
 	"context"
 
+	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/projections"
 )
@@ -24,7 +25,7 @@ type pages struct {
 type recent struct {
 	turn   chan struct{} // holds one token: a lock that a context can give up waiting for
 	after  int64
-	events []projections.Event
+	events []event.Decoded
 	bytes  int
 }
 
@@ -39,7 +40,7 @@ func newPages(log eventstore.LogReader) *pages {
 
 // read returns up to limit events after a position; none when the position is the head. When an event cannot be read, the
 // events before it are returned with the error.
-func (p *pages) read(ctx context.Context, after eventstore.Position, limit int) ([]projections.Event, error) {
+func (p *pages) read(ctx context.Context, after eventstore.Position, limit int) ([]event.Decoded, error) {
 	r := &p.partitions[after.Partition]
 	select {
 	case <-r.turn:
@@ -68,14 +69,14 @@ func (p *pages) read(ctx context.Context, after eventstore.Position, limit int) 
 	return events, err
 }
 
-func sizeOf(events []projections.Event) (bytes int) {
+func sizeOf(events []event.Decoded) (bytes int) {
 	for i := range events {
 		bytes += len(events[i].Data)
 	}
 	return bytes
 }
 
-func (p *pages) load(ctx context.Context, after eventstore.Position, limit int) ([]projections.Event, error) {
+func (p *pages) load(ctx context.Context, after eventstore.Position, limit int) ([]event.Decoded, error) {
 	recorded, err := p.log.ReadLog(ctx, after, limit)
 	if err != nil {
 		return nil, err
@@ -83,5 +84,5 @@ func (p *pages) load(ctx context.Context, after eventstore.Position, limit int) 
 	if err := projections.CheckFollows(after, recorded, p.log.DenseOffsets()); err != nil {
 		return nil, err
 	}
-	return projections.Decode(recorded)
+	return event.DecodeAll(recorded)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message/router/middleware"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/projections"
 )
@@ -125,7 +126,7 @@ func (r *Runner) handle(m *message.Message) error {
 	}
 	ctx, cancel := context.WithTimeout(m.Context(), applyTimeout)
 	defer cancel()
-	var events []projections.Event
+	var events []event.Decoded
 	if d := deliveryOf(m); d != nil {
 		events = d.events
 	} else {
@@ -140,7 +141,7 @@ func (r *Runner) handle(m *message.Message) error {
 	return err
 }
 
-func (r *Runner) readRange(ctx context.Context, g projections.Range) ([]projections.Event, error) {
+func (r *Runner) readRange(ctx context.Context, g projections.Range) ([]event.Decoded, error) {
 	at := eventstore.Position{Partition: g.Partition, Offset: g.After}
 	if g.To-g.After < 1 || g.To-g.After > eventstore.MaxReadLimit && !g.Sparse {
 		return nil, fmt.Errorf("range (%d, %d] is none that was sent", g.After, g.To)
@@ -150,5 +151,5 @@ func (r *Runner) readRange(ctx context.Context, g projections.Range) ([]projecti
 		return nil, fmt.Errorf("read range after %s: %w", at, err)
 	}
 	recorded = slices.DeleteFunc(recorded, func(e eventstore.Recorded) bool { return e.Position.Offset > g.To })
-	return projections.Decode(recorded)
+	return event.DecodeAll(recorded)
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
+	"github.com/tollgate-io/tollgate/adapters/postgres/readmodels"
 	"github.com/tollgate-io/tollgate/adapters/watermill"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
@@ -140,7 +141,7 @@ func TestAMalformedEventStopsOnlyItsPartition(t *testing.T) {
 	h.append(t, recorded(tenantIn(0), 300, 310)...)
 	h.await(t, h.append(t, recorded(tenantIn(1), 0, 300)...))
 	h.await(t, before) // what stands before the bad event is applied
-	for _, name := range projections.Names() {
+	for _, name := range readmodels.Names() {
 		state := halted(t, runner, name, 0)
 		require.ErrorIs(t, state.Err, event.ErrMalformed)
 		require.Equal(t, before[0].Offset, state.Offset)
@@ -149,12 +150,12 @@ func TestAMalformedEventStopsOnlyItsPartition(t *testing.T) {
 	for _, s := range runner.Health() {
 		require.Equal(t, s.Partition == 0, s.State == watermill.Halted, "%+v", s)
 	}
-	require.Equal(t, len(projections.Names()), logs.count("halted"), "each change of state is logged once")
+	require.Equal(t, len(readmodels.Names()), logs.count("halted"), "each change of state is logged once")
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(runner)
 	text, err := testutil.GatherAndCount(registry, "tollgate_projection_halted")
 	require.NoError(t, err)
-	require.Equal(t, len(projections.Names())*partitions, text)
+	require.Equal(t, len(readmodels.Names())*partitions, text)
 }
 
 func TestAnEventThatCannotBeFoldedStopsOnlyItsReadModel(t *testing.T) {

@@ -136,7 +136,7 @@ func (s *Subscriber) Close() error {
 
 // delivery rides in a message's context.
 type delivery struct {
-	events []projections.Event
+	events []event.Decoded
 
 	mu  sync.Mutex
 	err error // why the message was not acknowledged
@@ -236,7 +236,7 @@ func isPermanent(err error) bool {
 
 // fetched is a page, or why there is none.
 type fetched struct {
-	events []projections.Event
+	events []event.Decoded
 	err    error
 }
 
@@ -297,7 +297,7 @@ func (l *loop) follow(ctx context.Context) error {
 }
 
 // adapt finds the page that takes about as long as a transaction may.
-func (l *loop) adapt(events []projections.Event, took time.Duration) {
+func (l *loop) adapt(events []event.Decoded, took time.Duration) {
 	size := sizeOf(events)
 	switch {
 	case took > slowRange || size > largePage:
@@ -318,7 +318,7 @@ func (l *loop) read(ctx context.Context, after int64) fetched {
 
 // deliver sends one range and waits for its fate. A message that was sent is waited for even when the subscription ends:
 // its handler is given its own time to finish.
-func (l *loop) deliver(ctx context.Context, r projections.Range, events []projections.Event) error {
+func (l *loop) deliver(ctx context.Context, r projections.Range, events []event.Decoded) error {
 	payload, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("encode range: %w", err)

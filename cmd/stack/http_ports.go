@@ -5,16 +5,18 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/tollgate-io/tollgate/adapters/postgres/readmodels"
 	"github.com/tollgate-io/tollgate/adapters/watermill"
 	"github.com/tollgate-io/tollgate/api"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/timeline"
 	"github.com/tollgate-io/tollgate/projections"
 )
 
 // httpPorts fits the stack to the ports of the API.
 type httpPorts struct {
-	projections.TimelineReader
+	timeline.Reader
 	stack *Stack
 }
 
@@ -25,7 +27,7 @@ func (p httpPorts) Keys(ctx context.Context, limit int, cursor string) (api.Keys
 
 // Await waits for all read models, because callers cannot tell which of them will answer.
 func (p httpPorts) Await(ctx context.Context, at eventstore.Position) error {
-	return p.stack.ReadModels.Await(ctx, projections.Names(), at)
+	return p.stack.ReadModels.Await(ctx, readmodels.Names(), at)
 }
 
 func (p httpPorts) Shown(ctx context.Context, of event.TenantID) (eventstore.Position, error) {

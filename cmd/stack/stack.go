@@ -25,6 +25,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/invoicing"
 	"github.com/tollgate-io/tollgate/domain/limiter"
 	"github.com/tollgate-io/tollgate/domain/tenant"
+	"github.com/tollgate-io/tollgate/domain/timeline"
 	"github.com/tollgate-io/tollgate/migrations"
 	"github.com/tollgate-io/tollgate/projections"
 )
@@ -105,7 +106,7 @@ func Open(ctx context.Context, c Config) (_ *Stack, err error) {
 	if err := s.openLog(ctx, pools); err != nil {
 		return nil, err
 	}
-	s.catalogs = projections.NewCatalogs(s.Log)
+	s.catalogs = app.NewCatalogRevisions(s.Log)
 	s.ReadModels = readmodels.New(pools.Apply, pools.Read, s.catalogs)
 	if err := s.ensureReadModels(ctx); err != nil {
 		return nil, err
@@ -121,7 +122,7 @@ func Open(ctx context.Context, c Config) (_ *Stack, err error) {
 
 // openApplication puts the use cases on top of the log and the read models.
 func (s *Stack) openApplication() {
-	facts := projections.FactReader{Index: s.ReadModels, Log: s.Log}
+	facts := timeline.FactReader{Index: s.ReadModels, Log: s.Log}
 	s.Ledger = app.New(s.Log, s.Directory, time.Now).WithBaseDomains(s.Domains)
 	s.Billing = invoicing.New(invoicing.Config{Store: s.Log, Directory: s.Directory, Catalogs: s.catalogs, Now: time.Now,
 		Metering: readmodels.NewMetering(readmodels.NewAccountLoader(s.ReadModels, s.Log)), Facts: facts})
@@ -160,7 +161,7 @@ func (s *Stack) StartLimits() {
 
 // API is what the API needs of the stack, after StartLimits. The caller adds what is about HTTP: proxies, DNS and bounds.
 func (s *Stack) API() api.Config {
-	ports := httpPorts{TimelineReader: projections.TimelineReader{Index: s.ReadModels, Log: s.Log}, stack: s}
+	ports := httpPorts{Reader: timeline.Reader{Index: s.ReadModels, Log: s.Log}, stack: s}
 	return api.Config{
 		Ledger: s.Ledger, Directory: s.Directory, Usage: s.ReadModels, Timeline: ports, Limits: s.Limits, Billing: s.Billing,
 		Exports: s.Exports, Costs: s.Costs, Insights: s.Insights, Keys: ports, Positions: ports, Readiness: ports,

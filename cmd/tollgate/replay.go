@@ -13,7 +13,6 @@ import (
 
 	"github.com/tollgate-io/tollgate/adapters/postgres/readmodels"
 	"github.com/tollgate-io/tollgate/cmd/stack"
-	"github.com/tollgate-io/tollgate/projections"
 )
 
 type replayCommand struct {
@@ -58,13 +57,13 @@ const behindTimeout = time.Minute
 // showWholeLog makes sure that the read models show the whole log: one that stopped may be right up to where it is, and is still
 // wrong.
 func showWholeLog(ctx context.Context, s *stack.Stack) error {
-	if err := s.AwaitReadModels(ctx, stack.FoldGrace, projections.Names()...); err == nil {
+	if err := s.AwaitReadModels(ctx, stack.FoldGrace, readmodels.Names()...); err == nil {
 		return nil
 	}
 	if err := s.Fold(ctx); err != nil {
 		return err
 	}
-	behind := s.AwaitReadModels(ctx, behindTimeout, projections.Names()...)
+	behind := s.AwaitReadModels(ctx, behindTimeout, readmodels.Names()...)
 	if behind == nil {
 		return nil
 	}

@@ -44,7 +44,7 @@ func TestStoryOfAFact(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var decided []timeline.Event
 			for i, e := range c.events {
-				decided = append(decided, timeline.Event{Position: eventstore.Position{Offset: int64(i + 1)}, Payload: e})
+				decided = append(decided, event.Decoded{Recorded: eventstore.Recorded{Position: eventstore.Position{Offset: int64(i + 1)}}, Payload: e})
 			}
 			slices.Reverse(decided)
 			s := app.History{Position: eventstore.Position{Offset: c.fact}, RecordedAt: c.recorded}.Checks(decided)

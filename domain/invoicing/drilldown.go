@@ -20,25 +20,9 @@ import (
 	"github.com/tollgate-io/tollgate/domain/timeline"
 )
 
-// FactPage asks for a part of the list of a tenant's facts and corrections: facts stand in it when they occurred, corrections when
-// they were recorded.
-type FactPage struct {
-	After  timeline.Mark
-	Before time.Time           // listed before this instant
-	Since  eventstore.Position // and after this position of the log
-	At     eventstore.Position // and at this one or before it
-	Limit  int
-}
-
-// ListedFact is a fact or a correction with its place in the list.
-type ListedFact struct {
-	timeline.Mark
-	timeline.Event
-}
-
 // FactList reads the list.
 type FactList interface {
-	FactPage(ctx context.Context, t event.TenantID, p FactPage) ([]ListedFact, error)
+	FactPage(ctx context.Context, t event.TenantID, p timeline.FactPage) ([]timeline.ListedFact, error)
 	// CorrectionsOf reads the corrections of facts, in the order of the log, up to a position.
 	CorrectionsOf(ctx context.Context, t event.TenantID, facts []event.Identity, at eventstore.Position) ([]timeline.Event, error)
 }
@@ -161,7 +145,7 @@ type drilldown struct {
 
 // facts adds facts, and with them their corrections.
 func (d *drilldown) facts(ctx context.Context, after timeline.Mark, to time.Time, since eventstore.Position, corrected bool) error {
-	return d.scan(ctx, after, to, since, false, func(page []ListedFact) error {
+	return d.scan(ctx, after, to, since, false, func(page []timeline.ListedFact) error {
 		corrections := map[event.Identity][]timeline.Event{}
 		if corrected {
 			var ids []event.Identity
@@ -199,7 +183,7 @@ func (d *drilldown) facts(ctx context.Context, after timeline.Mark, to time.Time
 
 // corrections adds corrections by themselves.
 func (d *drilldown) corrections(ctx context.Context, after timeline.Mark, since eventstore.Position) error {
-	return d.scan(ctx, after, time.Time{}, since, true, func(page []ListedFact) error {
+	return d.scan(ctx, after, time.Time{}, since, true, func(page []timeline.ListedFact) error {
 		for i := range page {
 			if _, fact := page[i].Payload.(event.UsageRecorded); fact {
 				continue
@@ -223,13 +207,13 @@ func (d *drilldown) stop(last timeline.Mark, corrections bool) error {
 }
 
 // scan reads the list until the page is full, or long enough.
-func (d *drilldown) scan(ctx context.Context, after timeline.Mark, before time.Time, since eventstore.Position, corrections bool, visit func([]ListedFact) error) error {
+func (d *drilldown) scan(ctx context.Context, after timeline.Mark, before time.Time, since eventstore.Position, corrections bool, visit func([]timeline.ListedFact) error) error {
 	for n := 0; ; n += factRead {
 		if n >= scanned || len(d.page.Items) >= d.most {
 			_ = d.stop(after, corrections)
 			return nil
 		}
-		page, err := d.billing.c.Facts.FactPage(ctx, d.tenant, FactPage{After: after, Before: before, Since: since, At: d.at, Limit: factRead})
+		page, err := d.billing.c.Facts.FactPage(ctx, d.tenant, timeline.FactPage{After: after, Before: before, Since: since, At: d.at, Limit: factRead})
 		if err != nil {
 			return err
 		}

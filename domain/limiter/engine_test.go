@@ -65,7 +65,7 @@ type snapshots struct {
 }
 
 // fold reads the partition of a tenant up to an offset that is at most so far behind.
-func (s *snapshots) fold(ctx context.Context, t event.TenantID) (events []projections.Event, at int64, err error) {
+func (s *snapshots) fold(ctx context.Context, t event.TenantID) (events []event.Decoded, at int64, err error) {
 	if p := s.err.Load(); p != nil {
 		return nil, 0, *p
 	}
@@ -79,7 +79,7 @@ func (s *snapshots) fold(ctx context.Context, t event.TenantID) (events []projec
 	if err != nil {
 		return nil, 0, err
 	}
-	events, err = projections.Decode(recorded[:min(at, int64(len(recorded)))])
+	events, err = event.DecodeAll(recorded[:min(at, int64(len(recorded)))])
 	return events, at, err
 }
 
@@ -197,7 +197,7 @@ func newGate(t testing.TB, replicas int, plan catalog.PlanKey) *gate {
 	h := apptest.New(t, storetest.New(t, 3, func() time.Time { return noon }))
 	h.Apply(limitPlans)
 	g := &gate{Fixture: h}
-	g.snapshots = &snapshots{log: h.Log, catalogs: projections.NewCatalogs(h.Log), lag: func() int64 { return rand.Int64N(60) }}
+	g.snapshots = &snapshots{log: h.Log, catalogs: app.NewCatalogRevisions(h.Log), lag: func() int64 { return rand.Int64N(60) }}
 	for range replicas {
 		g.start()
 	}
@@ -557,7 +557,7 @@ func TestNoPlanNoLimits(t *testing.T) {
 	h := apptest.New(t, storetest.New(t, 3, func() time.Time { return noon }))
 	h.Apply(limitPlans)
 	g := &gate{Fixture: h}
-	g.snapshots = &snapshots{log: h.Log, catalogs: projections.NewCatalogs(h.Log), lag: func() int64 { return 0 }}
+	g.snapshots = &snapshots{log: h.Log, catalogs: app.NewCatalogRevisions(h.Log), lag: func() int64 { return 0 }}
 	g.start()
 	d := g.one(0, ask("a", "interview", 1_000_000))
 	require.True(t, d.Allowed)
@@ -700,7 +700,7 @@ func TestAccountsLeaveTheMemory(t *testing.T) {
 	h := apptest.New(t, storetest.New(t, 3, func() time.Time { return noon }))
 	h.Apply(limitPlans)
 	g := &gate{Fixture: h}
-	g.snapshots = &snapshots{log: h.Log, catalogs: projections.NewCatalogs(h.Log), lag: func() int64 { return rand.Int64N(50) }}
+	g.snapshots = &snapshots{log: h.Log, catalogs: app.NewCatalogRevisions(h.Log), lag: func() int64 { return rand.Int64N(50) }}
 	var tenants []event.TenantID
 	for i := range 60 {
 		id := event.TenantID(fmt.Sprint("tenant-", i))

@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/tollgate-io/tollgate/projections"
+	"github.com/tollgate-io/tollgate/adapters/postgres/readmodels"
 )
 
 // largeLog is the log that size, history and rebuild measure. It is loaded once and then only grows.
@@ -320,7 +320,7 @@ func rebuild(ctx context.Context, b *bench, _ []string) error {
 		all[0] = append(all[0], m)
 		b.say("rebuild round %d typed read: %.0f/s", round+1, m.rate())
 		stop := b.profile("rebuild")
-		r, err := s.ReadModels.Rebuild(ctx, s.Log, projections.Names(), nil)
+		r, err := s.ReadModels.Rebuild(ctx, s.Log, readmodels.Names(), nil)
 		stop()
 		if err != nil {
 			return err

@@ -11,13 +11,13 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/tollgate-io/tollgate/adapters/postgres/readmodels"
 	"github.com/tollgate-io/tollgate/cmd/stack"
 	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/tenant"
-	"github.com/tollgate-io/tollgate/projections"
 )
 
 // openStack opens the ledger in a database, with the limit engine. Nothing folds its log until the caller asks for it.
@@ -76,7 +76,7 @@ var planned = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // awaitReadModels waits until the read models show all that is on the log.
 func awaitReadModels(ctx context.Context, s *stack.Stack) error {
-	return s.AwaitReadModels(ctx, foldTimeout, projections.Names()...)
+	return s.AwaitReadModels(ctx, foldTimeout, readmodels.Names()...)
 }
 
 // record records a batch in which everything is new.

@@ -67,7 +67,7 @@ const (
 		on conflict (partition) do update set position = excluded.position where t.position < excluded.position`
 )
 
-func (r *Store) applyDirectory(ctx context.Context, g projections.Range, events []projections.Event) error {
+func (r *Store) applyDirectory(ctx context.Context, g projections.Range, events []event.Decoded) error {
 	change := projections.FoldDirectory(events)
 	if change.IsEmpty() {
 		return r.applyNothing(ctx, g, events)

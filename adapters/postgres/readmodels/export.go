@@ -16,10 +16,10 @@ import (
 )
 
 var (
-	_ projections.FactIndex = (*Store)(nil)
-	_ app.TenantLister      = (*Store)(nil)
-	_ app.Facts             = projections.FactReader{}
-	_ invoicing.FactList    = projections.FactReader{}
+	_ timeline.FactIndex = (*Store)(nil)
+	_ app.TenantLister   = (*Store)(nil)
+	_ app.Facts          = timeline.FactReader{}
+	_ invoicing.FactList = timeline.FactReader{}
 )
 
 // The primary key is walked forwards, from one page to the next.
@@ -28,8 +28,8 @@ const selectFacts = `select occurred_at, position from %s.timeline
 		and position > $8
 	order by occurred_at, position limit $7`
 
-// FactsAfter implements projections.FactIndex.
-func (r *Store) FactsAfter(ctx context.Context, t event.TenantID, p invoicing.FactPage) (marks []timeline.Mark, err error) {
+// FactsAfter implements timeline.FactIndex.
+func (r *Store) FactsAfter(ctx context.Context, t event.TenantID, p timeline.FactPage) (marks []timeline.Mark, err error) {
 	from, before, packed, since := p.After.ListedAt, p.Before, int64(0), int64(0) // no position is 0
 	if from.IsZero() {
 		from = time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -46,7 +46,7 @@ func (r *Store) FactsAfter(ctx context.Context, t event.TenantID, p invoicing.Fa
 	_, err = r.read(ctx, projections.TimelineModel, t, func(b *pgx.Batch, schema string) {
 		marks = make([]timeline.Mark, 0, p.Limit)
 		b.Queue(inSchema(selectFacts, schema), string(t), from, packed, before, pg.Pack(p.At),
-			[]int16{projections.KindUsage.Number(), projections.KindCorrection.Number()}, p.Limit, since).Query(func(rows pgx.Rows) error {
+			[]int16{timeline.KindUsage.Number(), timeline.KindCorrection.Number()}, p.Limit, since).Query(func(rows pgx.Rows) error {
 			for rows.Next() {
 				var (
 					listed   time.Time
@@ -63,7 +63,13 @@ func (r *Store) FactsAfter(ctx context.Context, t event.TenantID, p invoicing.Fa
 	return marks, err
 }
 
-// CorrectionsOf implements projections.FactIndex.
+// FactsShown implements timeline.FactIndex.
+func (r *Store) FactsShown(ctx context.Context, partition int) (eventstore.Position, error) {
+	_, offset, err := r.Checkpoint(ctx, projections.TimelineModel, partition)
+	return eventstore.Position{Partition: partition, Offset: offset}, err
+}
+
+// CorrectionsOf implements timeline.FactIndex.
 func (r *Store) CorrectionsOf(ctx context.Context, t event.TenantID, sources []event.SourceID, at eventstore.Position) (positions []eventstore.Position, err error) {
 	hashes := make([]int64, len(sources))
 	for i, s := range sources {
@@ -71,7 +77,7 @@ func (r *Store) CorrectionsOf(ctx context.Context, t event.TenantID, sources []e
 	}
 	_, err = r.read(ctx, projections.TimelineModel, t, func(b *pgx.Batch, schema string) {
 		positions = nil
-		b.Queue(inSchema(selectCorrections, schema)+` and position <= $4 order by position`, string(t), hashes, projections.KindCorrection.Number(), pg.Pack(at)).
+		b.Queue(inSchema(selectCorrections, schema)+` and position <= $4 order by position`, string(t), hashes, timeline.KindCorrection.Number(), pg.Pack(at)).
 			Query(func(rows pgx.Rows) error {
 				packed, err := pgx.CollectRows(rows, pgx.RowTo[int64])
 				for _, p := range packed {

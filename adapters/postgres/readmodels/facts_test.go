@@ -12,7 +12,6 @@ import (
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/money"
 	"github.com/tollgate-io/tollgate/domain/timeline"
-	"github.com/tollgate-io/tollgate/projections"
 )
 
 // Facts are visited once each, in order, over several pages; as of a position, whatever is added meanwhile; within a time;
@@ -31,7 +30,7 @@ func TestFacts(t *testing.T) {
 	batch = append(batch, event.UsageConflicted{Usage: tokens("acme", 2)}.Append())
 	l.append(batch...)
 	l.project()
-	reader := projections.FactReader{Index: l.Store, Log: l.log}
+	reader := timeline.FactReader{Index: l.Store, Log: l.log}
 	at, err := reader.FactsShown(ctx, eventstore.PartitionOf("acme", testPartitions))
 	require.NoError(t, err)
 	head, err := l.log.Head(ctx, at.Partition)

@@ -106,7 +106,7 @@ func decisionsArrays(deltas []projections.DecisionsDelta) []any {
 	return []any{tenants, days, types, limits, reasons, decisions}
 }
 
-func (r *Store) applyInsights(ctx context.Context, g projections.Range, events []projections.Event) error {
+func (r *Store) applyInsights(ctx context.Context, g projections.Range, events []event.Decoded) error {
 	fold := projections.NewInsightsFold()
 	fold.Add(events)
 	if fold.Len() == 0 {

@@ -81,7 +81,7 @@ func (l *ledger) cells() (cells []insight.Cell) {
 	for p := range testPartitions {
 		recorded, err := l.log.ReadLog(l.Context(), eventstore.Position{Partition: p}, eventstore.MaxReadLimit)
 		require.NoError(l, err)
-		events, err := projections.Decode(recorded)
+		events, err := event.DecodeAll(recorded)
 		require.NoError(l, err)
 		fold.Add(events)
 	}

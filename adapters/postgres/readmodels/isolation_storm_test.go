@@ -20,6 +20,7 @@ import (
 
 	"github.com/tollgate-io/tollgate/adapters/postgres"
 	"github.com/tollgate-io/tollgate/adapters/postgres/readmodels"
+	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/insight"
@@ -27,7 +28,6 @@ import (
 	"github.com/tollgate-io/tollgate/domain/tenant"
 	"github.com/tollgate-io/tollgate/domain/timeline"
 	"github.com/tollgate-io/tollgate/domain/usage"
-	"github.com/tollgate-io/tollgate/projections"
 )
 
 // storm asks for random tenants from many goroutines over few connections, and says what was not the tenant's own answer.
@@ -126,7 +126,7 @@ var (
 func (s *storm) rage(reads *pgxpool.Pool, queries int, faults bool) (findings []string) {
 	s.Helper()
 	ctx := s.Context()
-	r := readmodels.New(s.apply, reads, projections.NewCatalogs(s.log))
+	r := readmodels.New(s.apply, reads, app.NewCatalogRevisions(s.log))
 	_, err := r.Ensure(ctx, testPartitions)
 	require.NoError(s, err)
 	s.findings = map[string]string{}

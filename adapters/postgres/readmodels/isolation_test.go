@@ -20,7 +20,6 @@ import (
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/money"
 	"github.com/tollgate-io/tollgate/domain/tenant"
-	"github.com/tollgate-io/tollgate/projections"
 )
 
 // settled is a ledger in which every table has rows of each tenant, and every row names its tenant.
@@ -217,7 +216,7 @@ func TestAReaderSeesOneTenant(t *testing.T) {
 		_, err = c.Exec(t.Context(), fmt.Sprintf(`update %s set "%s" = default`, name, column))
 		require.True(t, refused(err), "%s: %v", name, err)
 	}
-	for _, readModel := range projections.Names() {
+	for _, readModel := range readmodels.Names() {
 		for _, table := range readmodels.TableNames(readModel) {
 			if _, ok := installationTables["rm_"+readModel+"."+table]; !ok {
 				require.True(t, seen[table], "%s shows the tenant its own rows", table)

@@ -15,6 +15,7 @@ import (
 	"github.com/tollgate-io/tollgate/adapters/postgres"
 	pglog "github.com/tollgate-io/tollgate/adapters/postgres/log"
 	"github.com/tollgate-io/tollgate/adapters/postgres/readmodels"
+	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
@@ -69,7 +70,7 @@ func openLedger(t testing.TB, url string) *ledger {
 	pool, err := pgxpool.New(context.Background(), url)
 	require.NoError(t, err)
 	t.Cleanup(pool.Close)
-	l := &ledger{TB: t, url: url, log: log, pool: pool, apply: apply, Store: readmodels.New(apply, reads, projections.NewCatalogs(log))}
+	l := &ledger{TB: t, url: url, log: log, pool: pool, apply: apply, Store: readmodels.New(apply, reads, app.NewCatalogRevisions(log))}
 	outdated, err := l.Ensure(context.Background(), testPartitions)
 	require.NoError(t, err)
 	require.Empty(t, outdated)
@@ -97,7 +98,7 @@ func (l *ledger) step(ctx context.Context, readModel string, partition, limit in
 	if err != nil || len(recorded) == 0 {
 		return false, err
 	}
-	events, err := projections.Decode(recorded)
+	events, err := event.DecodeAll(recorded)
 	if err != nil {
 		return false, err
 	}
@@ -108,7 +109,7 @@ func (l *ledger) step(ctx context.Context, readModel string, partition, limit in
 // project brings all read models to the head of the log.
 func (l *ledger) project() {
 	l.Helper()
-	for _, name := range projections.Names() {
+	for _, name := range readmodels.Names() {
 		for p := range testPartitions {
 			for more := true; more; {
 				var err error

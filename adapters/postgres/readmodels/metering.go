@@ -16,6 +16,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/invoicing"
 	"github.com/tollgate-io/tollgate/domain/limit"
 	"github.com/tollgate-io/tollgate/domain/money"
+	"github.com/tollgate-io/tollgate/domain/timeline"
 	"github.com/tollgate-io/tollgate/projections"
 )
 
@@ -136,7 +137,7 @@ func (m *Metering) edge(ctx context.Context, t event.TenantID, start time.Time, 
 	}
 	_, err := r.read(ctx, projections.TimelineModel, t, func(b *pgx.Batch, schema string) {
 		positions, sources = nil, nil
-		b.Queue(inSchema(selectQuarter, schema), string(t), start, start.Add(quarter), projections.KindUsage.Number()).
+		b.Queue(inSchema(selectQuarter, schema), string(t), start, start.Add(quarter), timeline.KindUsage.Number()).
 			Query(func(rows pgx.Rows) error { return collect(rows, true) })
 	})
 	if err != nil {
@@ -148,7 +149,7 @@ func (m *Metering) edge(ctx context.Context, t event.TenantID, start time.Time, 
 	facts := positions
 	_, err = r.read(ctx, projections.TimelineModel, t, func(b *pgx.Batch, schema string) {
 		positions = slices.Clone(facts)
-		b.Queue(inSchema(selectCorrections, schema), string(t), sources, projections.KindCorrection.Number()).
+		b.Queue(inSchema(selectCorrections, schema), string(t), sources, timeline.KindCorrection.Number()).
 			Query(func(rows pgx.Rows) error { return collect(rows, false) })
 	})
 	if err != nil {

@@ -18,13 +18,14 @@ import (
 	"github.com/tollgate-io/tollgate/domain/limit"
 	"github.com/tollgate-io/tollgate/domain/limiter"
 	"github.com/tollgate-io/tollgate/domain/money"
+	"github.com/tollgate-io/tollgate/domain/timeline"
 	"github.com/tollgate-io/tollgate/projections"
 )
 
 // applyQuota folds into accounts that were read before the checkpoint is moved: they change together with it only, so
 // when it can be moved from where the range starts they are still what was read. When somebody else was faster they are
 // newer than the range, which may not even fit to them.
-func (r *Store) applyQuota(ctx context.Context, g projections.Range, events []projections.Event) error {
+func (r *Store) applyQuota(ctx context.Context, g projections.Range, events []event.Decoded) error {
 	schema := schemaOf(g.ReadModel, g.Generation)
 	change, err := foldQuota(ctx, r.pool, schema, events)
 	if errors.Is(err, event.ErrMalformed) {
@@ -54,7 +55,7 @@ func (r *Store) applyQuota(ctx context.Context, g projections.Range, events []pr
 }
 
 // rebuildQuota folds a page into tables that nobody else looks at yet.
-func rebuildQuota(ctx context.Context, pool *pgxpool.Pool, schema string, events []projections.Event) error {
+func rebuildQuota(ctx context.Context, pool *pgxpool.Pool, schema string, events []event.Decoded) error {
 	change, err := foldQuota(ctx, pool, schema, events)
 	if err != nil || change.IsEmpty() {
 		return err
@@ -62,7 +63,7 @@ func rebuildQuota(ctx context.Context, pool *pgxpool.Pool, schema string, events
 	return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error { return writeQuota(ctx, tx, schema, change) })
 }
 
-func foldQuota(ctx context.Context, pool *pgxpool.Pool, schema string, events []projections.Event) (projections.QuotaChange, error) {
+func foldQuota(ctx context.Context, pool *pgxpool.Pool, schema string, events []event.Decoded) (projections.QuotaChange, error) {
 	tenants := projections.QuotaTenants(events)
 	if len(tenants) == 0 {
 		return projections.QuotaChange{}, nil
@@ -254,7 +255,7 @@ func (a *AccountLoader) facts(ctx context.Context, t event.TenantID, since time.
 	at, err := a.readModels.read(ctx, projections.TimelineModel, t, func(b *pgx.Batch, schema string) {
 		positions = nil
 		b.Queue(inSchema(`select position from %s.timeline where tenant_id = $1 and occurred_at >= $2 and kind = any($3) order by position`, schema),
-			string(t), since, []int16{projections.KindUsage.Number(), projections.KindCorrection.Number()}).Query(func(rows pgx.Rows) error {
+			string(t), since, []int16{timeline.KindUsage.Number(), timeline.KindCorrection.Number()}).Query(func(rows pgx.Rows) error {
 			packed, err := pgx.CollectRows(rows, pgx.RowTo[int64])
 			for _, p := range packed {
 				positions = append(positions, pg.PositionOf(p))
@@ -271,7 +272,7 @@ func (a *AccountLoader) facts(ctx context.Context, t event.TenantID, since time.
 // factsAt visits the facts of a tenant that stand at positions, and what corrections there change.
 func (a *AccountLoader) factsAt(ctx context.Context, t event.TenantID, positions []eventstore.Position, visit func(limit.Fact)) error {
 	for chunk := range slices.Chunk(positions, 5000) {
-		events, err := projections.ReadOf(ctx, a.log, t, chunk)
+		events, err := timeline.ReadOf(ctx, a.log, t, chunk)
 		if err != nil {
 			return err
 		}

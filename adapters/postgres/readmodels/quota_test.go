@@ -17,7 +17,6 @@ import (
 	"github.com/tollgate-io/tollgate/domain/limit"
 	"github.com/tollgate-io/tollgate/domain/money"
 	"github.com/tollgate-io/tollgate/domain/tenant"
-	"github.com/tollgate-io/tollgate/projections"
 )
 
 const quotaPlan = testCatalog + `
@@ -56,7 +55,7 @@ func tell(l *ledger, a *limit.Account, of event.TenantID, c *catalog.Catalog, af
 			return
 		}
 		at = page[len(page)-1].Position
-		events, err := projections.Decode(page)
+		events, err := event.DecodeAll(page)
 		require.NoError(l, err)
 		for _, e := range events {
 			if e.Tenant != string(of) {
@@ -182,7 +181,7 @@ func TestAccountsAreFoldsOfTheLog(t *testing.T) {
 		require.NoError(t, err)
 		read[of] = head.Offset
 		if random.IntN(4) == 0 { // each read model goes its own way
-			_, err := l.step(ctx, projections.Names()[random.IntN(models)], random.IntN(testPartitions), 1+random.IntN(40))
+			_, err := l.step(ctx, readmodels.Names()[random.IntN(models)], random.IntN(testPartitions), 1+random.IntN(40))
 			require.NoError(t, err)
 		}
 		if step%25 == 0 || step == 399 {

@@ -31,7 +31,7 @@ type Store struct {
 	progress *progress
 
 	partitions  atomic.Int32
-	generations [5]atomic.Int32 // that serve, as far as is known; indexed like projections.Names
+	generations [5]atomic.Int32 // that serve, as far as is known; indexed like Names
 }
 
 var _ projections.Target = (*Store)(nil)
@@ -84,6 +84,11 @@ const (
 	serving  = "serving"
 )
 
+// Names lists the read models, in the order in which reports name them.
+func Names() []string {
+	return []string{projections.DirectoryModel, projections.InsightsModel, projections.QuotaModel, projections.TimelineModel, projections.UsageModel}
+}
+
 // schemaOf is the schema of a generation. The registry admits only names that need no quotes.
 func schemaOf(readModel string, generation int) string {
 	return "rm_" + readModel + "_" + strconv.Itoa(generation)
@@ -103,7 +108,7 @@ func (r *Store) Ensure(ctx context.Context, partitions int) (outdated []string, 
 			return err
 		}
 		outdated = nil
-		for i, name := range projections.Names() {
+		for i, name := range Names() {
 			generation, fits, err := ensure(ctx, tx, name, partitions)
 			if err != nil {
 				return fmt.Errorf("read model %s: %w", name, err)
@@ -257,7 +262,7 @@ func publish(ctx context.Context, tx pgx.Tx, name string, generation int) error 
 const invalidTableDefinition = "42P16"
 
 // ReadModels implements projections.Target.
-func (r *Store) ReadModels() []string { return projections.Names() }
+func (r *Store) ReadModels() []string { return Names() }
 
 const selectCheckpoint = `select m.generation, c."offset" from read_models m
 	join checkpoints c on c.read_model = m.name and c.generation = m.generation
@@ -278,13 +283,13 @@ func (r *Store) Checkpoint(ctx context.Context, readModel string, partition int)
 const moveCheckpoint = `update checkpoints set "offset" = $1, recorded_at = $2, updated_at = clock_timestamp()
 	where read_model = $3 and generation = $4 and partition = $5 and "offset" = $6`
 
-func moveArguments(g projections.Range, events []projections.Event) []any {
+func moveArguments(g projections.Range, events []event.Decoded) []any {
 	return []any{g.To, events[len(events)-1].RecordedAt, g.ReadModel, g.Generation, g.Partition, g.After}
 }
 
 // Apply implements projections.Target. It is one statement and one round trip, but for the rare range that changes the
 // directory.
-func (r *Store) Apply(ctx context.Context, g projections.Range, events []projections.Event) error {
+func (r *Store) Apply(ctx context.Context, g projections.Range, events []event.Decoded) error {
 	err := g.Check(events)
 	if err == nil {
 		switch g.ReadModel {
@@ -328,7 +333,7 @@ const (
 
 // applyRows moves the checkpoint and inserts rows in one statement: inserts are insert statements that take their rows
 // from arrays $7 and up and contain the condition that the checkpoint was moved.
-func (r *Store) applyRows(ctx context.Context, g projections.Range, events []projections.Event, arrays []any, inserts ...string) error {
+func (r *Store) applyRows(ctx context.Context, g projections.Range, events []event.Decoded, arrays []any, inserts ...string) error {
 	statement := `with moved as (` + moveCheckpoint + ` returning 1)`
 	for i, insert := range inserts {
 		statement += fmt.Sprintf(`, written%d as (%s)`, i, insert)
@@ -342,7 +347,7 @@ func (r *Store) applyRows(ctx context.Context, g projections.Range, events []pro
 }
 
 // applyNothing moves the checkpoint over events that change nothing.
-func (r *Store) applyNothing(ctx context.Context, g projections.Range, events []projections.Event) error {
+func (r *Store) applyNothing(ctx context.Context, g projections.Range, events []event.Decoded) error {
 	tag, err := r.pool.Exec(ctx, moveCheckpoint, moveArguments(g, events)...)
 	if err == nil && tag.RowsAffected() == 0 {
 		return projections.ErrStale
@@ -369,7 +374,7 @@ func (r *Store) readAll(ctx context.Context, readModel string, queue func(b *pgx
 // snapshot names the tables of the serving generation by their schema: a view could be switched between the snapshot and the
 // query.
 func (r *Store) snapshot(ctx context.Context, pool *pgxpool.Pool, readModel string, tenant event.TenantID, queue func(b *pgx.Batch, schema string)) (eventstore.Position, error) {
-	number := slices.Index(projections.Names(), readModel)
+	number := slices.Index(Names(), readModel)
 	at := eventstore.Position{Partition: eventstore.PartitionOf(string(tenant), int(max(r.partitions.Load(), 1)))}
 	const attempts = 5 // a generation lives longer than a query
 	for range attempts {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -25,6 +26,10 @@ import (
 	"github.com/tollgate-io/tollgate/projections"
 )
 
+func TestNamesAreSorted(t *testing.T) {
+	require.True(t, slices.IsSorted(readmodels.Names()))
+}
+
 func TestEnsureBySeveralProcesses(t *testing.T) {
 	url := pgtest.Database(t)
 	openLog(t, url, postgresConfig)
@@ -34,8 +39,8 @@ func TestEnsureBySeveralProcesses(t *testing.T) {
 	}
 	group.Wait()
 	l := openLedger(t, url)
-	require.EqualValues(t, len(projections.Names()), l.number(`select count(*) from read_models where state = 'serving'`))
-	require.EqualValues(t, len(projections.Names())*testPartitions, l.number(`select count(*) from checkpoints`))
+	require.EqualValues(t, len(readmodels.Names()), l.number(`select count(*) from read_models where state = 'serving'`))
+	require.EqualValues(t, len(readmodels.Names())*testPartitions, l.number(`select count(*) from checkpoints`))
 	require.EqualValues(t, 5, l.number(`select count(*) from pg_views where viewname in ('usage_rollups', 'timeline', 'tenants', 'api_keys', 'catalogs')`))
 	_, err := l.Ensure(t.Context(), testPartitions+1)
 	require.Error(t, err, "the log's partitions never change")
@@ -56,7 +61,7 @@ func TestApplyTakesEffectExactlyOnce(t *testing.T) {
 	errInjected := errors.New("injected")
 	var group sync.WaitGroup
 	for _, replica := range replicas {
-		for _, name := range projections.Names() {
+		for _, name := range readmodels.Names() {
 			for p := range testPartitions {
 				random := rand.New(rand.NewPCG(seed, uint64(p)))
 				group.Go(func() {
@@ -108,9 +113,9 @@ func TestTheSameRangeTwiceIsStale(t *testing.T) {
 	l.append(recordTokens(tenantOf(0), 0, 10)...)
 	recorded, err := l.log.ReadLog(t.Context(), eventstore.Position{}, 100)
 	require.NoError(t, err)
-	events, err := projections.Decode(recorded)
+	events, err := event.DecodeAll(recorded)
 	require.NoError(t, err)
-	for _, name := range projections.Names() {
+	for _, name := range readmodels.Names() {
 		r := projections.Range{ReadModel: name, Generation: 1, To: int64(len(events))}
 		require.NoError(t, l.Apply(t.Context(), r, events))
 		require.ErrorIs(t, l.Apply(t.Context(), r, events), projections.ErrStale)
@@ -266,7 +271,7 @@ func TestTimelinePagesAndFilters(t *testing.T) {
 	l.append(recordTokens(tenantOf(1)+"_other", 0, 5)...)
 	l.project()
 
-	items := func(q timeline.Query) (items []projections.Item) {
+	items := func(q timeline.Query) (items []timeline.Item) {
 		q.Tenant = acme
 		for {
 			positions, next, at, err := l.Timeline(t.Context(), q)
@@ -274,10 +279,10 @@ func TestTimelinePagesAndFilters(t *testing.T) {
 			require.Equal(t, 1, at.Partition)
 			recorded, err := l.log.ReadAt(t.Context(), positions)
 			require.NoError(t, err)
-			events, err := projections.Decode(recorded)
+			events, err := event.DecodeAll(recorded)
 			require.NoError(t, err)
 			for _, e := range events {
-				items = append(items, projections.Describe(e))
+				items = append(items, timeline.Describe(e))
 			}
 			if next == "" {
 				return items
@@ -523,15 +528,15 @@ func TestAwait(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	require.ErrorIs(t, l.Await(ctx, projections.Names(), at), context.DeadlineExceeded)
+	require.ErrorIs(t, l.Await(ctx, readmodels.Names(), at), context.DeadlineExceeded)
 
 	waiting := make(chan error, 3)
 	for _, replica := range []*ledger{l, other, other} {
-		go func() { waiting <- replica.Await(t.Context(), projections.Names(), at) }()
+		go func() { waiting <- replica.Await(t.Context(), readmodels.Names(), at) }()
 	}
 	l.append(applyTestCatalog(t))
 	l.append(recordTokens(tenantOf(0), 5, 6)...)
-	for _, name := range projections.Names() {
+	for _, name := range readmodels.Names() {
 		if name == projections.UsageModel {
 			continue // stands before facts without a catalog
 		}
@@ -557,7 +562,7 @@ func TestLag(t *testing.T) {
 	require.NoError(t, err)
 	lags, err := l.Lag(t.Context(), l.log, oldest[0].RecordedAt.Add(time.Minute))
 	require.NoError(t, err)
-	require.Len(t, lags, len(projections.Names())*testPartitions)
+	require.Len(t, lags, len(readmodels.Names())*testPartitions)
 	for _, lag := range lags {
 		if lag.ReadModel == projections.TimelineModel && lag.Partition == 1 {
 			require.EqualValues(t, 4, lag.Offset)

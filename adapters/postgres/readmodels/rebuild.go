@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tollgate-io/tollgate/adapters/postgres/internal/pg"
+	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/projections"
 )
@@ -175,7 +176,7 @@ func (r *Store) build(ctx context.Context, log eventstore.LogReader, names []str
 		if err := b.swap(ctx); err != nil {
 			return report, fmt.Errorf("switch to the new generation: %w", err)
 		}
-		for i, name := range projections.Names() {
+		for i, name := range Names() {
 			if generation, ok := b.generations[name]; ok {
 				r.generations[i].Store(int32(generation)) //nolint:gosec // counts rebuilds
 			}
@@ -191,11 +192,11 @@ func (r *Store) build(ctx context.Context, log eventstore.LogReader, names []str
 
 func checkNames(names []string) ([]string, error) {
 	if len(names) == 0 {
-		return projections.Names(), nil
+		return Names(), nil
 	}
 	for _, name := range names {
-		if !slices.Contains(projections.Names(), name) {
-			return nil, fmt.Errorf("no read model %q; there are %s", name, strings.Join(projections.Names(), ", "))
+		if !slices.Contains(Names(), name) {
+			return nil, fmt.Errorf("no read model %q; there are %s", name, strings.Join(Names(), ", "))
 		}
 	}
 	names = slices.Sorted(slices.Values(names))
@@ -435,11 +436,11 @@ func (b *build) newPart(partition int, targets map[shard]int64) *part {
 
 // run reads and decodes the next page while one is written.
 func (p *part) run(ctx context.Context) error {
-	pages := make(chan []projections.Event, 1)
+	pages := make(chan []event.Decoded, 1)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		defer close(pages)
-		return p.read(ctx, func(events []projections.Event) error {
+		return p.read(ctx, func(events []event.Decoded) error {
 			select {
 			case pages <- events:
 				return nil
@@ -469,7 +470,7 @@ func (p *part) run(ctx context.Context) error {
 	return group.Wait()
 }
 
-func (p *part) read(ctx context.Context, yield func([]projections.Event) error) error {
+func (p *part) read(ctx context.Context, yield func([]event.Decoded) error) error {
 	page := p.page
 	for after := int64(0); after < p.to; {
 		events, err := p.readPage(ctx, eventstore.Position{Partition: p.partition, Offset: after}, p.to, page)
@@ -495,7 +496,7 @@ func (p *part) read(ctx context.Context, yield func([]projections.Event) error) 
 }
 
 // readPage reads and decodes up to limit events after a position, and none after offset to, which is that of an event.
-func (b *build) readPage(ctx context.Context, after eventstore.Position, to int64, limit int) ([]projections.Event, error) {
+func (b *build) readPage(ctx context.Context, after eventstore.Position, to int64, limit int) ([]event.Decoded, error) {
 	recorded, err := b.log.ReadLog(ctx, after, int(min(int64(limit), to-after.Offset)))
 	if err != nil {
 		return nil, fmt.Errorf("read events after %s: %w", after, err)
@@ -511,7 +512,7 @@ func (b *build) readPage(ctx context.Context, after eventstore.Position, to int6
 	if len(recorded) == 0 {
 		return nil, fmt.Errorf("%w: nothing after %s up to offset %d, where a checkpoint is", eventstore.ErrHole, after, to)
 	}
-	return projections.Decode(recorded)
+	return event.DecodeAll(recorded)
 }
 
 // advance counts events, and the offsets that they take, and tells.
@@ -526,7 +527,7 @@ func (b *build) advance(n int, offsets int64) {
 }
 
 // add folds a page into each read model, up to its own target.
-func (p *part) add(ctx context.Context, events []projections.Event) error {
+func (p *part) add(ctx context.Context, events []event.Decoded) error {
 	for _, name := range p.names {
 		part := projections.UpTo(events, p.targets[name])
 		if len(part) == 0 {
@@ -623,7 +624,7 @@ func (b *build) catchUp(ctx context.Context, targets map[shard]int64) error {
 }
 
 // applyPart applies those of the events, which begin where the read model that lacks most does, that this one still lacks.
-func (b *build) applyPart(ctx context.Context, at shard, events []projections.Event, target int64) error {
+func (b *build) applyPart(ctx context.Context, at shard, events []event.Decoded, target int64) error {
 	offset := b.offsets[at]
 	part := projections.UpTo(events, target)
 	part = part[len(projections.UpTo(part, offset)):]

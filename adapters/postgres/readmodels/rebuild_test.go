@@ -21,9 +21,9 @@ import (
 
 // models is how many read models there are, everyTable how many tables they have.
 var (
-	models     = len(projections.Names())
+	models     = len(readmodels.Names())
 	everyTable = func() (n int) {
-		for _, name := range projections.Names() {
+		for _, name := range readmodels.Names() {
 			n += len(readmodels.TableNames(name))
 		}
 		return n
@@ -77,7 +77,7 @@ func TestRebuildEqualsLiveWhileEventsKeepComing(t *testing.T) {
 			}
 		}
 	})
-	for _, name := range projections.Names() { // and are projected
+	for _, name := range readmodels.Names() { // and are projected
 		for p := range testPartitions {
 			group.Go(func() {
 				for ctx.Err() == nil {

@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tollgate-io/tollgate/adapters/postgres/internal/pg"
+	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/invalid"
 	"github.com/tollgate-io/tollgate/domain/timeline"
@@ -21,7 +22,7 @@ func insertTimeline(schema string) string {
 		where exists (select from moved)`
 }
 
-func (r *Store) applyTimeline(ctx context.Context, g projections.Range, events []projections.Event) error {
+func (r *Store) applyTimeline(ctx context.Context, g projections.Range, events []event.Decoded) error {
 	rows := projections.AppendTimeline(make([]projections.TimelineRow, 0, len(events)), events)
 	n := len(rows)
 	if n == 0 {
@@ -82,7 +83,7 @@ const selectTimelineOfSource = `with found as materialized (
 
 // Timeline returns where the events of a page are in the log, the cursor of the next page ("" on the last) and the
 // position that the answer reflects. The filters by type and source compare hashes: the caller, who reads the events
-// anyway, drops those that projections.Item.Is refuses. Errors: *invalid.Error.
+// anyway, drops those that timeline.Item.Is refuses. Errors: *invalid.Error.
 func (r *Store) Timeline(ctx context.Context, q timeline.Query) (events []eventstore.Position, next string, at eventstore.Position, err error) {
 	if q.Limit, err = pageLimit(q.Limit); err != nil {
 		return nil, "", at, err
@@ -107,7 +108,7 @@ func (r *Store) Timeline(ctx context.Context, q timeline.Query) (events []events
 		}
 	}
 	arguments := []any{string(q.Tenant), from, to, after, position, len(q.Type), projections.TypeHash(q.Type),
-		projections.Kind(q.Type).Number(), q.Limit + 1}
+		timeline.Kind(q.Type).Number(), q.Limit + 1}
 	statement := selectTimeline
 	if q.Source != "" {
 		statement = selectTimelineOfSource

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/money"
 	"github.com/tollgate-io/tollgate/domain/usage"
@@ -54,7 +55,7 @@ func insertUsage(schema string) string {
 			set quantity = t.quantity + excluded.quantity, events = t.events + excluded.events`
 }
 
-func (r *Store) applyUsage(ctx context.Context, g projections.Range, events []projections.Event) error {
+func (r *Store) applyUsage(ctx context.Context, g projections.Range, events []event.Decoded) error {
 	fold := projections.NewUsageFold(r.catalogs)
 	if err := fold.Add(ctx, events); err != nil {
 		return err

@@ -1,4 +1,4 @@
-package projections_test
+package timeline_test
 
 import (
 	"context"
@@ -10,11 +10,11 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"github.com/tollgate-io/tollgate/adapters/memory"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/money"
 	"github.com/tollgate-io/tollgate/domain/timeline"
-	"github.com/tollgate-io/tollgate/projections"
 )
 
 // everything is an index that cannot tell one source from another, as if their hashes were the same.
@@ -35,8 +35,31 @@ func (x everything) Timeline(_ context.Context, q timeline.Query) ([]eventstore.
 	return x.positions[first:last], next, eventstore.Position{Offset: int64(len(x.positions))}, nil
 }
 
+func newStore() *memory.Store {
+	now := noon
+	return memory.NewStore(1, func() time.Time {
+		now = now.Add(time.Second)
+		return now
+	})
+}
+
+func add(t *testing.T, store *memory.Store, batch ...eventstore.Append) {
+	t.Helper()
+	for i, r := range store.Append(t.Context(), batch) {
+		require.Equal(t, eventstore.Appended, r.Outcome, "append %d: %v", i, r.Err)
+	}
+}
+
+// all reads the whole log.
+func all(t *testing.T, store *memory.Store) []eventstore.Recorded {
+	t.Helper()
+	recorded, err := store.ReadLog(t.Context(), eventstore.Position{}, eventstore.MaxReadLimit)
+	require.NoError(t, err)
+	return recorded
+}
+
 func TestDecisionsAboutOneIdentity(t *testing.T) {
-	store, _ := newStore(t, 1)
+	store := newStore()
 	of := func(source event.SourceID) event.Identity {
 		return event.Identity{Tenant: "acme", Type: "tokens_spent", Source: source}
 	}
@@ -66,7 +89,7 @@ func TestDecisionsAboutOneIdentity(t *testing.T) {
 			index.positions = append(index.positions, events[i].Position)
 		}
 	}
-	r := projections.TimelineReader{Index: index, Log: store}
+	r := timeline.Reader{Index: index, Log: store}
 
 	decided, shown, err := r.Decisions(t.Context(), of("a"))
 	require.NoError(t, err)
@@ -84,12 +107,12 @@ func TestDecisionsAboutOneIdentity(t *testing.T) {
 
 // An index that leads to another tenant's event shows nothing at all.
 func TestAnIndexThatLeadsAstray(t *testing.T) {
-	store, _ := newStore(t, 1)
+	store := newStore()
 	add(t, store, event.Usage{Identity: event.Identity{Tenant: "other", Type: "tokens_spent", Source: "a"}, Quantity: money.Int(1), OccurredAt: noon}.Append(event.Metadata{}))
 	events := all(t, store)
-	r := projections.TimelineReader{Index: everything{[]eventstore.Position{events[len(events)-1].Position}}, Log: store}
+	r := timeline.Reader{Index: everything{[]eventstore.Position{events[len(events)-1].Position}}, Log: store}
 	_, _, err := r.Timeline(t.Context(), timeline.Query{Tenant: "acme", Limit: 10})
-	require.ErrorIs(t, err, projections.ErrForeign)
+	require.ErrorIs(t, err, timeline.ErrForeign)
 	_, _, err = r.Decisions(t.Context(), event.Identity{Tenant: "acme", Type: "tokens_spent", Source: "a"})
-	require.ErrorIs(t, err, projections.ErrForeign)
+	require.ErrorIs(t, err, timeline.ErrForeign)
 }

@@ -1,4 +1,4 @@
-package projections
+package timeline
 
 import (
 	"context"
@@ -8,19 +8,33 @@ import (
 
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
-	"github.com/tollgate-io/tollgate/domain/invoicing"
-	"github.com/tollgate-io/tollgate/domain/timeline"
 )
 
 // FactIndex tells where the facts and corrections of a tenant are in the log.
 type FactIndex interface {
 	// FactsAfter lists a page, in order. A zero instant is no bound.
-	FactsAfter(ctx context.Context, t event.TenantID, p invoicing.FactPage) ([]timeline.Mark, error)
+	FactsAfter(ctx context.Context, t event.TenantID, p FactPage) ([]Mark, error)
 	// CorrectionsOf lists where corrections of sources are, up to a position, in the order of the log. It may list more: sources
 	// are compared by a hash.
 	CorrectionsOf(ctx context.Context, t event.TenantID, sources []event.SourceID, at eventstore.Position) ([]eventstore.Position, error)
-	// Checkpoint tells how far a read model is.
-	Checkpoint(ctx context.Context, readModel string, partition int) (generation int, offset int64, err error)
+	// FactsShown is how far the index of a partition is.
+	FactsShown(ctx context.Context, partition int) (eventstore.Position, error)
+}
+
+// FactPage asks for a part of the list of a tenant's facts and corrections: facts are listed at the time when they occurred,
+// corrections at the time when they were recorded.
+type FactPage struct {
+	After  Mark
+	Before time.Time           // listed before this instant
+	Since  eventstore.Position // and after this position of the log
+	At     eventstore.Position // and at this one or before it
+	Limit  int
+}
+
+// ListedFact is a fact or a correction with its place in the list.
+type ListedFact struct {
+	Mark
+	Event
 }
 
 // FactReader reads all facts of a tenant, page by page.
@@ -37,17 +51,16 @@ const (
 
 // FactsShown is how far the facts of a partition can be read.
 func (r FactReader) FactsShown(ctx context.Context, partition int) (eventstore.Position, error) {
-	_, offset, err := r.Index.Checkpoint(ctx, TimelineModel, partition)
-	return eventstore.Position{Partition: partition, Offset: offset}, err
+	return r.Index.FactsShown(ctx, partition)
 }
 
 // Facts visits a tenant's facts and corrections that stand at a position or before it: facts that occurred, and corrections that
 // were recorded, in [from, to), in this order. Nothing of it can change meanwhile: the index is only added to, and what is
 // added stands after the position.
-func (r FactReader) Facts(ctx context.Context, t event.TenantID, from, to time.Time, at eventstore.Position, visit func(timeline.Event) error) error {
-	after := timeline.Mark{ListedAt: from}
+func (r FactReader) Facts(ctx context.Context, t event.TenantID, from, to time.Time, at eventstore.Position, visit func(event.Decoded) error) error {
+	after := Mark{ListedAt: from}
 	for {
-		page, err := r.Index.FactsAfter(ctx, t, invoicing.FactPage{After: after, Before: to, At: at, Limit: factsPage})
+		page, err := r.Index.FactsAfter(ctx, t, FactPage{After: after, Before: to, At: at, Limit: factsPage})
 		if err != nil {
 			return err
 		}
@@ -73,8 +86,8 @@ func (r FactReader) Facts(ctx context.Context, t event.TenantID, from, to time.T
 	}
 }
 
-// FactPage implements invoicing.FactList.
-func (r FactReader) FactPage(ctx context.Context, t event.TenantID, p invoicing.FactPage) ([]invoicing.ListedFact, error) {
+// FactPage reads one page of the list.
+func (r FactReader) FactPage(ctx context.Context, t event.TenantID, p FactPage) ([]ListedFact, error) {
 	marks, err := r.Index.FactsAfter(ctx, t, p)
 	if err != nil || len(marks) == 0 {
 		return nil, err
@@ -84,15 +97,15 @@ func (r FactReader) FactPage(ctx context.Context, t event.TenantID, p invoicing.
 		at[i] = marks[i].Position
 	}
 	events, err := r.read(ctx, t, at)
-	facts := make([]invoicing.ListedFact, len(events))
+	facts := make([]ListedFact, len(events))
 	for i := range events {
-		facts[i] = invoicing.ListedFact{Mark: marks[i], Event: events[i]}
+		facts[i] = ListedFact{Mark: marks[i], Event: events[i]}
 	}
 	return facts, err
 }
 
-// CorrectionsOf implements invoicing.FactList.
-func (r FactReader) CorrectionsOf(ctx context.Context, t event.TenantID, facts []event.Identity, at eventstore.Position) ([]timeline.Event, error) {
+// CorrectionsOf reads the corrections of facts, in the order of the log, up to a position.
+func (r FactReader) CorrectionsOf(ctx context.Context, t event.TenantID, facts []event.Identity, at eventstore.Position) ([]event.Decoded, error) {
 	if len(facts) == 0 {
 		return nil, nil
 	}
@@ -107,14 +120,10 @@ func (r FactReader) CorrectionsOf(ctx context.Context, t event.TenantID, facts [
 	return r.read(ctx, t, positions)
 }
 
-func (r FactReader) read(ctx context.Context, t event.TenantID, at []eventstore.Position) ([]timeline.Event, error) {
+func (r FactReader) read(ctx context.Context, t event.TenantID, at []eventstore.Position) ([]event.Decoded, error) {
 	events, err := ReadOf(ctx, r.Log, t, at)
 	if err != nil {
 		return nil, fmt.Errorf("read facts: %w", err)
 	}
-	all := make([]timeline.Event, len(events))
-	for i, e := range events {
-		all[i] = timeline.Event{Position: e.Position, RecordedAt: e.RecordedAt, Payload: e.Payload}
-	}
-	return all, nil
+	return events, nil
 }

@@ -1,4 +1,4 @@
-package projections
+package timeline
 
 import (
 	"encoding/json"

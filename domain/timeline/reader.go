@@ -1,4 +1,4 @@
-package projections
+package timeline
 
 import (
 	"cmp"
@@ -9,18 +9,17 @@ import (
 
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
-	"github.com/tollgate-io/tollgate/domain/timeline"
 )
 
-// TimelineIndex tells where the events of a page are in the log. It filters by hashes of type and source: now and then an
+// Index tells where the events of a page are in the log. It filters by hashes of type and source: now and then an
 // event is among them that the query did not ask for.
-type TimelineIndex interface {
-	Timeline(ctx context.Context, q timeline.Query) (events []eventstore.Position, next string, at eventstore.Position, err error)
+type Index interface {
+	Timeline(ctx context.Context, q Query) (events []eventstore.Position, next string, at eventstore.Position, err error)
 }
 
-// TimelineReader reads a page of a tenant's timeline: the index says which events, the log what they are.
-type TimelineReader struct {
-	Index TimelineIndex
+// Reader reads a page of a tenant's timeline: the index says which events, the log what they are.
+type Reader struct {
+	Index Index
 	Log   eventstore.LogReader
 }
 
@@ -29,7 +28,7 @@ var ErrForeign = errors.New("an index names an event of another tenant")
 
 // ReadOf reads the events of a tenant at positions that an index names. The log serves all tenants, so each event's is
 // compared. Errors: ErrForeign; those of the log; event.ErrMalformed.
-func ReadOf(ctx context.Context, log eventstore.LogReader, t event.TenantID, at []eventstore.Position) ([]Event, error) {
+func ReadOf(ctx context.Context, log eventstore.LogReader, t event.TenantID, at []eventstore.Position) ([]event.Decoded, error) {
 	recorded, err := log.ReadAt(ctx, at)
 	if err != nil {
 		return nil, err
@@ -39,27 +38,26 @@ func ReadOf(ctx context.Context, log eventstore.LogReader, t event.TenantID, at 
 			return nil, fmt.Errorf("%w: %s", ErrForeign, recorded[i].Position)
 		}
 	}
-	return Decode(recorded)
+	return event.DecodeAll(recorded)
 }
 
 // Timeline returns a page and the position that it reflects. Errors: *invalid.Error.
-func (r TimelineReader) Timeline(ctx context.Context, q timeline.Query) (timeline.Page, eventstore.Position, error) {
+func (r Reader) Timeline(ctx context.Context, q Query) (Page, eventstore.Position, error) {
 	positions, next, at, err := r.Index.Timeline(ctx, q)
 	if err != nil {
-		return timeline.Page{}, at, err
+		return Page{}, at, err
 	}
 	events, err := ReadOf(ctx, r.Log, q.Tenant, positions)
 	if err != nil {
-		return timeline.Page{}, at, fmt.Errorf("read the events of a timeline: %w", err)
+		return Page{}, at, fmt.Errorf("read the events of a timeline: %w", err)
 	}
-	page := timeline.Page{Items: make([]timeline.Item, 0, len(events)), NextCursor: next}
+	page := Page{Items: make([]Item, 0, len(events)), NextCursor: next}
 	for _, e := range events {
 		item := Describe(e)
 		if !item.Is(string(q.Type), q.Source) {
 			continue
 		}
-		page.Items = append(page.Items, timeline.Item{Position: item.Position, RecordedAt: item.RecordedAt, OccurredAt: item.OccurredAt,
-			Kind: string(item.Kind), EventType: item.EventType, SourceID: item.Source, Quantity: item.Quantity, Summary: item.Summary, Data: item.Data})
+		page.Items = append(page.Items, item)
 	}
 	return page, at, nil
 }
@@ -74,10 +72,10 @@ const (
 // Decisions returns what was decided about the check of one identity: LimitDecided, HoldReleased and HoldExpired, newest
 // first, back to a page with a decision that keeps something, as far as the bounds allow; and the position that this
 // reflects. The order is that of the log: the timeline goes by when something happened.
-func (r TimelineReader) Decisions(ctx context.Context, id event.Identity) ([]timeline.Event, eventstore.Position, error) {
-	q := timeline.Query{Tenant: id.Tenant, Type: id.Type, Source: id.Source, Limit: decisionsPage}
+func (r Reader) Decisions(ctx context.Context, id event.Identity) ([]event.Decoded, eventstore.Position, error) {
+	q := Query{Tenant: id.Tenant, Type: id.Type, Source: id.Source, Limit: decisionsPage}
 	var (
-		all []timeline.Event
+		all []event.Decoded
 		at  eventstore.Position
 	)
 	for n := range decisionsPages {
@@ -111,13 +109,13 @@ func (r TimelineReader) Decisions(ctx context.Context, id event.Identity) ([]tim
 			default:
 				continue
 			}
-			all = append(all, timeline.Event{Position: e.Position, RecordedAt: e.RecordedAt, Payload: e.Payload})
+			all = append(all, e)
 		}
 		if decided || next == "" {
 			break
 		}
 		q.Cursor = next
 	}
-	slices.SortFunc(all, func(a, b timeline.Event) int { return cmp.Compare(b.Position.Offset, a.Position.Offset) })
+	slices.SortFunc(all, func(a, b event.Decoded) int { return cmp.Compare(b.Position.Offset, a.Position.Offset) })
 	return all, at, nil
 }
