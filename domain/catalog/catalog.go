@@ -1,7 +1,7 @@
 // Package catalog owns the product configuration as one immutable value: the meters that turn usage events into
 // numbers, the plans with their limits and prices, the feature flags and the model costs. It reads the configuration
-// strictly, writes it in one canonical form and tells two of them apart. It does not decide limits, rate usage or
-// evaluate flags, and it does not know which tenant has which plan.
+// strictly, writes it in one canonical form and lists the differences between two. Deciding limits, rating usage, evaluating
+// flags and assigning plans to tenants is done elsewhere.
 package catalog
 
 import (
@@ -13,7 +13,7 @@ import (
 	"strings"
 )
 
-// The keys by which the parts of a catalog are named: 1-64 characters of [a-z0-9_.-], the first one a letter.
+// The keys of a catalog's parts: 1-64 characters of [a-z0-9_.-], the first a letter.
 type (
 	MeterKey string
 	PlanKey  string
@@ -22,8 +22,7 @@ type (
 	FlagKey  string
 )
 
-// Catalog is the whole configuration. Parse is the only source of valid ones; whoever holds one must not change it,
-// because it is shared by all requests.
+// Catalog is the whole configuration. Only Parse makes valid ones. Do not change one: all requests share it.
 type Catalog struct {
 	Meters []Meter `json:"meters,omitempty"`
 	Plans  []Plan  `json:"plans,omitempty"`
@@ -31,7 +30,7 @@ type Catalog struct {
 	Costs  []Cost  `json:"costs,omitempty"`
 }
 
-// MetersOf returns the meters that an event of the type feeds, sorted by key; none means that the type is unknown.
+// MetersOf returns the meters that count events of the type, sorted by key; none means that the type is unknown.
 func (c Catalog) MetersOf(eventType string) []Meter {
 	n := 0
 	for i := range c.Meters {
@@ -60,16 +59,15 @@ func (c Catalog) EventTypes() []string {
 	return slices.Sorted(maps.Keys(types))
 }
 
-// Canonical is the form that the log keeps: JSON with a fixed order of members, and with meters, plans and flags in
-// the order of their keys, since their order means nothing. Equal catalogs have equal bytes, and Parse(Canonical(c))
-// is c again.
+// Canonical is the form that the log keeps: JSON with a fixed order of members, and with meters, plans and flags sorted by key,
+// since their order has no meaning. Equal catalogs have equal bytes, and Parse(c.Canonical()) equals c.
 func (c Catalog) Canonical() []byte {
-	type members Catalog // without the methods, so that the encoder does not come back here
+	type members Catalog // without MarshalJSON, which would recurse
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	if err := e.Encode(members(c.ordered())); err != nil {
-		panic(fmt.Sprintf("catalog: a catalog cannot be written: %v", err)) // only a flag value that Parse never made
+		panic(fmt.Sprintf("catalog: a catalog cannot be encoded: %v", err)) // only with a flag value that is not from Parse
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
@@ -87,7 +85,7 @@ func (c *Catalog) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// ordered returns the catalog with the lists sorted whose order means nothing; the receiver's lists stay as they are.
+// ordered returns a copy of the catalog with those lists sorted whose order has no meaning.
 func (c Catalog) ordered() Catalog {
 	c.Meters, c.Plans, c.Flags = slices.Clone(c.Meters), slices.Clone(c.Plans), slices.Clone(c.Flags)
 	slices.SortStableFunc(c.Meters, func(a, b Meter) int { return strings.Compare(string(a.Key), string(b.Key)) })

@@ -12,25 +12,25 @@ type Date string
 // DateOf is the day of an instant.
 func DateOf(t time.Time) Date { return Date(t.UTC().Format(time.DateOnly)) }
 
-// Valid reports whether the date is a day.
+// Valid reports whether the date is a day of the calendar.
 func (d Date) Valid() bool {
 	_, err := time.Parse(time.DateOnly, string(d))
 	return err == nil && len(d) == len(time.DateOnly)
 }
 
-// Cost is what a provider charges us for a model, in US dollars per million tokens, from a day on. It has nothing to
-// do with what a tenant pays.
+// Cost is what a provider charges us for a model, in US dollars per million tokens, from a day on. What a tenant pays does not
+// depend on it.
 type Cost struct {
 	Provider              string        `json:"provider"`
 	Model                 string        `json:"model"`
 	From                  Date          `json:"from"`            // the first day
-	Until                 Date          `json:"until,omitempty"` // the day after the last; "": it goes on
+	Until                 Date          `json:"until,omitempty"` // the day after the last; "": no end
 	InputPerMillion       money.Decimal `json:"inputPerMillion"`
-	CachedInputPerMillion money.Decimal `json:"cachedInputPerMillion"` // the input price where none is given
+	CachedInputPerMillion money.Decimal `json:"cachedInputPerMillion"` // defaults to the input price
 	OutputPerMillion      money.Decimal `json:"outputPerMillion"`
 }
 
-// InForce reports whether the cost is that of the day.
+// InForce reports whether the cost applies on a day.
 func (c Cost) InForce(on Date) bool { return c.From <= on && (c.Until == "" || on < c.Until) }
 
 var costShape = shape{
@@ -38,7 +38,7 @@ var costShape = shape{
 	optional: []string{"until", "cachedInputPerMillion"},
 }
 
-// costs reads the price book. Per provider and model the entries rise and do not overlap, so that a day has one cost.
+// costs reads the model costs. For each provider and model the entries are ascending without overlap, so that a day has one cost.
 func (d *decoder) costs(catalog object) []Cost {
 	type name struct{ provider, model string }
 	var costs []Cost
@@ -64,13 +64,13 @@ func (d *decoder) costs(catalog object) []Cost {
 			return
 		}
 		if c.Until != "" && c.Until <= c.From {
-			o.refuse("until", "out_of_range", "until is after from")
+			o.refuse("until", "out_of_range", "until must be after from")
 		}
 		of := name{c.Provider, c.Model}
 		switch last, ok := before[of]; {
 		case !ok:
 		case c.From <= last.From:
-			o.refuse("from", "out_of_range", "the costs of a model come in the order of their days; this one is not after %s", last.From)
+			o.refuse("from", "out_of_range", "the costs of a model must be in the order of their days; this one is not after %s", last.From)
 		case last.Until == "":
 			o.refuse("from", "out_of_range", "the cost from %s has no end; give it an until of at most %s", last.From, c.From)
 		case c.From < last.Until:
@@ -95,7 +95,7 @@ func (o object) date(name string) Date {
 		}
 	}
 	if !Date(t).Valid() {
-		o.refuse(name, "malformed", "%s is no day such as 2026-04-05", quoted(t))
+		o.refuse(name, "malformed", "%s is not a day such as 2026-04-05", quoted(t))
 	}
 	return Date(t)
 }

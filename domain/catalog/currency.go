@@ -5,8 +5,8 @@ import "strings"
 // Currency is a code of ISO 4217.
 type Currency string
 
-// active lists the codes in circulation (ISO 4217 table A.1 as of 2026-01-01), without precious metals, fund, unit of
-// account and test codes: none of those can be billed.
+// active lists the codes in circulation (ISO 4217 table A.1 as of 2026-01-01), without those for precious metals, funds, units of
+// account and tests: none of those can be billed.
 const active = ` AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF
  CLP CNY COP CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD HKD HNL HTG HUF IDR
  ILS INR IQD IRR ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD LSL LYD MAD MDL MGA MKD MMK MNT MOP
@@ -32,7 +32,7 @@ const (
 	mostCurrencies = 2
 )
 
-// MinorUnits is how many decimals amounts of the currency have (ISO 4217, table A.1).
+// MinorUnits is the number of decimals of amounts in the currency (ISO 4217, table A.1).
 func (c Currency) MinorUnits() int {
 	switch code := " " + string(c) + " "; {
 	case strings.Contains(noMinorUnit, code):

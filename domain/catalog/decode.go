@@ -16,17 +16,17 @@ import (
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
-// maxProblems bounds the answer to a text that is wrong everywhere.
+// maxProblems bounds the number of problems that are listed.
 const maxProblems = 100
 
-// decoder gives a tree its meaning and notes every problem. It never stops at the first: who mends a catalog wants to
-// see all that is wrong. After a problem it goes on with zero values, which no one sees.
+// decoder interprets a tree and notes every problem, not only the first, so that a catalog can be fixed in one go. After a problem
+// it continues with zero values, which are never used.
 type decoder struct {
 	problems invalid.List
 	noted    int
 
-	// What limits and prices may refer to. Meters are read first, and also broken ones are known here, so that one
-	// mistake is told once.
+	// What limits and prices may refer to. Meters are read first. Broken ones are included, so that a mistake is reported only
+	// once.
 	meters     map[MeterKey]Meter
 	eventTypes map[string]bool
 }
@@ -41,7 +41,7 @@ func (d *decoder) refuse(at, code, format string, args ...any) {
 	case d.noted < maxProblems:
 		d.problems.Add(at, code, fmt.Sprintf(format, args...))
 	case d.noted == maxProblems:
-		d.problems.Add("", "too_many", "there are more problems; mend these first")
+		d.problems.Add("", "too_many", "there are more problems; fix these first")
 	}
 }
 
@@ -50,12 +50,12 @@ func (d *decoder) err() error { return d.problems.Err() }
 // unique remembers the keys of one list.
 type unique map[string]bool
 
-// object is a mapping and its place. The zero members of one that is no mapping make every read silent: its problem is
-// already noted.
+// object is a mapping and the pointer to it. If the node is not a mapping, members is nil: that problem is noted already, and
+// reads note no more.
 type object struct {
 	d       *decoder
 	at      string
-	names   []string // in the order of the text, so that problems come in it too
+	names   []string // in the order of the text, which is the order of problems too
 	members map[string]node
 }
 
@@ -78,17 +78,17 @@ func (o object) refuse(name, code, format string, args ...any) {
 	o.d.refuse(member(o.at, name), code, format, args...)
 }
 
-// shape is which members an object has.
+// shape lists the members that an object may have.
 type shape struct{ required, optional []string }
 
-// with is the shape with some more required members in front.
+// with is the shape with more required members in front.
 func (s shape) with(required ...string) shape {
 	return shape{append(required, s.required...), s.optional}
 }
 
 func (s shape) all() []string { return slices.Concat(s.required, s.optional) }
 
-// only refuses members that the shape does not have, and notes those that it must have and that are missing.
+// only refuses members that are not in the shape, and notes required ones that are missing.
 func (o object) only(what string, s shape) {
 	if o.members == nil {
 		return
@@ -112,14 +112,14 @@ func (o object) only(what string, s shape) {
 	}
 }
 
-// need notes a member that is missing.
+// need notes that a member is missing.
 func (o object) need(name, what string) {
 	if o.members != nil && !o.has(name) {
 		o.refuse(name, "missing", "%s needs %s", what, name)
 	}
 }
 
-// choose notes that the member which selects a shape is missing or names none.
+// choose notes that the member which selects a shape is missing or unknown.
 func (o object) choose(name, what string, of []string) {
 	switch {
 	case o.members == nil:
@@ -154,8 +154,8 @@ func (o object) each(name string, visit func(n node, at string)) {
 	}
 }
 
-// text reads a text: anything in quotes, or plain where YAML takes it for text. A plain number or date would lose its
-// spelling elsewhere, so it is refused here.
+// text reads a text: quoted, or plain if YAML reads it as text. A plain number or date is refused, since other readers would not
+// keep its spelling.
 func (o object) text(name string) string {
 	n := o.members[name]
 	if n == nil {
@@ -176,15 +176,14 @@ func (d *decoder) text(n node, at string) string {
 	return ""
 }
 
-// texts reads a list of different texts, each of which passes the check (which answers a problem or ""); code is that of
-// such a problem.
+// texts reads a list of distinct texts. check returns the problem of a text or ""; the problem gets the given code.
 func (o object) texts(name, code string, check func(string) string) []string {
 	var all []string
 	o.each(name, func(n node, at string) {
 		noted := o.d.noted
 		t := o.d.text(n, at)
 		switch problem := check(t); {
-		case o.d.noted > noted: // no text at all
+		case o.d.noted > noted: // not text
 		case problem != "":
 			o.d.refuse(at, code, "%s", problem)
 		case slices.Contains(all, t):
@@ -196,7 +195,7 @@ func (o object) texts(name, code string, check func(string) string) []string {
 	return all
 }
 
-// some notes a list that is there and empty.
+// some notes that a list is present but empty.
 func (o object) some(name string) {
 	if n := o.members[name]; n != nil && n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
 		o.refuse(name, "out_of_range", "must not be empty")
@@ -211,9 +210,9 @@ func (o object) key(name string, seen unique) string {
 	noted := o.d.noted
 	k := o.text(name)
 	switch {
-	case o.d.noted > noted: // no text at all
+	case o.d.noted > noted: // not text
 	case !wellFormedKey(k):
-		o.refuse(name, "malformed", "%s is no key: 1-64 characters of a-z, 0-9, _, . and -, the first one a letter", quoted(k))
+		o.refuse(name, "malformed", "%s is not a key: 1-64 characters of a-z, 0-9, _, . and -, the first one a letter", quoted(k))
 	case seen[k]:
 		o.refuse(name, "duplicate", "%s is already taken in this list", quoted(k))
 	}
@@ -247,8 +246,8 @@ func (o object) readable(name string) string {
 	return t
 }
 
-// unreadable tells what keeps a text from being 1-200 printable characters in Unicode normalisation form C, the rule of
-// the ids and types that events carry: another spelling here would match no event.
+// unreadable is the problem of a text that is not 1-200 printable characters in Unicode normalisation form C; "" if there is none.
+// The ids and types of events have the same rule: another spelling here would match no event.
 func unreadable(t string) string {
 	if n := utf8.RuneCountInString(t); n < 1 || n > 200 {
 		return fmt.Sprintf("must have 1-200 characters, not %d", n)
@@ -264,7 +263,7 @@ func unreadable(t string) string {
 	return ""
 }
 
-// malformedField tells what keeps a text from naming a top-level data field.
+// malformedField is why a text cannot name a top-level data field; "" if it can.
 func malformedField(t string) string {
 	ok := len(t) >= 1 && len(t) <= 64
 	for i := range len(t) {
@@ -273,7 +272,7 @@ func malformedField(t string) string {
 		ok = ok && (letter || (i > 0 && (c == '-' || (c >= '0' && c <= '9'))))
 	}
 	if !ok {
-		return quoted(t) + " is no field name: 1-64 letters, digits, _ and -, the first one a letter or _"
+		return quoted(t) + " is not a field name: 1-64 letters, digits, _ and -, the first one a letter or _"
 	}
 	return ""
 }
@@ -291,7 +290,7 @@ func (o object) dataField(name string) string {
 	return t
 }
 
-// oneOf reads a text out of a few.
+// oneOf reads a text that must be one of a few.
 func (o object) oneOf(name string, of ...string) string {
 	if !o.has(name) {
 		return ""
@@ -316,7 +315,7 @@ func (o object) boolean(name string) bool {
 	return value
 }
 
-// truth is the boolean of a node; YAML's True and TRUE are none, because JSON has no such.
+// truth is the boolean of a node. It does not accept YAML's True and TRUE, which JSON does not have.
 func truth(n node) (value, ok bool) {
 	if n.Kind != yaml.ScalarNode || n.ShortTag() != tagBool || (n.Value != "true" && n.Value != "false") {
 		return false, false
@@ -324,7 +323,7 @@ func truth(n node) (value, ok bool) {
 	return n.Value == "true", true
 }
 
-// decimal reads a number or a decimal string; ok is false where there is none or a wrong one, which is then noted.
+// decimal reads a number or a decimal string. ok is false if it is missing, or wrong, which is then noted.
 func (o object) decimal(name string) (value money.Decimal, ok bool) {
 	n := o.members[name]
 	if n == nil {
@@ -344,7 +343,7 @@ func (o object) decimal(name string) (value money.Decimal, ok bool) {
 	return value, err == nil
 }
 
-// positive reads a number above 0.
+// positive reads a number that must be more than 0.
 func (o object) positive(name string) money.Decimal {
 	value, ok := o.decimal(name)
 	if ok && value.Sign() <= 0 {
@@ -353,7 +352,7 @@ func (o object) positive(name string) money.Decimal {
 	return value
 }
 
-// notNegative reads a number of at least 0.
+// notNegative reads a number that must be at least 0.
 func (o object) notNegative(name string) money.Decimal {
 	value, ok := o.decimal(name)
 	if ok && value.Sign() < 0 {
@@ -362,7 +361,7 @@ func (o object) notNegative(name string) money.Decimal {
 	return value
 }
 
-// count reads a whole number from lowest to a thousand million.
+// count reads a whole number from lowest to maxCount.
 func (o object) count(name string, lowest int64) int64 {
 	value, ok := o.decimal(name)
 	if !ok {
@@ -409,7 +408,7 @@ func (o object) meter(name string) MeterKey {
 	return key
 }
 
-// meteredTypes reads event types, each of which some meter counts: an event of another type can never be recorded.
+// meteredTypes reads event types. Some meter must count each of them: events of other types can never be recorded.
 func (o object) meteredTypes(name string) []string {
 	o.some(name)
 	return o.texts(name, "unknown_reference", func(t string) string {

@@ -20,8 +20,8 @@ const (
 	Changed = "changed"
 )
 
-// Change is one difference between two catalogs, for people to read. Old and New are in the short form of the catalog
-// itself ({kind: rate, max: 60}); text is quoted only where it could be taken for something else.
+// Change is one difference between two catalogs, for people to read. Old and New are in the catalog's own short form
+// ({kind: rate, max: 60}); text is quoted only if it could be mistaken for another value.
 type Change struct {
 	Op   string `json:"op"`
 	Path string `json:"path"`
@@ -29,9 +29,9 @@ type Change struct {
 	New  string `json:"new,omitempty"`
 }
 
-// Diff lists what makes a new catalog of an old one, sorted by path. A meter, plan, limit, price, flag or cost that is
-// in one of them only is one change; in one that is in both, each field is. Moving limits, prices or costs is a change
-// of their list. Equal catalogs, and only they, have no changes.
+// Diff lists the changes from an old catalog to a new one, sorted by path. A meter, plan, limit, price, flag or cost that is only
+// in one of them is one change; in one that both have, each differing field is a change. A new order of limits, prices or costs
+// is a change of their list. There are no changes if, and only if, the catalogs are equal.
 func Diff(old, new Catalog) []Change { //nolint:predeclared // the pair of words that says it
 	before, after := outline(old), outline(new)
 	var changes []Change
@@ -72,7 +72,7 @@ type outlined struct {
 	orders map[string][]string
 }
 
-// part is the fields of a keyed part that are not keyed parts themselves, as text.
+// part has, as text, the fields of a keyed part that are not lists of keyed parts themselves.
 type part struct {
 	names  []string
 	fields map[string]string
@@ -86,7 +86,7 @@ func (p part) String() string {
 	return "{" + strings.Join(fields, ", ") + "}"
 }
 
-// identities names what identifies the elements of each list of keyed parts.
+// identities names the members that identify the elements of each list of keyed parts.
 var identities = map[string][]string{
 	"meters": {"key"}, "plans": {"key"}, "flags": {"key"}, "limits": {"key"}, "prices": {"key"},
 	"costs": {"provider", "model", "from"},
@@ -95,14 +95,14 @@ var identities = map[string][]string{
 func outline(c Catalog) outlined {
 	root, err := readJSON(c.Canonical())
 	if err != nil {
-		panic(fmt.Sprintf("catalog: the canonical form is no JSON: %v", err))
+		panic(fmt.Sprintf("catalog: the canonical form is not JSON: %v", err))
 	}
 	o := outlined{map[string]part{}, map[string][]string{}}
 	o.visit("", root, nil)
 	return o
 }
 
-// visit notes one part and the parts in it. The first level below a part is enough: what is deeper has no keys.
+// visit adds one part and the parts in it. Deeper levels have no keyed parts.
 func (o outlined) visit(path string, n node, identity []string) {
 	p := part{fields: map[string]string{}}
 	for i := 0; i+1 < len(n.Content); i += 2 {
@@ -135,7 +135,7 @@ func keyOf(n node, identity []string) string {
 	return strings.Join(values, "/")
 }
 
-// short writes a value in the catalog's short form. Different values have different texts.
+// short is a value in the catalog's short form. Different values have different texts.
 func short(n node) string {
 	var parts []string
 	switch n.Kind {
@@ -156,7 +156,7 @@ func short(n node) string {
 	return n.Value
 }
 
-// ambiguous reports whether a text without quotes could be taken for another value.
+// ambiguous reports whether a text without quotes could be mistaken for another value.
 func ambiguous(s string) bool {
 	if s == "" || s == "true" || s == "false" || s == "null" || strings.TrimSpace(s) != s || strings.ContainsAny(s, `,:{}[]"`) {
 		return true

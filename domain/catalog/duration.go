@@ -14,11 +14,11 @@ const day = 24 * time.Hour
 // maxDuration keeps sums of a duration and any date of the ledger far from overflow.
 const maxDuration = 3660 * day
 
-// ErrDuration: the text is no duration between 0 and ten years.
+// ErrDuration: the text is not a duration between 0 and ten years.
 var ErrDuration = errors.New(`not a duration such as 90s, 15m, 1h30m or 7d`)
 
-// Duration is a length of time that prints as it was written, so that 24h does not become 1d in what an operator reads
-// back. The zero Duration stands for one that was left out and prints as "".
+// Duration is a length of time that prints as it was written, so that an operator who wrote 24h does not read 1d. The zero
+// Duration is one that was left out, and prints as "".
 type Duration struct {
 	text  string
 	value time.Duration

@@ -26,8 +26,7 @@ const (
 
 var flagTypes = []string{string(Boolean), string(String), string(Number), string(Object)}
 
-// Flag is a value of the product that can differ per tenant. The first rule that matches gives the value, else it is
-// the default.
+// Flag is a product setting that can differ per tenant. Its value is that of the first rule that matches, or else the default.
 type Flag struct {
 	Key     FlagKey         `json:"key"`
 	Type    FlagType        `json:"type"`
@@ -74,15 +73,15 @@ func (d *decoder) rule(n node, at string, t FlagType) Rule {
 		r.Percentage = &percentage
 	}
 	if o.members != nil && !o.has("tenants") && !o.has("plans") && !o.has("percentage") {
-		d.refuse(at, "missing", "a rule needs tenants, plans or percentage; for everyone there is the default")
+		d.refuse(at, "missing", "a rule needs tenants, plans or percentage; use the default for everyone")
 	}
 	return r
 }
 
-// malformedPlanKey tells what keeps a text from being a plan key.
+// malformedPlanKey is why a text is not a plan key; "" if it is one.
 func malformedPlanKey(t string) string {
 	if !wellFormedKey(t) {
-		return quoted(t) + " is no plan key"
+		return quoted(t) + " is not a plan key"
 	}
 	return ""
 }
@@ -100,7 +99,7 @@ func (o object) flagValue(name string, t FlagType) json.RawMessage {
 	return o.d.appendValue(nil, n, member(o.at, name))
 }
 
-// typeOf is the flag type of a node, or "" where it has none.
+// typeOf is the flag type of a node; "" if it has none.
 func typeOf(n node) FlagType {
 	switch {
 	case n.Kind == yaml.MappingNode:
@@ -119,8 +118,8 @@ func typeOf(n node) FlagType {
 	return ""
 }
 
-// appendValue writes a node as canonical JSON. What YAML knows and JSON does not (dates, octal numbers, infinities) is
-// refused, since each reader would take it for something else.
+// appendValue writes a node as canonical JSON. It refuses what YAML has and JSON does not (dates, octal numbers, infinities),
+// since every reader would understand it differently.
 func (d *decoder) appendValue(b []byte, n node, at string) []byte {
 	switch n.Kind {
 	case yaml.MappingNode:
@@ -158,7 +157,7 @@ func (d *decoder) appendValue(b []byte, n node, at string) []byte {
 		return strconv.AppendBool(b, value)
 	case tagInt, tagFloat:
 		if _, err := money.ParseNumber(n.Value); err != nil {
-			d.refuse(at, "malformed", "%s is no JSON number of at most 64 characters", quoted(n.Value))
+			d.refuse(at, "malformed", "%s is not a JSON number of at most 64 characters", quoted(n.Value))
 		}
 		return append(b, n.Value...)
 	}
@@ -166,7 +165,7 @@ func (d *decoder) appendValue(b []byte, n node, at string) []byte {
 	return append(b, "null"...)
 }
 
-// appendQuoted writes a JSON string. The text is valid UTF-8, so nothing can fail.
+// appendQuoted writes a JSON string. The text must be valid UTF-8, so it cannot fail.
 func appendQuoted(b []byte, s string) []byte {
 	b, err := jsontext.AppendQuote(b, s)
 	if err != nil {

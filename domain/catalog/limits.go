@@ -8,10 +8,10 @@ import (
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
-// LimitKind names the rule by which a limit decides.
+// LimitKind is the rule by which a limit decides.
 type LimitKind string
 
-// The kinds of limits, with the fields that each takes.
+// The kinds of limits, with the fields that each uses.
 const (
 	// Rate: never more than Max checks of On in any Window.Length; at most Burst of them at one instant.
 	Rate LimitKind = "rate"
@@ -26,24 +26,24 @@ const (
 	// RetryBudget: retries of On are at most Minimum + Ratio of the first attempts within Window.Length, and no source
 	// has more than MaxAttempts attempts.
 	RetryBudget LimitKind = "retry_budget"
-	// Budget: the money spent within each Window.Period is at most Max, in the plan's currency; one of Credits is at most what
-	// grants pay for, and has neither.
+	// Budget: the money spent within each Window.Period is at most Max, in the plan's currency. A budget of Credits has neither
+	// field: the money spent is at most what the tenant's grants can pay.
 	Budget LimitKind = "budget"
-	// AbuseGuard: Denials denials that are also Ratio of all checks within Window.Length start a Cooldown, which
-	// doubles up to MaxCooldown.
+	// AbuseGuard: a Cooldown starts when, within Window.Length, at least Denials checks were denied and they are at least Ratio of
+	// all checks. Repeated cooldowns double up to MaxCooldown.
 	AbuseGuard LimitKind = "abuse_guard"
 )
 
-// StatusLimit is the name of the limit that every tenant has by itself; see domain/limit.
+// StatusLimit is the limit that every tenant has without configuration; see domain/limit.
 const StatusLimit LimitKey = "tenant_status"
 
-// HasMax reports whether limits of this kind have a maximum, which a tenant can have its own of.
+// HasMax reports whether limits of this kind have a maximum, which a tenant can override.
 func (k LimitKind) HasMax() bool { return slices.Contains(limitShapes[k].required, "max") }
 
-// HasMax reports whether the limit has a maximum, which a tenant can have its own of.
+// HasMax reports whether the limit has a maximum, which a tenant can override.
 func (l *Limit) HasMax() bool { return l.Kind.HasMax() && !l.Credits }
 
-// CountsChecks reports whether the maximum is a count of checks, which is a whole number.
+// CountsChecks reports whether the maximum is a number of checks and therefore whole.
 func (k LimitKind) CountsChecks() bool { return k == Rate || k == Concurrency }
 
 // Period is a window of the calendar, in the tenant's time zone or by its billing anchor.
@@ -60,8 +60,8 @@ const (
 
 var periods = []Period{Minute, Hour, Day, Month, BillingCycle}
 
-// Window is the time that a limit looks at. Quotas and budgets have a Period; the sliding kinds have a Length. Exactly
-// one is set; the zero Window stands for a kind that has none.
+// Window is the time over which a limit counts. Quotas and budgets have a Period, the sliding kinds a Length. Exactly one is
+// set; the zero Window is for kinds without a window.
 type Window struct {
 	Period Period
 	Length Duration
@@ -88,7 +88,7 @@ func (w *Window) UnmarshalJSON(b []byte) error {
 	return w.Length.UnmarshalJSON(b)
 }
 
-// OnError is what a limit answers while the log cannot be reached; "" is the default of its kind.
+// OnError is a limit's answer while the log cannot be reached; "" is the default of its kind.
 type OnError string
 
 // The answers.
@@ -97,7 +97,7 @@ const (
 	Allow OnError = "allow"
 )
 
-// Limit is one limit of a plan. Which fields are set follows from the kind; all others are zero.
+// Limit is one limit of a plan. The kind determines which fields are set; all others are zero.
 type Limit struct {
 	Key         LimitKey      `json:"key"`
 	Kind        LimitKind     `json:"kind"`
@@ -116,11 +116,11 @@ type Limit struct {
 	Cooldown    Duration      `json:"cooldown,omitzero"`
 	MaxCooldown Duration      `json:"maxCooldown,omitzero"`
 	Soft        bool          `json:"soft,omitempty"`
-	Credits     bool          `json:"credits,omitempty"` // of a budget: what the tenant's grants leave is the maximum
+	Credits     bool          `json:"credits,omitempty"` // of a budget: the maximum is what is left of the tenant's grants
 	OnError     OnError       `json:"onError,omitempty"`
 }
 
-// limitShapes is the one list of what each kind takes besides key and kind.
+// limitShapes is the one list of each kind's fields besides key and kind.
 var limitShapes = map[LimitKind]shape{
 	Rate:        {required: []string{"on", "max", "window"}, optional: []string{"burst"}},
 	Quota:       {required: []string{"meter", "max", "window"}, optional: []string{"holdTTL", "soft", "onError"}},
@@ -132,7 +132,7 @@ var limitShapes = map[LimitKind]shape{
 	AbuseGuard:  {required: []string{"denials", "ratio", "window", "cooldown", "maxCooldown"}},
 }
 
-// creditShape is that of a budget of credits.
+// creditShape has the fields of a budget of credits.
 var creditShape = shape{required: []string{"credits"}, optional: []string{"holdTTL", "onError"}}
 
 const (
@@ -187,16 +187,16 @@ func (d *decoder) limit(n node, at string, seen unique) Limit {
 	}
 
 	if _, scale, ok := l.Max.Coefficient(); l.Kind.CountsChecks() && (!ok || scale > 0) {
-		o.refuse("max", "out_of_range", "%s counts checks, so max is a whole number", l.Kind)
+		o.refuse("max", "out_of_range", "%s counts checks, so max must be a whole number", l.Kind)
 	}
 	if l.Burst > 0 && money.Int(l.Burst).Cmp(l.Max) > 0 {
-		o.refuse("burst", "out_of_range", "burst is at most max, since all of a burst is within one window")
+		o.refuse("burst", "out_of_range", "burst must be at most max, since a whole burst is within one window")
 	}
 	if l.Ratio.Cmp(money.Int(1)) > 0 {
 		o.refuse("ratio", "out_of_range", "ratio is a part of the whole: more than 0 and at most 1")
 	}
 	if o.has("maxCooldown") && l.MaxCooldown.value > 0 && l.Cooldown.value > l.MaxCooldown.value {
-		o.refuse("maxCooldown", "out_of_range", "maxCooldown is at least cooldown, which doubles up to it")
+		o.refuse("maxCooldown", "out_of_range", "maxCooldown must be at least cooldown, which doubles up to it")
 	}
 	return l
 }

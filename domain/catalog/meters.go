@@ -2,10 +2,10 @@ package catalog
 
 import "strings"
 
-// Aggregation is how the values of a meter's events become one number.
+// Aggregation is how a meter turns the values of its events into one number.
 type Aggregation string
 
-// The aggregations: those that a void can undo exactly, from the event and the total alone.
+// The aggregations. A void can undo both exactly, from the event and the total alone.
 const (
 	Sum   Aggregation = "sum"
 	Count Aggregation = "count"
@@ -15,7 +15,7 @@ const (
 type Meter struct {
 	Key       MeterKey `json:"key"`
 	EventType string   `json:"eventType"`
-	// Value is what a sum adds up: "" or "quantity" for the event's quantity, "data.<field>" for a top-level data field.
+	// Value is what is summed: "" or "quantity" for the event's quantity, "data.<field>" for a top-level data field.
 	Value       string      `json:"value,omitempty"`
 	Aggregation Aggregation `json:"aggregation"`
 	// Dimensions are the top-level data fields by which the number can be split and priced.
@@ -29,7 +29,7 @@ const (
 	maxDimensions = 16
 )
 
-// Field is the data field that the meter adds up; ok is false for a meter of quantities or of counts.
+// Field is the data field that the meter sums; ok is false for a meter of quantities or counts.
 func (m Meter) Field() (name string, ok bool) { return strings.CutPrefix(m.Value, dataField) }
 
 var meterShape = shape{
@@ -56,7 +56,7 @@ func (d *decoder) meter(n node, at string, seen unique) Meter {
 	switch {
 	case !o.has("value"):
 	case m.Aggregation == Count:
-		o.refuse("value", "not_allowed", "a count looks at no value; leave it out or aggregate by sum")
+		o.refuse("value", "not_allowed", "a count has no value; leave it out or aggregate by sum")
 	case isField:
 		if problem := malformedField(field); problem != "" {
 			o.refuse("value", "malformed", "%s; only top-level fields of data can be metered", problem)

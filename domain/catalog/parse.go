@@ -1,10 +1,10 @@
 package catalog
 
-// Parse reads a catalog from YAML or JSON and refuses whatever could be a mistake: unknown and duplicate keys, keys in
+// Parse reads a catalog from YAML or JSON and refuses everything that could be a mistake: unknown and duplicate keys, keys in
 // another case, wrong types, broken references, numbers out of range. The error is an *invalid.Error with every problem
 // and its JSON pointer. Numbers keep every digit; no binary floating point is involved.
 //
-// The log keeps canonical catalogs for ever, so a rule here may become looser, but never stricter for what was accepted.
+// The log keeps canonical catalogs forever, so rules here may become looser, but never stricter for what was accepted.
 func Parse(text []byte) (Catalog, error) {
 	d := newDecoder()
 	root := d.read(text)
@@ -27,7 +27,7 @@ func Parse(text []byte) (Catalog, error) {
 		return Catalog{}, err
 	}
 	c = c.ordered()
-	// Quotes and escapes can make the canonical form longer than what was sent, and it must be readable again.
+	// Quotes and escapes can make the canonical form longer than the text, and Parse must accept it again.
 	if n := len(c.Canonical()); n > MaxText {
 		d.refuse("", "too_large", "a catalog has at most %d bytes, also as JSON, which is %d", MaxText, n)
 		return Catalog{}, d.err()

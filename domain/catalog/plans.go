@@ -6,11 +6,11 @@ import "github.com/tollgate-io/tollgate/domain/money"
 type Plan struct {
 	Key      PlanKey       `json:"key"`
 	Currency Currency      `json:"currency"`
-	Tier     string        `json:"tier,omitempty"` // a label for reports and flags; it decides nothing here
+	Tier     string        `json:"tier,omitempty"` // a label for reports and flags, without effect here
 	Limits   []Limit       `json:"limits,omitempty"`
 	Prices   []Price       `json:"prices,omitempty"`
-	Minimum  money.Decimal `json:"minimum,omitzero"`  // the least that a cycle's usage and fees come to
-	SpendCap money.Decimal `json:"spendCap,omitzero"` // the most that a cycle may come to; zero: no cap
+	Minimum  money.Decimal `json:"minimum,omitzero"`  // the least that is charged for a cycle
+	SpendCap money.Decimal `json:"spendCap,omitzero"` // the most that is charged for a cycle; zero: no cap
 	Grace    Duration      `json:"grace,omitzero"`    // how long a closed period waits for late usage
 }
 
@@ -31,10 +31,10 @@ func (d *decoder) plan(n node, at string, seen unique) Plan {
 		Grace:    o.duration("grace", 0, maxWindow),
 	}
 	if o.has("currency") && !p.Currency.Active() {
-		o.refuse("currency", "not_allowed", "%s is no active currency of ISO 4217", quoted(string(p.Currency)))
+		o.refuse("currency", "not_allowed", "%s is not an active ISO 4217 currency", quoted(string(p.Currency)))
 	}
 	if o.has("spendCap") && p.Minimum.Cmp(p.SpendCap) > 0 {
-		o.refuse("spendCap", "out_of_range", "spendCap is at least minimum, which is paid in any case")
+		o.refuse("spendCap", "out_of_range", "spendCap must be at least minimum, which is paid in any case")
 	}
 	limits, prices := unique{}, unique{}
 	o.each("limits", func(n node, at string) { p.Limits = append(p.Limits, d.limit(n, at, limits)) })

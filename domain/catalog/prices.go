@@ -8,11 +8,10 @@ import (
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
-// PriceModel names the rule by which a price turns a quantity into an amount.
+// PriceModel is the rule by which a price turns a quantity into an amount.
 type PriceModel string
 
-// The models, with the fields that each takes. All but Flat are about the quantity of Meter that matches Where, less
-// what is Included.
+// The models, with the fields that each uses. All but Flat charge the quantity of Meter that matches Where, less Included.
 const (
 	// Flat is Amount per billing cycle, in advance unless Arrears.
 	Flat PriceModel = "flat"
@@ -22,14 +21,14 @@ const (
 	Package PriceModel = "package"
 	// Graduated rates each unit at the tier it falls in.
 	Graduated PriceModel = "graduated"
-	// Volume rates all units at the tier that their sum falls in.
+	// Volume rates all units at the tier that the whole quantity falls in.
 	Volume PriceModel = "volume"
-	// Percentage is Percent of a quantity that is money.
+	// Percentage is Percent of the quantity, which is an amount of money.
 	Percentage PriceModel = "percentage"
 )
 
-// Price is one line of a plan's price list, in the plan's currency. Which fields are set follows from the model; all
-// others are zero.
+// Price is one line of a plan's price list, in the plan's currency. The model determines which fields are set; all others are
+// zero.
 type Price struct {
 	Key      PriceKey          `json:"key"`
 	Model    PriceModel        `json:"model"`
@@ -40,7 +39,7 @@ type Price struct {
 	Amount   money.Decimal     `json:"amount"`
 	Unit     money.Decimal     `json:"unit"`
 	Percent  money.Decimal     `json:"percent,omitzero"` // 2.5 is 2.5 %
-	Tiers    []Tier            `json:"tiers,omitempty"`  // ascending; the last one is open
+	Tiers    []Tier            `json:"tiers,omitempty"`  // ascending; the last has no end
 	Arrears  bool              `json:"arrears,omitempty"`
 }
 
@@ -53,7 +52,7 @@ type Tier struct {
 // Open reports whether the tier has no end.
 func (t Tier) Open() bool { return t.UpTo.Sign() == 0 }
 
-// priceShapes is the one list of what each model takes besides key and model.
+// priceShapes is the one list of each model's fields besides key and model.
 var priceShapes = map[PriceModel]shape{
 	Flat:       {required: []string{"amount"}, optional: []string{"arrears"}},
 	PerUnit:    {required: []string{"meter", "unit"}, optional: []string{"included", "where"}},
@@ -63,8 +62,7 @@ var priceShapes = map[PriceModel]shape{
 	Percentage: {required: []string{"meter", "percent"}, optional: []string{"included", "where"}},
 }
 
-// MarshalJSON writes the fields that the model takes. A price of zero is written, because free is not the same as
-// forgotten.
+// MarshalJSON writes the fields of the model. A price of zero is written: free is not the same as forgotten.
 func (p Price) MarshalJSON() ([]byte, error) {
 	type fields Price
 	out := struct {
@@ -114,7 +112,7 @@ func (o object) where(name string, of MeterKey) map[string]string {
 	var where map[string]string
 	for _, dimension := range w.names {
 		if known && !slices.Contains(meter.Dimensions, dimension) {
-			w.refuse(dimension, "unknown_reference", "%s is no dimension of the meter %s", quoted(dimension), quoted(string(of)))
+			w.refuse(dimension, "unknown_reference", "%s is not a dimension of the meter %s", quoted(dimension), quoted(string(of)))
 		}
 		if where == nil {
 			where = map[string]string{}
@@ -124,7 +122,7 @@ func (o object) where(name string, of MeterKey) map[string]string {
 	return where
 }
 
-// tiers reads steps whose bounds rise and of which exactly the last has none, so that every quantity has one price.
+// tiers reads tiers with ascending bounds, of which only the last has none, so that every quantity has one price.
 func (o object) tiers(name string) []Tier {
 	o.some(name)
 	count := 0
@@ -146,7 +144,7 @@ func (o object) tiers(name string) []Tier {
 			t.refuse("upTo", "missing", "only the last tier has no upTo; this is tier %s of %d",
 				strconv.Itoa(len(tiers)+1), count)
 		case !last && tier.UpTo.Sign() > 0 && tier.UpTo.Cmp(below) <= 0:
-			t.refuse("upTo", "out_of_range", "upTo rises from tier to tier; this one is not above %s", below)
+			t.refuse("upTo", "out_of_range", "upTo must rise from tier to tier; this one is not above %s", below)
 		}
 		below = tier.UpTo
 		tiers = append(tiers, tier)

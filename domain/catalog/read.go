@@ -14,7 +14,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/invalid"
 )
 
-// Bounds of a catalog's text, so that a small hostile one can cost neither memory nor stack.
+// Bounds of a catalog's text, so that a small hostile one cannot exhaust memory or stack.
 const (
 	MaxText   = 1 << 20
 	MaxDepth  = 32
@@ -29,10 +29,10 @@ const (
 	separator = "\u0085\u2028\u2029"
 )
 
-// node is a value of the text before it has a meaning. Its scalars keep the exact text of numbers.
+// node is a parsed value, not yet interpreted. Its scalars keep the exact text of numbers.
 type node = *yaml.Node
 
-// read returns the tree of a text, or nil after noting why there is none that may be looked at.
+// read returns the tree of a text. If the text cannot be used, it notes why and returns nil.
 func (d *decoder) read(text []byte) node {
 	switch {
 	case len(text) > MaxText:
@@ -59,12 +59,12 @@ func (d *decoder) read(text []byte) node {
 var (
 	errTooDeep   = errors.New("nested deeper than " + strconv.Itoa(MaxDepth) + " levels")
 	errEmpty     = errors.New("the catalog is empty; an empty one is written {}")
-	errDocuments = errors.New("more than one document; a catalog is one")
+	errDocuments = errors.New("more than one document; a catalog must be one")
 	errTrailing  = errors.New("text after the end of the JSON value")
-	errSeparator = errors.New("YAML takes U+0085, U+2028 and U+2029 for line breaks; write them as escapes")
+	errSeparator = errors.New("YAML treats U+0085, U+2028 and U+2029 as line breaks; write them as escapes")
 )
 
-// readYAML reads exactly one document. The parser builds nodes without following aliases, so nothing can expand.
+// readYAML reads exactly one document. The parser does not expand aliases.
 func readYAML(text []byte) (node, error) {
 	if bytes.ContainsAny(text, separator) {
 		return nil, errSeparator
@@ -86,8 +86,8 @@ func readYAML(text []byte) (node, error) {
 	return document.Content[0], nil
 }
 
-// readJSON reads a JSON text into the same nodes. YAML is nearly a superset of JSON, but refuses pairs of surrogate
-// escapes and some tabs, which JSON encoders write.
+// readJSON reads a JSON text into the same nodes. YAML is nearly a superset of JSON, but refuses surrogate pairs in escapes and
+// some tabs, which JSON encoders write.
 func readJSON(text []byte) (node, error) {
 	d := jsontext.NewDecoder(bytes.NewReader(text), jsontext.AllowDuplicateNames(true))
 	root, err := readJSONValue(d, 1)
@@ -137,8 +137,8 @@ func readJSONValue(d *jsontext.Decoder, depth int) (node, error) {
 	return n, nil
 }
 
-// sound reports whether a tree has only what JSON has: it notes aliases, anchors, tags, merge keys, names that are no
-// text, NUL and too much depth, wherever they are.
+// sound reports whether a tree has only what JSON has. It notes every alias, anchor, tag, merge key, name that is not text, NUL
+// and excessive depth.
 func (d *decoder) sound(n node, at string, depth int) bool {
 	switch {
 	case depth > MaxDepth:
@@ -187,7 +187,8 @@ func (d *decoder) sound(n node, at string, depth int) bool {
 	return ok
 }
 
-// member is the pointer to a member. Nearly no name needs escaping, and a hostile text has hundreds of thousands.
+// member is the pointer to a member. Hardly any name needs escaping, so the common case must be fast: a hostile text has hundreds
+// of thousands.
 func member(at, name string) string {
 	if strings.ContainsAny(name, "~/") {
 		name = invalid.Token(name)
@@ -197,7 +198,7 @@ func member(at, name string) string {
 
 func element(at string, i int) string { return at + "/" + strconv.Itoa(i) }
 
-// clip shortens what an error repeats of the text.
+// clip shortens text from the catalog for an error.
 func clip(s string) string {
 	if len(s) <= clipped {
 		return s

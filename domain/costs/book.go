@@ -1,6 +1,6 @@
-// Package costs owns the cost book: what providers charge us for each model, in versions by day, read from the price lists that
-// were imported and from the catalog, where negotiated prices stand. What a tenant pays is no matter of it. A model that the
-// book does not know has no cost, which is never the same as a cost of zero.
+// Package costs owns the cost book: what providers charge us for each model, in versions by day. They come from imported price
+// lists and from the catalog, which has the negotiated prices. What a tenant pays is decided elsewhere. A model that is not in
+// the book has no cost, which never means a cost of zero.
 package costs
 
 import (
@@ -13,23 +13,23 @@ import (
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
-// CatalogSource is the source of a version that the catalog says. No price list may be called so.
+// CatalogSource is the source of versions from the catalog. No price list may have this name.
 const CatalogSource = "catalog"
 
-// Version is a cost, and where it comes from.
+// Version is a cost and its source.
 type Version struct {
 	catalog.Cost
 	Source string
 	Hash   string // SHA-256 of the price list, lower-case hex; "" for the catalog's own
 }
 
-// Book tells what a model costs on a day. It is a value that nothing changes. The zero Book knows no model.
+// Book holds what each model costs on a day. It is an immutable value; the zero Book has no models.
 type Book struct {
-	versions map[event.ModelName][]Version // rising, without overlap
+	versions map[event.ModelName][]Version // ascending, without overlap
 }
 
-// Cost is what the provider charges for the model on a day (UTC). It is false for a model that the book does not know then:
-// report that as unknown, and never as zero.
+// Cost is what the provider charges for the model on a day (UTC). It returns false if the book has no cost for that day: report
+// it as unknown, never as zero.
 func (b Book) Cost(provider, model string, day catalog.Date) (catalog.Cost, bool) {
 	v, ok := at(b.versions[event.ModelName{Provider: provider, Model: model}], day)
 	return v.Cost, ok
@@ -49,13 +49,13 @@ func at(versions []Version, day catalog.Date) (Version, bool) {
 	return versions[after-1], true
 }
 
-// Query selects versions; what is "" selects all.
+// Query selects versions; an empty field selects all.
 type Query struct {
 	Provider, Model string
 	On              catalog.Date
 }
 
-// Versions lists what a query selects, by provider, model and day.
+// Versions lists the selected versions, sorted by provider, model and day.
 func (b Book) Versions(q Query) []Version {
 	var found []Version
 	for _, name := range slices.SortedFunc(maps.Keys(b.versions), byName) {
@@ -75,20 +75,20 @@ func byName(a, b event.ModelName) int {
 	return cmp.Or(cmp.Compare(a.Provider, b.Provider), cmp.Compare(a.Model, b.Model))
 }
 
-// Tokens is what a model was used for.
+// Tokens are the token counts of some calls.
 type Tokens struct {
-	Input       money.Decimal // without the cached ones
+	Input       money.Decimal // excluding cached ones
 	CachedInput money.Decimal
 	Output      money.Decimal
 }
 
 var perToken = money.Scaled(1, 6)
 
-// Amount is what the provider charges for so many tokens, in US dollars, exact and not rounded:
+// Amount is what the provider charges for the tokens, in US dollars, exact and not rounded:
 //
 //	(input * inputPerMillion + cached * cachedInputPerMillion + output * outputPerMillion) / 1,000,000
 //
-// Cached tokens are not among the input tokens, as usage events have them.
+// Input excludes cached tokens, as in usage events.
 func Amount(c catalog.Cost, t Tokens) money.Decimal {
 	sum := t.Input.Mul(c.InputPerMillion).Add(t.CachedInput.Mul(c.CachedInputPerMillion)).Add(t.Output.Mul(c.OutputPerMillion))
 	return sum.Mul(perToken)

@@ -9,25 +9,24 @@ import (
 	"github.com/tollgate-io/tollgate/domain/event"
 )
 
-// Imports is what the imported price lists say: the fold of the stream of costs. It is a value that nothing changes.
+// Imports is the content of all imported price lists: the fold of the stream of costs. It is an immutable value.
 type Imports struct {
-	versions map[event.ModelName][]Version // rising, without overlap
+	versions map[event.ModelName][]Version // ascending, without overlap
 	seen     map[repetition]bool
 }
 
-// repetition tells whether an import was made before.
+// repetition identifies an import that was made before.
 type repetition struct {
 	hash, from    string
 	removeMissing bool
 }
 
-// Seen reports whether a list was imported from that day on. One that also took out what was missing says all that one
-// without says.
+// Seen reports whether a list was already imported from that day on. An import with removeMissing includes one without it.
 func (i Imports) Seen(hash string, from catalog.Date, removeMissing bool) bool {
 	return i.seen[repetition{hash, string(from), true}] || !removeMissing && i.seen[repetition{hash, string(from), false}]
 }
 
-// Apply is the fold. It fails with event.ErrMalformed on what no import may say: that the past was another.
+// Apply folds events. It fails with event.ErrMalformed on an event that would change the past, which no import may do.
 func (i Imports) Apply(events ...event.CostsImported) (Imports, error) {
 	next := Imports{versions: maps.Clone(i.versions), seen: maps.Clone(i.seen)}
 	if next.versions == nil {
@@ -59,7 +58,7 @@ func (i Imports) Apply(events ...event.CostsImported) (Imports, error) {
 	return next, nil
 }
 
-// said is the last day about which something was said: when the newest version begins, or when it ends.
+// said is the last day that any import was about: the end of the newest version or, if it is open, its start.
 func said(versions []Version) catalog.Date {
 	if len(versions) == 0 {
 		return ""
@@ -71,11 +70,11 @@ func said(versions []Version) catalog.Date {
 	return newest.From
 }
 
-// until is a copy of versions that ends at a day, which is not before the last one that something was said about. A version that
-// began on that very day is replaced: a list that was wrong can be put right on the same day.
+// until is a copy of versions that ends at a day, which must not be before the last day that an import was about. A version that
+// starts on that day is dropped, so that a wrong list can be corrected on the same day.
 func until(versions []Version, day catalog.Date) ([]Version, error) {
 	if last := said(versions); day < last {
-		return nil, fmt.Errorf("a cost from %s, after one of %s", day, last)
+		return nil, fmt.Errorf("a cost from %s follows one from %s", day, last)
 	}
 	ended := slices.Clone(versions)
 	if n := len(ended); n > 0 && ended[n-1].Until == "" {
@@ -87,8 +86,8 @@ func until(versions []Version, day catalog.Date) ([]Version, error) {
 	return ended, nil
 }
 
-// Combine puts the negotiated costs of a catalog over the imported ones: on the days that an entry of the catalog covers, it is
-// the cost, and the imported one is that of all other days.
+// Combine puts the negotiated costs of a catalog over the imported ones: the catalog applies on the days that its entries cover,
+// the imports on all other days.
 func (i Imports) Combine(negotiated []catalog.Cost) Book {
 	b := Book{versions: maps.Clone(i.versions)}
 	if b.versions == nil {
@@ -105,7 +104,7 @@ func (i Imports) Combine(negotiated []catalog.Cost) Book {
 	return b
 }
 
-// cover puts versions over others. Both rise without overlap, and so does the result.
+// cover puts versions over others. Both are ascending without overlap, and so is the result.
 func cover(below, above []Version) []Version {
 	all := slices.Clone(above)
 	for _, v := range below {

@@ -21,23 +21,22 @@ import (
 // Bounds of a price list.
 const (
 	MaxText    = 16 << 20 // bytes
-	maxEntries = 50_000   // with those that name no price of tokens
+	maxEntries = 50_000   // including those without token prices
 	maxModels  = 20_000
 	maxNoted   = 20 // problems
-	clipped    = 80 // characters of the list that an error repeats
+	clipped    = 80 // characters of the list that an error quotes
 )
 
-// List is a price list: what providers charge for models, by provider and model, each once.
+// List is a price list: what providers charge, sorted by provider and model, each model once.
 type List struct {
 	Hash    string // SHA-256 of its text, lower-case hex
 	Costs   []event.ModelCost
 	Skipped []Skip
-	// Ambiguous are the models that were skipped because entries give different prices. The list has them, so they are not
-	// missing.
+	// Ambiguous are the models that were skipped because entries give different prices. They do not count as missing.
 	Ambiguous []event.ModelName
 }
 
-// Skip is an entry of a list that says no cost, and why not.
+// Skip is an entry of a list without a usable cost, and the reason.
 type Skip struct{ Entry, Reason string }
 
 // Reasons to skip an entry.
@@ -52,16 +51,15 @@ const (
 // ParseList reads a price list, a JSON text in one of two forms:
 //
 //   - ours: an array of {provider, model, inputPerMillion, cachedInputPerMillion?, outputPerMillion}, or an object whose member
-//     "costs" is that array. Whatever could be a mistake is refused.
+//     "costs" is that array. Anything that could be a mistake is refused.
 //   - that of the LiteLLM project, which others use too: an object with an entry for each model, whose name may start with the
 //     provider and a slash, with input_cost_per_token, output_cost_per_token, cache_read_input_token_cost? and
-//     litellm_provider?. Other members say nothing here, such as prices for long prompts or batches. Entries without both token
-//     prices are skipped (images, minutes of sound, queries), and so are models that two entries give different prices: no price
-//     is guessed.
+//     litellm_provider?. Other members are ignored, such as prices for long prompts or batches. Entries without both token prices
+//     are skipped (images, minutes of sound, queries), and so are models with different prices in two entries: no price is guessed.
 //
-// Prices are in US dollars, numbers or decimal strings, and keep every digit; no binary floating point is involved. Cached input
-// costs what input costs where nothing else is said. The error is an *invalid.Error with JSON pointers; its code is
-// "invalid_json" for what is no JSON text, and "too_large" for what is beyond the bounds.
+// Prices are in US dollars, as numbers or decimal strings, and keep every digit; no binary floating point is involved. The price of
+// cached input defaults to that of input. The error is an *invalid.Error with JSON pointers; its code is "invalid_json" if the text
+// is not JSON, and "too_large" if it exceeds the bounds.
 func ParseList(text []byte) (List, error) {
 	if len(text) > MaxText {
 		return List{}, invalid.New("", "too_large", fmt.Sprintf("a price list has at most %d bytes, not %d", MaxText, len(text)))
@@ -78,7 +76,7 @@ func ParseList(text []byte) (List, error) {
 	list.Costs, list.Ambiguous = p.unambiguous()
 	list.Skipped = p.skipped
 	if len(list.Costs) == 0 {
-		return List{}, invalid.New("", "malformed", fmt.Sprintf("the list names no price of tokens; %d entries were skipped", len(list.Skipped)))
+		return List{}, invalid.New("", "malformed", fmt.Sprintf("the list has no token prices; %d entries were skipped", len(list.Skipped)))
 	}
 	return list, nil
 }
@@ -93,7 +91,7 @@ type parser struct {
 	skipped []Skip
 }
 
-// errBound stops at what is too large.
+// errBound: the list is too large.
 var errBound = fmt.Errorf("a price list has at most %d entries and %d models", maxEntries, maxModels)
 
 func (p *parser) refuse(at, code, format string, args ...any) {
@@ -102,7 +100,7 @@ func (p *parser) refuse(at, code, format string, args ...any) {
 	}
 }
 
-// failure is what the tokenizer says, in our words.
+// failure turns an error of the tokenizer into ours.
 func (p *parser) failure(err error) error {
 	if errors.Is(err, errBound) {
 		return invalid.New("", "too_large", err.Error())
@@ -146,7 +144,7 @@ func (p *parser) read() error {
 	}
 }
 
-// object tells the two forms of an object apart.
+// object reads an object of either form.
 func (p *parser) object() error {
 	if _, err := p.json.ReadToken(); err != nil {
 		return err
@@ -179,13 +177,13 @@ func (p *parser) object() error {
 	return err
 }
 
-// member is a value of an entry: its text where it is a string or a number.
+// member is a value of an entry; text is set for strings and numbers.
 type member struct {
 	kind jsontext.Kind
 	text string
 }
 
-// members reads one object; what is not wanted is skipped, or refused where there is nothing else to know.
+// members reads one object. Members that are not wanted are skipped, or refused if strict.
 func (p *parser) members(at string, wanted []string, strict bool) (map[string]member, error) {
 	if p.entries++; p.entries > maxEntries {
 		return nil, errBound
@@ -272,7 +270,7 @@ func (p *parser) ours(at string) error {
 
 var (
 	theirNames = []string{"input_cost_per_token", "output_cost_per_token", "cache_read_input_token_cost", "litellm_provider"}
-	// sampleEntry is the one that explains the form.
+	// sampleEntry is the entry that explains the format.
 	sampleEntry = "sample_spec"
 )
 
@@ -309,19 +307,19 @@ func (p *parser) theirs(key string) error {
 		c.Cached = p.rate(m, at, "cache_read_input_token_cost", perMillion)
 	}
 	if m[otherUnit].kind != 0 && c.Input.Sign() == 0 && c.Output.Sign() == 0 {
-		p.skip(key, OtherUnit) // its tokens are not free: they are not what is charged for
+		p.skip(key, OtherUnit) // its tokens are not free; something else is charged for
 		return nil
 	}
 	return p.add(c)
 }
 
-// isName reports whether an event can carry the name.
+// isName reports whether an event can have the name.
 func isName(text string) bool { return event.CheckID(text) == nil }
 
-// otherUnit stands for the members of an entry that give a price of something else than tokens.
+// otherUnit is the key for members that price something other than tokens.
 const otherUnit = "*"
 
-// pricesOther reports whether a member is a price of something else than tokens, such as input_cost_per_query.
+// pricesOther reports whether a member prices something other than tokens, such as input_cost_per_query.
 func pricesOther(key string, v member) bool {
 	if !strings.Contains(key, "_cost_per_") || strings.Contains(key, "token") || v.kind != '0' {
 		return false
@@ -330,8 +328,8 @@ func pricesOther(key string, v member) bool {
 	return err != nil || price.Sign() != 0
 }
 
-// modelOf takes the provider off the name of an entry. The list calls some providers by their family and product, such as
-// vertex_ai-language-models; events call them by the family, as the entries that start with it do.
+// modelOf splits the name of an entry into provider and model. The list names some providers by family and product, such as
+// vertex_ai-language-models; events name them by the family alone, and so do entries that start with it.
 func modelOf(key, provider string) event.ModelName {
 	prefix, rest, ok := strings.Cut(key, "/")
 	if ok && prefix != "" && rest != "" && (provider == "" || provider == prefix || strings.HasPrefix(provider, prefix+"-")) {
@@ -354,7 +352,7 @@ func (p *parser) add(c event.ModelCost) error {
 	return nil
 }
 
-// name reads the name of a provider or model, by the rule of the ids that events carry.
+// name reads the name of a provider or model; the rules are those of event ids.
 func (p *parser) name(m map[string]member, at, name string) string {
 	switch v := m[name]; {
 	case v.kind == 0:
@@ -370,7 +368,7 @@ func (p *parser) name(m map[string]member, at, name string) string {
 	return ""
 }
 
-// rate reads a price, which is 10^shift times smaller than what it is kept as.
+// rate reads a price and multiplies it by 10^shift.
 func (p *parser) rate(m map[string]member, at, name string, shift int) event.Rate {
 	v := m[name]
 	switch {
@@ -386,14 +384,14 @@ func (p *parser) rate(m map[string]member, at, name string, shift int) event.Rat
 	case errors.Is(err, money.ErrRateRange):
 		p.refuse(at+"/"+name, "out_of_range", "%s has, per million tokens, %s", name, money.ErrRateRange)
 	case err != nil:
-		p.refuse(at+"/"+name, "malformed", "%s is no decimal number: %s", name, strconv.Quote(clip(v.text)))
+		p.refuse(at+"/"+name, "malformed", "%s is not a decimal number: %s", name, strconv.Quote(clip(v.text)))
 	case rate.Sign() < 0:
 		p.refuse(at+"/"+name, "out_of_range", "%s must be at least 0", name)
 	}
 	return event.Rate{Decimal: rate}
 }
 
-// unambiguous sorts what was read, with each model once, and tells those apart that have more than one price.
+// unambiguous returns the costs sorted, each model once, and apart from them the models with more than one price.
 func (p *parser) unambiguous() (once []event.ModelCost, ambiguous []event.ModelName) {
 	slices.SortStableFunc(p.costs, func(a, b event.ModelCost) int { return byName(a.ModelName, b.ModelName) })
 	for rest := p.costs; len(rest) > 0; {
@@ -418,7 +416,7 @@ func samePrices(a, b event.ModelCost) bool {
 
 func pointer(at, name string) string { return at + "/" + invalid.Token(clip(name)) }
 
-// clip shortens what an error repeats of the list, without cutting a character.
+// clip shortens text from the list for an error, without cutting a character.
 func clip(text string) string {
 	n := 0
 	for i := range text {

@@ -11,35 +11,35 @@ import (
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
-// DefaultMaxJump is the factor by which a price may change at once.
+// DefaultMaxJump is the largest factor by which an import may change a price.
 var DefaultMaxJump = money.Int(3)
 
-// Options say how a list is imported.
+// Options are the options of an import.
 type Options struct {
-	From          catalog.Date  // the first day that it holds for
-	RemoveMissing bool          // end the cost of models that the list lacks
+	From          catalog.Date  // the first day that the list applies to
+	RemoveMissing bool          // end the costs of models that are not in the list
 	MaxJump       money.Decimal // at least 1; zero is DefaultMaxJump
 }
 
-// Op is what becomes of a model.
+// Op is what an import does to a model.
 type Op string
 
-// What an import does to a model.
+// The operations.
 const (
 	Added    Op = "added"
 	Changed  Op = "changed"
 	Removed  Op = "removed"
 	Unlisted Op = "unlisted" // not in the list; it keeps its price
-	Refused  Op = "refused"  // the list is older than what is known
+	Refused  Op = "refused"  // the list is older than the known costs
 )
 
 // Change is what an import does to one model.
 type Change struct {
 	Op Op
 	event.ModelName
-	Old, New *event.ModelCost // nil where there is none
-	Detail   string           // why it is refused
-	Jump     string           // why the guard stops it; "" where it does not
+	Old, New *event.ModelCost // nil if there is none
+	Detail   string           // why it was refused
+	Jump     string           // why the guard stops it; "" if it does not
 }
 
 // Plan is what an import would change.
@@ -47,11 +47,12 @@ type Plan struct {
 	Changes   []Change // by provider and model
 	Counts    map[Op]int
 	Unchanged int
-	// Vanishing tells that more models end than the guard lets through; "" where they do not.
+	// Vanishing says that more models end than the guard allows; "" if it is fewer.
 	Vanishing string
 }
 
-// JumpError: prices change so much that it is rather the list that is wrong. Nothing was imported.
+// JumpError: prices change so much that the list is probably wrong. Nothing was imported. The caller may import it with a larger
+// MaxJump.
 type JumpError struct{ Jumps []string }
 
 func (e *JumpError) Error() string {
@@ -63,7 +64,7 @@ func (e *JumpError) Error() string {
 	return text
 }
 
-// Guard is a *JumpError where something jumps.
+// Guard returns a *JumpError if prices jump or too many models vanish.
 func (p Plan) Guard() error {
 	var jumps []string
 	if p.Vanishing != "" {
@@ -80,12 +81,11 @@ func (p Plan) Guard() error {
 	return &JumpError{jumps}
 }
 
-// Plan decides what a list changes. A model whose price is the same is not touched. A changed price ends the version before it
-// on the day that the list holds from; where that version began on the same day, it is replaced. History is not rewritten: a list
-// from before the day on which the newest version of a model begins or ends is refused for that model, unless it says what is
-// known already.
+// Plan computes what a list changes. A model with the same price is left alone. A changed price ends the version before it on the
+// first day of the list; a version that starts on that same day is replaced. History is not rewritten: a list that starts before
+// the newest version of a model starts or ends is refused for that model, unless its price is the known one.
 //
-// A list speaks for the providers that it names. Of those, models that it lacks are unlisted, or removed where that is asked for.
+// A list covers the providers that it names. Of those, models that it lacks are unlisted, or removed if RemoveMissing is set.
 func (i Imports) Plan(list List, o Options) Plan {
 	if o.MaxJump.Sign() == 0 {
 		o.MaxJump = DefaultMaxJump
@@ -131,7 +131,7 @@ func (p *Plan) add(c Change) {
 	p.Counts[c.Op]++
 }
 
-// list decides about one model of the list.
+// list plans one model of the list.
 func (p *Plan) list(versions []Version, c *event.ModelCost, o Options) {
 	inForce, known := at(versions, o.From)
 	if known && samePrices(*costOf(inForce), *c) {
@@ -162,7 +162,7 @@ func costOf(v Version) *event.ModelCost {
 		Cached: event.Rate{Decimal: v.CachedInputPerMillion}, Output: event.Rate{Decimal: v.OutputPerMillion}}
 }
 
-// jump tells which price changes by more than the factor, or drops to zero. A cached price that appears where none was known
+// jump lists the prices that change by more than the factor or drop to zero; "" if none does. A cached price where there was none
 // is a discount, not a jump.
 func jump(before, now *event.ModelCost, most money.Decimal) string {
 	var jumps []string
@@ -183,7 +183,7 @@ func jump(before, now *event.ModelCost, most money.Decimal) string {
 	return strings.Join(jumps, ", ")
 }
 
-// Events is what an import records, where it changes anything. They are one import, and appended together.
+// Events are the events of an import; none if it changes nothing. They must be appended together.
 func (p Plan) Events(source, hash string, o Options, by event.Actor) []event.CostsImported {
 	var events []event.CostsImported
 	var part *event.CostsImported

@@ -1,6 +1,5 @@
-// Package export owns what leaves the ledger for finance: the data sets with their columns, the rows that facts, invoices and
-// transfers become, and the manifest that says what a file is. It is pure, and does not know how rows are written nor where
-// they come from.
+// Package export owns what leaves the ledger for finance: the data sets with their columns, the rows of facts, invoices and
+// transfers, and the manifest that describes a file. It is pure: reading the ledger and writing files is done elsewhere.
 package export
 
 import (
@@ -13,10 +12,10 @@ import (
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
-// ErrRow: a row does not fit its data set. That is a fault of ours, and the export ends.
+// ErrRow: a row does not fit its data set. This is a bug of ours, and the export stops.
 var ErrRow = errors.New("a row does not fit its data set")
 
-// Name is a data set's.
+// Name is the name of a data set.
 type Name string
 
 // The data sets.
@@ -30,7 +29,7 @@ const (
 // Names lists the data sets.
 func Names() []Name { return []Name{Usage, Invoices, Journal, Focus} }
 
-// Format is that of a file.
+// Format is the format of a file.
 type Format string
 
 // The formats.
@@ -40,18 +39,18 @@ const (
 	Parquet Format = "parquet"
 )
 
-// Formats lists them.
+// Formats lists the formats.
 func Formats() []Format { return []Format{CSV, JSONL, Parquet} }
 
 // Query asks for an export.
 type Query struct {
 	Dataset  Name
 	Format   Format
-	Tenant   event.TenantID // "" is all tenants
-	From, To time.Time      // [From, To); zero: without bound
+	Tenant   event.TenantID // "" for all tenants
+	From, To time.Time      // [From, To); zero: no bound
 }
 
-// Check reports what is wrong with the query: an *invalid.Error.
+// Check returns an *invalid.Error with everything that is wrong with the query.
 func (q Query) Check() error {
 	var l invalid.List
 	if _, ok := datasets[q.Dataset]; !ok {
@@ -73,17 +72,17 @@ func (q Query) Covers(t time.Time) bool {
 	return (q.From.IsZero() || !t.Before(q.From)) && (q.To.IsZero() || t.Before(q.To))
 }
 
-// Type is that of a column.
+// Type is the type of a column.
 type Type uint8
 
-// The types. A file of any format keeps the values of all of them exactly.
+// The types. Every format keeps their values exactly.
 const (
 	Text     Type = iota
 	Instant       // UTC, microseconds
-	Second        // UTC, whole seconds, as FOCUS wants them
-	Count         // a whole number of 64 bits
-	Quantity      // an exact number, of at most 20 integer and 18 fraction digits
-	Money         // likewise, in the currency that the row names
+	Second        // UTC, whole seconds, as FOCUS requires
+	Count         // a 64-bit integer
+	Quantity      // an exact number with at most 20 integer and 18 fraction digits
+	Money         // likewise, in the row's currency
 	Object        // a JSON object
 )
 
@@ -94,11 +93,11 @@ type Column struct {
 	Nullable bool
 }
 
-// Dataset is the one description that all formats follow.
+// Dataset describes a data set for all formats.
 type Dataset struct {
 	Name    Name
 	Columns []Column
-	// The control totals are the exact sums of column Sum for each value of column By.
+	// By and Sum are column indexes: a control total is the exact sum of column Sum for one value of column By.
 	By, Sum int
 }
 
@@ -109,7 +108,7 @@ var datasets = map[Name]*Dataset{
 	Focus:    newDataset(Focus, focusColumns, "BillingCurrency", "BilledCost"),
 }
 
-// Of is the data set of a name that Query.Check accepts.
+// Of returns the data set with a name that Query.Check accepts.
 func Of(n Name) *Dataset { return datasets[n] }
 
 func newDataset(n Name, columns []Column, by, sum string) *Dataset {
@@ -128,18 +127,18 @@ func newDataset(n Name, columns []Column, by, sum string) *Dataset {
 	return d
 }
 
-// Value of one column; the zero Value is null.
+// Value is the value of one column; the zero Value is null.
 type Value struct {
 	set    bool
 	typ    Type
-	places int // of Money: decimals that are shown at least
+	places int // of Money: the least number of decimals to show
 	text   string
 	number money.Decimal
 	count  int64
 	at     time.Time
 }
 
-// Row has one value for each column, in their order.
+// Row has one value for each column, in the columns' order.
 type Row []Value
 
 func text(s string) Value { return Value{set: true, typ: Text, text: s} }
@@ -200,7 +199,7 @@ func (v Value) String() string {
 	}
 }
 
-// The digits of a Quantity or Money, in all and behind the point.
+// The digits of a Quantity or Money: in all, and after the point.
 const (
 	Precision = 38
 	Scale     = 18
@@ -215,10 +214,10 @@ func fits(d money.Decimal) bool {
 	return d.Max(d.Neg()).Cmp(bound) < 0 && d.Round(Scale).Equal(d)
 }
 
-// Check makes sure that a row fits, before anything of it is written. Error: ErrRow.
+// Check verifies that a row fits the data set, before any of it is written. Error: ErrRow.
 func (d *Dataset) Check(row Row) error {
 	if len(row) != len(d.Columns) {
-		return fmt.Errorf("%w: %s with %d values", ErrRow, d.Name, len(row))
+		return fmt.Errorf("%w: %s: %d values", ErrRow, d.Name, len(row))
 	}
 	for i := range row {
 		c, v := &d.Columns[i], &row[i]

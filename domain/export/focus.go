@@ -9,15 +9,15 @@ import (
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
-// Issuer is who sells, in the words of the FinOps Open Cost and Usage Specification (FOCUS).
+// Issuer is the seller, in the terms of the FinOps Open Cost and Usage Specification (FOCUS).
 type Issuer struct {
 	Name    string // InvoiceIssuerName, ProviderName, PublisherName and ServiceProviderName
 	Service string // ServiceName
-	Host    string // HostProviderName: on whose infrastructure the service runs
+	Host    string // HostProviderName: the owner of the infrastructure that the service runs on
 }
 
-// The mandatory columns of FOCUS 1.2, those conditional ones that apply, and the provider columns of 1.3. docs/focus.md has
-// the mapping.
+// The mandatory columns of FOCUS 1.2, the conditional ones that apply, and the provider columns of 1.3. docs/focus.md has the
+// mapping.
 var focusColumns = []Column{
 	{Name: "BillingAccountId"}, {Name: "BillingAccountName", Nullable: true}, {Name: "BillingCurrency"},
 	{Name: "BillingPeriodStart", Type: Second}, {Name: "BillingPeriodEnd", Type: Second},
@@ -35,7 +35,7 @@ var focusColumns = []Column{
 	{Name: "x_CreditedInvoiceId", Nullable: true}, {Name: "x_IssuedAt", Type: Instant}, {Name: "x_Position"},
 }
 
-// The allowed values of FOCUS that occur.
+// The allowed values of FOCUS that we use.
 const (
 	categoryUsage      = "Usage"
 	categoryPurchase   = "Purchase"
@@ -48,9 +48,9 @@ const (
 	pricingStandard    = "Standard"
 )
 
-// FocusRows are the charges of an invoice that was finalised within the query, and those of the credit note that took it back
-// within the query. The billed costs of all rows with one InvoiceId sum to what the document says. A line with tiers or
-// included units is one row for each, since a row has one unit price. Usage that is held is no charge yet.
+// FocusRows are the charges of an invoice that was finalised within the query's time, and those of its credit note if it was voided
+// within that time. The billed costs of all rows with one InvoiceId sum to the document's total. A line with tiers or included
+// units has a row for each of them, since a row has one unit price. Held usage is not a charge yet and has no row.
 func FocusRows(q Query, issuer Issuer, inv *Invoice) (rows []Row) {
 	items := itemsOf(inv)
 	for i := range items {
@@ -66,7 +66,7 @@ func FocusRows(q Query, issuer Issuer, inv *Invoice) (rows []Row) {
 	return rows
 }
 
-// charge is what differs between the rows of an invoice.
+// charge has the columns that differ between the rows of an invoice.
 type charge struct {
 	document, credited string // numbers
 	issuedAt           time.Time
@@ -74,10 +74,10 @@ type charge struct {
 	frequency          string
 	description        string
 	billed, contracted money.Decimal
-	priced             bool // has a quantity and a price of one
+	priced             bool // has a quantity and a unit price
 	quantity, price    money.Decimal
 	unit               string
-	sku                string // what of the price it is; "" is the price itself
+	sku                string // the part of the price: a tier or "included"; "" for all of it
 	consumes           bool
 	consumed           money.Decimal
 }
@@ -86,10 +86,10 @@ func focusItem(issuer Issuer, inv *Invoice, l *item) (rows []Row) {
 	c := charge{document: inv.Number, issuedAt: inv.FinalisedAt, category: categoryOf(l), frequency: frequencyOf(l),
 		description: l.Description, billed: l.Amount, contracted: l.Amount}
 	switch {
-	case l.Kind == returnedLine: // for what an earlier invoice charged and is not owed any more
+	case l.Kind == returnedLine: // an earlier invoice charged what is no longer owed
 		c.class = classCorrection
 		return []Row{c.row(issuer, inv, l)}
-	case l.Kind == event.AdjustmentLine: // what is owed for a period that was invoiced, less what was invoiced
+	case l.Kind == event.AdjustmentLine: // the difference to what was invoiced for the period
 		c.class = classCorrection
 		if l.Meter != "" {
 			c.consumes, c.consumed = true, l.Quantity
@@ -105,7 +105,7 @@ func focusItem(issuer Issuer, inv *Invoice, l *item) (rows []Row) {
 		c.priced, c.quantity, c.price, c.unit, c.sku = true, p.quantity, p.price, p.unit, p.sku
 		c.contracted = p.quantity.Mul(p.price)
 		if c.billed = c.contracted; n == len(parts)-1 {
-			c.billed = rest // the line rounds once, and its last row has the rest
+			c.billed = rest // the line is rounded once, and its last row has the rest
 		}
 		rest = rest.Sub(c.billed)
 		if c.category == categoryUsage {
@@ -116,7 +116,7 @@ func focusItem(issuer Issuer, inv *Invoice, l *item) (rows []Row) {
 	return rows
 }
 
-// focusMirror takes a line back. Of what is forgiven the quantity stays used; what is invoiced again is taken back with it.
+// focusMirror reverses a line. If it is invoiced again, its quantity is reversed too; if it is forgiven, the quantity stays used.
 func focusMirror(issuer Issuer, inv *Invoice, l *item) []Row {
 	if l.Amount.Sign() == 0 && (!inv.Void.Rebilled || l.Quantity.Sign() == 0) {
 		return nil
@@ -153,13 +153,13 @@ func frequencyOf(l *item) string {
 	}
 }
 
-// part of a line that has one price for one unit.
+// part is a part of a line with one unit price.
 type part struct {
 	quantity, price, consumed money.Decimal
 	unit, sku                 string
 }
 
-// partsOf takes a line apart; nothing for a line that used and costs nothing.
+// partsOf splits a line into parts; none for a line without usage and cost.
 func partsOf(l *event.InvoiceLine, decimals int) (parts []part) {
 	if l.Kind == event.FeeLine {
 		return []part{{quantity: money.Int(1), price: l.Amount, unit: "Periods"}}
@@ -175,7 +175,7 @@ func partsOf(l *event.InvoiceLine, decimals int) (parts []part) {
 	if len(l.Tiers) > 0 || paid.Sign() <= 0 {
 		return parts
 	}
-	p := part{quantity: money.Int(1), price: l.Amount, unit: "Lots"} // whatever the price is, it is right for all of it
+	p := part{quantity: money.Int(1), price: l.Amount, unit: "Lots"} // right for any price: one lot for the whole amount
 	packages := l.Amount
 	if l.Unit.Sign() > 0 {
 		packages = l.Amount.Ceil(l.Unit)
@@ -193,7 +193,7 @@ func partsOf(l *event.InvoiceLine, decimals int) (parts []part) {
 	return append(parts, p)
 }
 
-// unitOf writes the key of a meter as FOCUS writes units: "output_tokens" is "Output Tokens".
+// unitOf turns the key of a meter into a FOCUS unit: "output_tokens" is "Output Tokens".
 func unitOf(meter string) string {
 	words := strings.FieldsFunc(meter, func(r rune) bool { return r == '_' || r == '-' || r == '.' || r == ' ' })
 	for i, w := range words {

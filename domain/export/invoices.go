@@ -8,22 +8,22 @@ import (
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
-// Invoice is a finalised invoice and what became of it.
+// Invoice is a finalised invoice with its current state.
 type Invoice struct {
 	event.Invoice
 	Tenant      event.TenantID
-	TenantName  string // "" where it has none
+	TenantName  string // "" if it has none
 	State       string
 	FinalisedAt time.Time
-	Position    eventstore.Position // where it is finalised
-	Void        *CreditNote         // nil: it is not
+	Position    eventstore.Position // of its finalisation
+	Void        *CreditNote         // nil: not voided
 }
 
-// CreditNote takes back the lines of an invoice.
+// CreditNote reverses the lines of an invoice.
 type CreditNote struct {
 	Number   string
 	At       time.Time
-	Rebilled bool // what the invoice was about is owed again; else it is forgiven
+	Rebilled bool // the usage is invoiced again; otherwise it is forgiven
 }
 
 var invoiceColumns = []Column{
@@ -31,7 +31,7 @@ var invoiceColumns = []Column{
 	{Name: "periodStart", Type: Instant}, {Name: "periodEnd", Type: Instant}, {Name: "finalisedAt", Type: Instant},
 	{Name: "voidedAt", Type: Instant, Nullable: true}, {Name: "creditNote", Nullable: true},
 	{Name: "invoiceTotal", Type: Money}, {Name: "position"},
-	// Of the line, which is null for a credit that was applied; all but the amount for an invoice without any.
+	// Of the line. The number is null for a credit; an invoice without lines has only the amount.
 	{Name: "line", Type: Count, Nullable: true}, {Name: "kind", Nullable: true}, {Name: "price", Nullable: true}, {Name: "description", Nullable: true},
 	{Name: "grantId", Nullable: true}, {Name: "planVersion", Nullable: true}, {Name: "meter", Nullable: true},
 	{Name: "quantity", Type: Quantity, Nullable: true}, {Name: "included", Type: Quantity, Nullable: true}, {Name: "unit", Type: Money, Nullable: true},
@@ -39,17 +39,16 @@ var invoiceColumns = []Column{
 	{Name: "events", Type: Count, Nullable: true}, {Name: "amount", Type: Money},
 }
 
-// The kinds of lines that only exports have: what grants pay of an invoice, and what goes back to them.
+// The kinds of lines that only exports have: what grants pay of an invoice, and what is returned to them.
 const (
 	creditLine   event.LineKind = "credit"
 	returnedLine event.LineKind = "credit_returned"
 )
 
-// item is a line of an invoice, or a credit that was applied to it, which has no number. The amounts of all of them sum to
-// the total.
+// item is a line of an invoice or a credit that was applied to it. The amounts of all items sum to the invoice's total.
 type item struct {
 	event.InvoiceLine
-	number int // from 1
+	number int // from 1; 0 for a credit
 	grant  event.GrantID
 }
 
@@ -74,7 +73,7 @@ func itemsOf(inv *Invoice) (items []item) {
 	return items
 }
 
-// period of the invoice. One with nothing but fees in advance is about the cycle that starts.
+// period of the invoice. If it has only fees in advance, it is the cycle that starts.
 func (inv *Invoice) period() (start, end time.Time) {
 	if inv.PeriodStart.Before(inv.PeriodEnd) {
 		return inv.PeriodStart, inv.PeriodEnd
@@ -82,8 +81,8 @@ func (inv *Invoice) period() (start, end time.Time) {
 	return inv.CycleStart, inv.CycleEnd
 }
 
-// InvoiceRows are the lines of an invoice and the credits that were applied, which all name it. One without any is a row
-// without a line.
+// InvoiceRows are the lines of an invoice and the credits that were applied to it. An invoice without any is one row without a
+// line.
 func InvoiceRows(inv *Invoice) (rows []Row) {
 	head := Row{
 		text(string(inv.Tenant)), text(string(inv.ID)), text(inv.Number), text(inv.State), text(inv.Currency),
@@ -106,7 +105,7 @@ func InvoiceRows(inv *Invoice) (rows []Row) {
 		if l.number > 0 {
 			number, used, included, events = count(int64(l.number)), quantity(l.Quantity), quantity(l.Included), count(l.Events)
 		}
-		if l.Unit.Sign() != 0 { // else tiers or a proration say it
+		if l.Unit.Sign() != 0 { // otherwise there are tiers or a prorated fee
 			unit = amount(l.Unit, 0)
 		}
 		row := append(make(Row, 0, len(invoiceColumns)), head...)

@@ -9,10 +9,10 @@ var journalColumns = []Column{
 	{Name: "id"}, {Name: "tenantId"}, {Name: "postedAt", Type: Instant}, {Name: "kind"},
 	{Name: "debit"}, {Name: "credit"}, {Name: "amount", Type: Money}, {Name: "currency"},
 	{Name: "invoiceId", Nullable: true}, {Name: "grantId", Nullable: true}, {Name: "price", Nullable: true},
-	{Name: "position"}, // of the event that it comes from: transfers with one position were posted together
+	{Name: "position"}, // of the event: transfers with the same position were posted together
 }
 
-// JournalRow is a transfer: the debit and the credit of a double entry in one row, so the journal balances however it is cut.
+// JournalRow is a transfer. A row has both the debit and the credit, so any part of the journal balances.
 func JournalRow(t *billing.Transfer) Row {
 	return Row{text(t.ID), text(string(t.Tenant)), instant(t.PostedAt), text(string(t.Kind)), text(string(t.Debit)), text(string(t.Credit)),
 		amount(t.Amount, catalog.Currency(t.Currency).MinorUnits()), text(t.Currency),

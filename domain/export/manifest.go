@@ -11,22 +11,22 @@ import (
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
-// Totals are the control totals: exact sums by what they are sums of.
+// Totals are the control totals: exact sums by the value of the data set's By column.
 type Totals map[string]money.Decimal
 
-// add takes a row into account.
+// add adds a row.
 func (t Totals) add(d *Dataset, row Row) {
 	by := row[d.By].text
 	t[by] = t[by].Add(row[d.Sum].number)
 }
 
-// Tally counts the rows of an export and sums up its control totals.
+// Tally counts the rows of an export and computes its control totals.
 type Tally struct {
 	Rows   int64
 	Totals Totals
 }
 
-// Add takes a row into account.
+// Add adds a row.
 func (t *Tally) Add(d *Dataset, row Row) {
 	if t.Totals == nil {
 		t.Totals = Totals{}
@@ -35,18 +35,18 @@ func (t *Tally) Add(d *Dataset, row Row) {
 	t.Totals.add(d, row)
 }
 
-// Manifest says what a file is: whoever has both can tell that the file is whole and unchanged, and what it came from.
+// Manifest describes a file. With it the receiver can check that the file is complete and unchanged, and see what it came from.
 type Manifest struct {
 	Query
 	Tally
 	Bytes     int64
 	SHA256    string // of the file, in hexadecimal
-	Position  string // of the log: one for each partition that was read, separated by commas
+	Position  string // of the log: one per partition that was read, separated by commas
 	CreatedAt time.Time
 }
 
-// AppendJSON appends the manifest as JSON in ASCII, so that it can be a header. Totals are decimal strings: no reader rounds
-// them.
+// AppendJSON appends the manifest as JSON in ASCII, so that it can be an HTTP header. Totals are decimal strings, so that no
+// reader rounds them.
 func (m *Manifest) AppendJSON(b []byte) []byte {
 	b = append(append(append(b, `{"dataset":"`...), m.Dataset...), `","format":"`...)
 	b = append(append(b, m.Format...), `","from":`...)

@@ -15,9 +15,9 @@ var usageColumns = []Column{
 	{Name: "reason", Nullable: true}, {Name: "data", Type: Object},
 }
 
-// UsageRows are what a fact or a correction changes: quantities and tokens are signed, so that the sum over any rows of a fact
-// is what is left of it, by whatever they are grouped. An adjustment is one row with the difference; where it changes data, it
-// is two: what stood there is taken back, and what stands there now is added. Any other event has none.
+// UsageRows are the changes by a fact or a correction. Quantities and tokens are signed, so that the rows of a fact sum to what is
+// left of it, in any grouping. An adjustment is one row with the difference; if it changes data, it is two: one subtracts the old
+// values and one adds the new. Other events have no rows.
 func UsageRows(e timeline.Event) []Row {
 	switch p := e.Payload.(type) {
 	case event.UsageRecorded:
@@ -35,13 +35,13 @@ func UsageRows(e timeline.Event) []Row {
 	}
 }
 
-// usageRow has tokens times a sign.
+// usageRow multiplies token counts by sign.
 func usageRow(e timeline.Event, kind string, u event.Usage, q money.Decimal, sign int64, reason string) Row {
 	label := func(name string) Value { return optional(u.Data.Get(name).String()) }
 	tokens := func(name string) Value {
 		n, ok := u.Data.Get(name).Decimal()
 		whole, scale, fits := n.Coefficient()
-		if !ok || !fits || scale != 0 { // data has what was sent
+		if !ok || !fits || scale != 0 { // the data column still has the value
 			return Value{}
 		}
 		return count(sign * whole)

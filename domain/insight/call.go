@@ -7,21 +7,21 @@ import (
 	"github.com/tollgate-io/tollgate/domain/usage"
 )
 
-// Call is what an event says about the call behind it. A text that the event does not give, or gives as null or empty, is "".
+// Call is what a usage event contains about the AI call behind it. A text that is missing, null or empty is "".
 type Call struct {
 	Provider, Model, Feature, PromptVersion string
 
-	Retried bool // it is another try: attempt is greater than 1, or retryOf names what it repeats
-	Failed  bool // status says something other than ok or success
+	Retried bool // attempt is greater than 1, or retryOf is set
+	Failed  bool // status is set, and neither ok nor success
 
-	Counted bool // it says how many tokens were used, of whatever kind
+	Counted bool // there is a token count of some kind
 	costs.Tokens
 
-	Timed   bool // it says how long it took
+	Timed   bool // there is a latency
 	Latency Bucket
 }
 
-// CallOf reads an event. What is no number that the ledger keeps, or below zero, is not there.
+// CallOf reads an event. Counts and latencies that are negative or out of bounds count as missing.
 func CallOf(u event.Usage) (c Call) {
 	for name, v := range u.Data.All() {
 		switch name {

@@ -1,6 +1,6 @@
-// Package insight owns what operators ask over many events at once: what drives cost, how long calls take, what is tried again,
-// what is denied and what fails. It says what one event contributes, how contributions add up, and what an answer means. It does
-// not own the sums, which are a fold of the log, nor what providers charge, which package costs does.
+// Package insight owns the questions that operators ask about many events at once: what drives cost, how long calls take, what
+// is retried, denied or fails. It defines what one event contributes and how contributions become an answer. The sums are a fold
+// of the log, and package costs owns what providers charge.
 package insight
 
 import (
@@ -13,36 +13,36 @@ import (
 	"github.com/tollgate-io/tollgate/domain/invalid"
 )
 
-// Kind is one of the questions.
+// Kind is what a question is about.
 type Kind string
 
 // The kinds of questions.
 const (
 	Cost      Kind = "cost"      // what providers charge for tokens
-	Latency   Kind = "latency"   // percentiles of how long calls took
-	Retries   Kind = "retries"   // how many calls were another try
+	Latency   Kind = "latency"   // percentiles of the latency of calls
+	Retries   Kind = "retries"   // how many calls were retries
 	Denials   Kind = "denials"   // which limits denied checks
 	Providers Kind = "providers" // how many calls of providers failed
 )
 
-// Dimension is what an answer can be grouped by.
+// Dimension is something that an answer can be grouped by.
 type Dimension string
 
 // The dimensions.
 const (
 	Tenant        Dimension = "tenant"
-	Plan          Dimension = "plan" // that the tenant had when the day ended
+	Plan          Dimension = "plan" // of the tenant at the end of the day
 	Day           Dimension = "day"  // in UTC
 	EventType     Dimension = "eventType"
 	Provider      Dimension = "provider"
 	Model         Dimension = "model"
 	Feature       Dimension = "feature"
 	PromptVersion Dimension = "promptVersion"
-	Limit         Dimension = "limit"  // that was violated
+	Limit         Dimension = "limit"  // the violated one
 	Reason        Dimension = "reason" // of the denial
 )
 
-// groupings of each kind: the first few are the default.
+// groupings are the dimensions of each kind; the first few are the default.
 var groupings = map[Kind]struct {
 	defaults int
 	known    []Dimension
@@ -59,7 +59,7 @@ const (
 	DefaultLimit = 50
 	MaxLimit     = 500
 	MaxDays      = 366
-	// MaxGroups is how many groups an answer is chosen from.
+	// MaxGroups bounds the groups that an answer's rows are chosen from.
 	MaxGroups = 100_000
 
 	defaultDays = 30
@@ -67,16 +67,16 @@ const (
 
 const day = 24 * time.Hour
 
-// Question asks about one tenant, or about all.
+// Question is about one tenant, or all.
 type Question struct {
 	Kind     Kind
 	Tenant   event.TenantID // "" for all
-	From, To time.Time      // are widened to whole days in UTC; zero: 30 days before To, and now
+	From, To time.Time      // extended to whole days in UTC; zero: 30 days before To, and now
 	GroupBy  []Dimension    // none: the default of the kind
 	Limit    int            // rows of the answer; 0 is DefaultLimit
 }
 
-// Complete checks the question and fills in what was left out. From and To are the bounds of whole days then. Errors:
+// Complete checks the question and fills in defaults. In the result, From and To are bounds of whole days. Errors:
 // *invalid.Error.
 func (q Question) Complete(now time.Time) (Question, error) {
 	var l invalid.List
@@ -144,7 +144,8 @@ func list(all []Dimension) string {
 // Groups reports whether the answer is grouped by a dimension.
 func (q Question) Groups(by Dimension) bool { return slices.Contains(q.GroupBy, by) }
 
-// Keeps lists, without Plan, what has to be kept apart to answer the question; all else may be added up before.
+// Keeps lists the dimensions, other than Plan, that cells must be grouped by to answer the question. Cells may be summed over all
+// others beforehand.
 func (q Question) Keeps() []Dimension {
 	keeps := slices.DeleteFunc(slices.Clone(q.GroupBy), func(d Dimension) bool { return d == Plan })
 	if q.Groups(Plan) {

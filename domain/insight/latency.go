@@ -9,9 +9,9 @@ import (
 
 // Bucket is a range of latencies. Buckets are log-linear: each power of two of microseconds is cut into 64 of equal width, and
 // below 128 microseconds each has its own. That is the layout of HdrHistogram (Gil Tene, hdrhistogram.org) and, with the
-// logarithm interpolated linearly between powers of two, of DDSketch (Masson, Rim and Lee, VLDB 2019). DDSketch's library chooses
-// buckets and counts in binary floating point, and takes nothing back. Here buckets are computed with whole numbers and counted
-// exactly, so that a correction leaves no trace and two folds of the same events are equal, however they were cut.
+// logarithm interpolated linearly between powers of two, of DDSketch (Masson, Rim and Lee, VLDB 2019). The DDSketch library uses
+// binary floating point and cannot remove a value. Here buckets and counts are whole numbers, so that a correction leaves no
+// trace and two folds of the same events are equal, however the events were batched.
 type Bucket int16
 
 const (
@@ -19,12 +19,11 @@ const (
 
 	microScale = 3 // decimals of a microsecond in milliseconds
 
-	// maxLatency is in milliseconds, about 31 years: what is longer is no latency.
+	// maxLatency is in milliseconds, about 31 years: a longer one is not a latency.
 	maxLatency = 1_000_000_000_000
 )
 
-// RelativeError is by how much of itself a percentile may be off: half of a bucket, 1/128. Latencies are taken in whole
-// microseconds.
+// RelativeError bounds the error of a percentile: half a bucket, 1/128 of its value. Latencies are cut to whole microseconds.
 var RelativeError = money.MustParse("0.0078125")
 
 var (
@@ -32,7 +31,7 @@ var (
 	longest  = money.Int(maxLatency)
 )
 
-// BucketOf is the bucket of a latency in milliseconds; ok is false for what can be none.
+// BucketOf is the bucket of a latency in milliseconds; ok is false if it is negative or above maxLatency.
 func BucketOf(latency money.Decimal) (b Bucket, ok bool) {
 	if latency.Sign() < 0 || latency.Cmp(longest) > 0 {
 		return 0, false
@@ -54,7 +53,7 @@ func bucketOf(micros uint64) Bucket {
 	return Bucket(shift<<subBits + int(micros>>shift)) //nolint:gosec // at most 2879 within maxLatency
 }
 
-// Micros is what stands for the bucket: its middle, in microseconds.
+// Micros is the middle of the bucket, in microseconds.
 func (b Bucket) Micros() int64 {
 	shift := max(int64(b)>>subBits-1, 0)
 	return (int64(b)-shift<<subBits)<<shift + 1<<shift>>1
@@ -63,7 +62,7 @@ func (b Bucket) Micros() int64 {
 // Histogram counts latencies by bucket.
 type Histogram map[Bucket]int64
 
-// Count is how many there are.
+// Count is the number of latencies.
 func (h Histogram) Count() (n int64) {
 	for _, c := range h {
 		n += c
@@ -71,9 +70,8 @@ func (h Histogram) Count() (n int64) {
 	return n
 }
 
-// Percentiles answers for each of the percents, which rise, the latency in milliseconds that so many of all latencies do not
-// exceed (by nearest rank: the one at place ceil(percent / 100 * count), from below), within RelativeError. It is nil for an
-// empty histogram.
+// Percentiles returns percentiles in milliseconds, by nearest rank: the latency at rank ceil(percent / 100 * count), counted from
+// the lowest, within RelativeError. The percents must be ascending. The result is nil for an empty histogram.
 func (h Histogram) Percentiles(percents ...int64) []money.Decimal {
 	n := h.Count()
 	if n <= 0 {

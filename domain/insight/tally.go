@@ -16,18 +16,18 @@ import (
 	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
-// Cell is what some events contribute together. What the question does not keep apart is empty.
+// Cell is the contribution of some events together. Dimensions that the question does not keep are empty.
 type Cell struct {
 	Tenant                                  event.TenantID
 	Day                                     catalog.Date
 	EventType                               event.Type
 	Provider, Model, Feature, PromptVersion string
-	// Limit and Reason are those of a limit that denied. Without a limit the cell is about decisions, and the reason is what the
-	// decision as a whole was denied for; "" where it allowed.
+	// Limit and Reason are those of a limit that denied. A cell without Limit is about whole decisions; its Reason is why they
+	// denied, or "" if they allowed.
 	Limit, Reason string
 
 	Events    int64
-	Counted   int64 // events that say how many tokens were used
+	Counted   int64 // events with token counts
 	Retries   int64
 	Failures  int64
 	Decisions int64
@@ -35,49 +35,49 @@ type Cell struct {
 	Latency []LatencyCount
 }
 
-// LatencyCount is how many latencies are in a bucket.
+// LatencyCount is the number of latencies in a bucket.
 type LatencyCount struct {
 	Bucket Bucket
 	Count  int64
 }
 
-// Row is one group of an answer, or all of it. It has the numbers that the kind of the question is about; the others are zero.
+// Row is one group of an answer, or its total. Only the numbers of the question's kind are set; the others are zero.
 type Row struct {
-	Labels []string // as in GroupBy; "" for events that do not have it
+	Labels []string // as in GroupBy; "" for events without the dimension
 
 	Events   int64 // that the question is about
 	Retries  int64
 	Failures int64
 	costs.Tokens
-	Cost     *money.Decimal // in US dollars, exact, of what is priced; nil where nothing is
+	Cost     *money.Decimal // in US dollars, exact, of the priced usage; nil if there is none
 	Unpriced Unpriced
 	Latency  Histogram
-	// Denials are decisions that denied or, grouped by limit, limits that did: several may deny one check.
+	// Denials counts decisions that denied or, if grouped by limit, limits that denied: several may deny one check.
 	Denials   int64
-	Decisions int64 // all, denied or not, of the group without its limit and reason
+	Decisions int64 // all decisions, denied or not, of the group without its limit and reason
 
 	weight money.Decimal
 }
 
-// Unpriced is what was used of models whose cost nobody knows on the day.
+// Unpriced is usage of models whose cost was unknown on the day.
 type Unpriced struct {
 	Provider, Model string // "" in the sum over models
 	Events          int64
 	Input, Output   money.Decimal
 }
 
-// Answer is the rows that matter most, first things first.
+// Answer has the rows that matter most, in that order.
 type Answer struct {
 	Question
 	Rows  []Row
 	Total Row // over all groups, listed or not
-	// Groups is how many there are, listed or not.
+	// Groups is the number of groups, listed or not.
 	Groups int
-	// Unpriced lists models that have no cost on days on which they were used, the most used ones first and at most Limit.
+	// Unpriced lists models without a cost on days when they were used: the most used first, at most Limit.
 	Unpriced []Unpriced
 }
 
-// Share is part / whole with 6 decimals, half to even; ok is false for a share of nothing.
+// Share is part / whole with 6 decimals, rounded half to even; ok is false if whole is 0.
 func Share(part, whole int64) (share money.Decimal, ok bool) {
 	if whole <= 0 {
 		return money.Decimal{}, false
@@ -88,17 +88,17 @@ func Share(part, whole int64) (share money.Decimal, ok bool) {
 // Plans are the subscriptions of tenants.
 type Plans map[event.TenantID]tenant.Subscription
 
-// at is the plan that a tenant had when a day ended: on its first day a tenant has the plan that it gets, not none.
+// at is the plan of a tenant at the end of a day, so that a tenant has a plan on its first day.
 func (p Plans) at(t event.TenantID, d catalog.Date) string {
 	start, err := time.Parse(time.DateOnly, string(d))
 	if err != nil {
-		panic(fmt.Sprintf("insight: %q is no day", d))
+		panic(fmt.Sprintf("insight: %q is not a day", d))
 	}
 	a, _ := p[t].At(start.Add(day - 1))
 	return string(a.Plan)
 }
 
-// Tally adds cells up to an answer. It needs memory for groups, not for cells.
+// Tally sums cells into an answer. It needs memory per group, not per cell.
 type Tally struct {
 	question Question
 	plans    Plans
@@ -112,20 +112,20 @@ type Tally struct {
 	labels    []string
 }
 
-// NewTally begins the answer of a question that is complete. Plans are needed where it is grouped by them, the book for Cost.
+// NewTally starts the answer to a completed question. Plans are needed if it is grouped by Plan, the book for Cost.
 func NewTally(q Question, plans Plans, book costs.Book) *Tally {
 	t := &Tally{question: q, plans: plans, book: book}
 	t.Reset()
 	return t
 }
 
-// Reset forgets all cells.
+// Reset removes all cells.
 func (t *Tally) Reset() {
 	t.groups, t.decisions, t.unpriced = map[string]*Row{}, map[string]int64{}, map[event.ModelName]*Unpriced{}
 	t.total = Row{Latency: Histogram{}}
 }
 
-// Add takes a cell. Error: *invalid.Error when there are more than MaxGroups.
+// Add adds a cell. Error: *invalid.Error if there are more than MaxGroups.
 func (t *Tally) Add(c Cell) error {
 	switch t.question.Kind {
 	case Cost:
@@ -146,7 +146,7 @@ func (t *Tally) Add(c Cell) error {
 		return t.addDecisions(&c)
 	}
 	if c.Events == 0 {
-		return nil // all of it was taken back
+		return nil // everything was voided
 	}
 	row, err := t.group(&c)
 	if err != nil {
@@ -228,7 +228,7 @@ func (t *Tally) addDecisions(c *Cell) error {
 	return nil
 }
 
-// read sets the labels of the cell's group, and a key that stands for them.
+// read sets the labels of the cell's group, and their key.
 func (t *Tally) read(c *Cell) {
 	t.key, t.labels = t.key[:0], t.labels[:0]
 	for _, d := range t.question.GroupBy {
@@ -261,7 +261,7 @@ func (t *Tally) label(c *Cell, d Dimension) string {
 	case Reason:
 		return c.Reason
 	}
-	panic(fmt.Sprintf("insight: no dimension %q", d))
+	panic(fmt.Sprintf("insight: unknown dimension %q", d))
 }
 
 func (t *Tally) group(c *Cell) (*Row, error) {
@@ -277,7 +277,7 @@ func (t *Tally) group(c *Cell) (*Row, error) {
 	return row, nil
 }
 
-// Answer is what the cells say so far.
+// Answer is the answer from the cells so far.
 func (t *Tally) Answer() Answer {
 	q := t.question
 	a := Answer{Question: q, Total: t.total, Groups: len(t.groups)}
@@ -303,7 +303,7 @@ func (t *Tally) Answer() Answer {
 	return a
 }
 
-// decisionsOf finds the decisions of a group of denials.
+// decisionsOf returns the number of decisions of a group of denials.
 func (t *Tally) decisionsOf(labels []string) int64 {
 	t.key = t.key[:0]
 	for i, d := range t.question.GroupBy {
@@ -316,11 +316,11 @@ func (t *Tally) decisionsOf(labels []string) int64 {
 	return t.decisions[string(t.key)]
 }
 
-// weigh is what rows are listed by, the heaviest first.
+// weigh is the number that rows are sorted by, the largest first.
 func (r *Row) weigh(k Kind) money.Decimal {
 	switch {
 	case k == Cost && r.Cost == nil:
-		return money.Int(-1) // below what is free of charge
+		return money.Int(-1) // after usage that is free
 	case k == Cost:
 		return *r.Cost
 	case k == Latency:

@@ -13,7 +13,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/event"
 )
 
-// ErrUnknownKey: no such key was ever made, or it was revoked, or has expired.
+// ErrUnknownKey: the key never existed, was revoked or has expired.
 var ErrUnknownKey = errors.New("unknown, revoked or expired API key")
 
 // KeyKind says what a key may do.
@@ -37,19 +37,19 @@ type Key struct {
 	Name      string
 	CreatedAt time.Time
 	RevokedAt time.Time // zero while it is not
-	ExpiresAt time.Time // from when on it ends by itself; zero: never
-	LastUsed  time.Time // to the minute or so; zero: never, or not yet known
+	ExpiresAt time.Time // from then on the key is refused; zero: never
+	LastUsed  time.Time // to about a minute; zero: never, or not yet known
 }
 
-// ValidAt reports whether the key opens anything.
+// ValidAt reports whether the key is neither revoked nor expired.
 func (k Key) ValidAt(now time.Time) bool {
 	return k.RevokedAt.IsZero() && (k.ExpiresAt.IsZero() || now.Before(k.ExpiresAt))
 }
 
-// Actor is the key as the cause of an event.
+// Actor names the key as the cause of an event.
 func (k Key) Actor() event.Actor { return event.Actor("key:" + string(k.ID)) }
 
-// Hash is what is kept of a key's secret.
+// Hash is the SHA-256 of a key's secret; only it is stored.
 type Hash [sha256.Size]byte
 
 // Secret is a whole key, shown once. It starts with "tg_<kind>_", so that secret scanners can find it.
@@ -66,10 +66,10 @@ func NewSecret(kind KeyKind, random io.Reader) (Secret, error) {
 	return Secret("tg_" + string(kind) + "_" + base64.RawURLEncoding.EncodeToString(b)), nil
 }
 
-// Hash of the whole secret. A plain hash is enough for 256 random bits; there is nothing to guess from a dictionary.
+// Hash of the whole secret. A plain hash is enough: no dictionary helps against 256 random bits.
 func (s Secret) Hash() Hash { return sha256.Sum256([]byte(s)) }
 
-// KeyID is that of its hash.
+// KeyID is the id of the secret's hash.
 func (s Secret) KeyID() event.KeyID { return s.Hash().KeyID() }
 
 // KeyID is derived from the hash: the same secret is the same key, however often it is registered.

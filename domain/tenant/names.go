@@ -13,16 +13,16 @@ import (
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 )
 
-// NameKind is what a name is for.
+// NameKind says how a name leads to its tenant.
 type NameKind string
 
 // The kinds of names.
 const (
-	Slug NameKind = "slug" // the label below a base domain, and the first part of a path
+	Slug NameKind = "slug" // a label below a base domain, and the first part of a path
 	Host NameKind = "host" // a custom domain
 )
 
-// Name leads to a tenant, in its canonical form. In all the installation it has one holder at most.
+// Name leads to a tenant. It is in canonical form, and has at most one holder in the whole installation.
 type Name struct {
 	Kind NameKind
 	Name string
@@ -30,7 +30,7 @@ type Name struct {
 
 func (n Name) String() string { return string(n.Kind) + " " + n.Name }
 
-// ParseName reads a name of a kind, in any spelling of it.
+// ParseName reads a name in any spelling and returns its canonical form.
 func ParseName(kind, name string) (Name, error) {
 	switch k := NameKind(kind); {
 	case k == Slug && isLabel(name):
@@ -45,14 +45,14 @@ func ParseName(kind, name string) (Name, error) {
 	}
 }
 
-// Holding is who has a name. The zero Holding is of a name that nobody ever had, or that was freed.
+// Holding says which tenant holds a name. The zero Holding is for a name that was never claimed, or was freed.
 type Holding struct {
 	Tenant   event.TenantID
-	Claim    eventstore.Revision // of the claim in the name's stream; a later claim has to be verified again
-	Released bool                // it leads nowhere, and only this tenant may claim it; there is no claim
+	Claim    eventstore.Revision // of the claim in the name's stream; a new claim must be verified again
+	Released bool                // there is no claim: it leads nowhere, and only this tenant may claim it
 }
 
-// NameIn is the name that an event of a name's stream is about, and who caused it; ok is false for any other event.
+// NameIn returns the name that an event of a name's stream is about, and the actor; ok is false for other events.
 func NameIn(e any) (n Name, by event.Actor, ok bool) {
 	switch e := e.(type) {
 	case event.NameClaimed:
@@ -66,8 +66,8 @@ func NameIn(e any) (n Name, by event.Actor, ok bool) {
 	}
 }
 
-// HoldingAfter is who has a name after an event of the name's stream, whatever was before it; ok is false for an event that
-// does not belong there.
+// HoldingAfter is the holding after an event of the name's stream, whatever came before it; ok is false for events of other
+// streams.
 func HoldingAfter(e any, at eventstore.Revision) (_ Holding, ok bool) {
 	switch e := e.(type) {
 	case event.NameClaimed:
@@ -86,16 +86,16 @@ func (h Holding) Open(to event.TenantID) bool {
 	return h.Tenant == "" || h.Released && h.Tenant == to
 }
 
-// HostProof is that whoever controls the DNS of a host agreed to a claim of it.
+// HostProof records that the DNS of a host confirmed a claim of it.
 type HostProof struct {
 	Host  string
 	Claim eventstore.Revision
 }
 
-// Domains are the product's own: the label below one of them is a tenant's slug.
+// Domains are the base domains of the product: the label below one of them is a tenant's slug.
 type Domains struct{ bases []string }
 
-// NewDomains takes host names, or single labels such as localhost.
+// NewDomains accepts host names and single labels such as localhost.
 func NewDomains(bases ...string) (d Domains, err error) {
 	for _, base := range bases {
 		canonical := strings.ToLower(base)
@@ -111,8 +111,8 @@ func NewDomains(bases ...string) (d Domains, err error) {
 	return d, nil
 }
 
-// Label is the slug that a canonical host stands for: the one label below a base domain. A base domain is the product's own,
-// also where another one is above it.
+// Label returns the slug of a canonical host: the one label below a base domain. ok is false for a base domain, even if it is
+// below another one.
 func (d Domains) Label(host string) (slug string, ok bool) {
 	if slices.Contains(d.bases, host) {
 		return "", false
@@ -125,14 +125,14 @@ func (d Domains) Label(host string) (slug string, ok bool) {
 	return "", false
 }
 
-// Below reports whether a canonical host is below a base domain, at any depth, and is none itself. There a name that nobody
-// has is wrong, and not just no name.
+// Below reports whether a canonical host is below a base domain, at any depth, and not a base domain itself. There, a name
+// without a holder is an error; elsewhere it just names no tenant.
 func (d Domains) Below(host string) bool {
 	return !slices.Contains(d.bases, host) &&
 		slices.ContainsFunc(d.bases, func(base string) bool { return strings.HasSuffix(host, "."+base) })
 }
 
-// NameOf is the name that a canonical host is held by.
+// NameOf is the name that a canonical host belongs to.
 func (d Domains) NameOf(host string) Name {
 	if label, ok := d.Label(host); ok {
 		return Name{Slug, label}
@@ -140,7 +140,7 @@ func (d Domains) NameOf(host string) Name {
 	return Name{Host, host}
 }
 
-// Names are all that the tenant wants to be found by, each once.
+// Names lists the names that the tenant wants to be found by, each once.
 func (t Tenant) Names(d Domains) []Name {
 	var names []Name
 	if t.Slug != "" {
@@ -154,27 +154,26 @@ func (t Tenant) Names(d Domains) []Name {
 	return names
 }
 
-// HostState is what stands between a host of a tenant and its use.
+// HostState says whether a tenant's host can be used.
 type HostState string
 
 // The states of a host.
 const (
 	HostOwn        HostState = "own"        // below a base domain: nothing to verify
-	HostVerified   HostState = "verified"   // its DNS agreed
+	HostVerified   HostState = "verified"   // its DNS confirmed the claim
 	HostUnverified HostState = "unverified" // it leads nowhere yet, or the tenant does not hold its name
 )
 
 // Holds reports whether this holding is the tenant's.
 func (t Tenant) Holds(h Holding) bool { return h.Tenant == t.ID && t.ID != "" && !h.Released }
 
-// StateOf tells how it stands with a host of the tenant, whose name has this holding. Before base domains are configured
-// nobody can know which domains are the product's; a host that begins with the tenant's slug is then taken for one below
-// them.
+// StateOf is the state of a tenant's host, whose name has this holding. Without configured base domains it is unknown which
+// domains are the product's; a host that begins with the tenant's slug is then assumed to be below one.
 func (t Tenant) StateOf(host string, h Holding, d Domains) HostState {
 	_, below := d.Label(host)
 	label, _, _ := strings.Cut(host, ".")
 	switch {
-	case !t.Holds(h): // a proof says nothing about claims of others
+	case !t.Holds(h): // a proof does not cover another tenant's claim
 		return HostUnverified
 	case below || len(d.bases) == 0 && label == t.Slug && t.Slug != "":
 		return HostOwn
@@ -199,8 +198,8 @@ type Challenge struct {
 	Value  string
 }
 
-// ChallengeOf makes the challenge of a claim. It is another one for each tenant and each claim, so that a record that was
-// left behind proves nothing; it is no secret, because only the host's DNS can show it.
+// ChallengeOf is the challenge for a claim. It differs for each tenant and claim, so that an old record proves nothing. It is not
+// secret: only the host's DNS can show it.
 func ChallengeOf(host string, h Holding) Challenge {
 	id := uuid.NewSHA1(uuid.NameSpaceDNS, fmt.Appendf(nil, "tollgate\x00%s\x00%s\x00%d", host, h.Tenant, h.Claim))
 	token := strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(id[:]))

@@ -15,18 +15,18 @@ var (
 	ErrMismatch = errors.New("a tenant key can only name its own tenant")
 )
 
-// Signals are the places of a request that may name its tenant. "" means that the place says nothing.
+// Signals are the places of a request that may name its tenant; "" names none.
 type Signals struct {
-	Credential event.TenantID // of a Scoped key; it decides, the others may only agree
+	Credential event.TenantID // of a Scoped key; it decides, and the others must agree
 	Headers    []string       // every value of X-Tenant-Id
-	Host       event.TenantID // whose host name the request was sent to
-	Path       event.TenantID // whose slug the path starts with, or whose id is in it
+	Host       event.TenantID // the tenant of the host name that the request was sent to
+	Path       event.TenantID // the tenant whose slug starts the path, or whose id is in it
 	Body       event.TenantID // tenantId of an event, subject of a CloudEvent
-	Switch     event.TenantID // where an administrator acts
+	Switch     event.TenantID // the tenant that an administrator switched to
 }
 
-// Resolve is the one rule by which every route finds its tenant: all signals that are present must agree. Whether the
-// tenant exists, and whether the credential may act for it, is not asked here. Errors: ErrMismatch, ErrConflict,
+// Resolve is the one rule by which every route finds its tenant: all signals that are present must agree. It does not check
+// whether the tenant exists, nor whether the credential may act for it. Errors: ErrMismatch, ErrConflict,
 // ErrRequired.
 func Resolve(s Signals) (event.TenantID, error) {
 	named, disagree := s.Credential, false

@@ -10,8 +10,8 @@ import (
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
-// Subscription is what a tenant is entitled to: its plans over time, and the exceptions from their limits. It is a fold of
-// the tenant's subscription stream and an immutable value; the zero Subscription is that of a tenant without a plan.
+// Subscription is a tenant's plans over time and the overrides of their limits. It is a fold of the tenant's subscription
+// stream and an immutable value; the zero Subscription is for a tenant without a plan.
 type Subscription struct {
 	Assignments []Assignment // ascending by EffectiveAt, one per instant
 	Overrides   []Override   // ascending by Limit, one per limit
@@ -28,13 +28,13 @@ type Assignment struct {
 type Override struct {
 	Limit  catalog.LimitKey
 	Max    money.Decimal
-	From   time.Time // zero: since ever
-	Until  time.Time // exclusive; zero: for ever
+	From   time.Time // zero: no start
+	Until  time.Time // exclusive; zero: no end
 	Reason string
 	By     event.Actor
 }
 
-// Equal reports whether both say the same, whoever said it.
+// Equal reports whether both are the same, except for By.
 func (o Override) Equal(other Override) bool {
 	return o.Limit == other.Limit && o.Max.Equal(other.Max) && o.From.Equal(other.From) && o.Until.Equal(other.Until) && o.Reason == other.Reason
 }
@@ -62,7 +62,7 @@ func (s Subscription) Override(l catalog.LimitKey, t time.Time) (Override, bool)
 	return o, true
 }
 
-// Overriding is the override of a limit, whether it is in force, was or will be.
+// Overriding is the override of a limit, whether or not it is in force.
 func (s Subscription) Overriding(l catalog.LimitKey) (Override, bool) {
 	i, ok := slices.BinarySearchFunc(s.Overrides, l, compareLimit)
 	if !ok {
@@ -93,7 +93,7 @@ func (s Subscription) RemoveOverride(l catalog.LimitKey) Subscription {
 	return s
 }
 
-// Apply folds one event of the subscription stream; ok is false, and nothing changed, for any other.
+// Apply folds one event of the subscription stream; for other events it changes nothing and ok is false.
 func (s Subscription) Apply(payload any) (_ Subscription, ok bool) {
 	switch e := payload.(type) {
 	case event.PlanAssigned:
@@ -106,19 +106,19 @@ func (s Subscription) Apply(payload any) (_ Subscription, ok bool) {
 	return s, false
 }
 
-// AssignmentOf is what the event says.
+// AssignmentOf is the assignment in an event.
 func AssignmentOf(e event.PlanAssigned) Assignment {
 	return Assignment{Plan: catalog.PlanKey(e.Plan), EffectiveAt: e.EffectiveAt.UTC(), BillingAnchor: e.BillingAnchor.UTC()}
 }
 
-// OverrideOf is what the event says.
+// OverrideOf is the override in an event.
 func OverrideOf(e event.LimitOverridden) Override {
 	return Override{Limit: catalog.LimitKey(e.Limit), Max: e.Max, From: e.From.UTC(), Until: e.Until.UTC(), Reason: e.Reason, By: e.By}
 }
 
 func compareLimit(o Override, l catalog.LimitKey) int { return cmp.Compare(o.Limit, l) }
 
-// with is a new list that has v at place i, instead of the element there or before it.
+// with is a new list that has v at index i: it replaces the element there, or is inserted before it.
 func with[T any](list []T, i int, replace bool, v T) []T {
 	rest := list[i:]
 	if replace {
@@ -127,7 +127,7 @@ func with[T any](list []T, i int, replace bool, v T) []T {
 	return slices.Concat(list[:i], []T{v}, rest)
 }
 
-// Equal reports whether both say the same, whoever said it.
+// Equal reports whether both are the same, except for the By of overrides.
 func (s Subscription) Equal(other Subscription) bool {
 	return slices.EqualFunc(s.Assignments, other.Assignments, func(a, b Assignment) bool {
 		return a.Plan == b.Plan && a.EffectiveAt.Equal(b.EffectiveAt) && a.BillingAnchor.Equal(b.BillingAnchor)

@@ -1,4 +1,5 @@
-// Package tenant owns who a customer company is and what credentials name it.
+// Package tenant owns what a tenant is: its definition and status, the names and credentials that lead to it, and its
+// subscription. Storing any of it is decided elsewhere.
 package tenant
 
 import (
@@ -10,7 +11,7 @@ import (
 	"strings"
 	"sync"
 	"time"
-	_ "time/tzdata" // a machine without zones knows them too
+	_ "time/tzdata" // the time zones, for a machine that has none
 	"unicode"
 	"unicode/utf8"
 
@@ -39,18 +40,18 @@ type Tenant struct {
 	Slug     string
 
 	Status Status
-	Reason string      // of the status; "" for a tenant that was never anything but active
-	Proofs []HostProof // of hosts, each host once
+	Reason string      // of the status; "" for a tenant that was always active
+	Proofs []HostProof // one per verified host
 }
 
-// Status is what a tenant may do. Facts are recorded whatever it is: they happened.
+// Status is what a tenant may do. Facts are recorded in any status, because they happened.
 type Status string
 
 // The statuses.
 const (
 	Active    Status = "active"
-	Suspended Status = "suspended" // checks are denied; what is there can be read
-	Closed    Status = "closed"    // and the tenant's own keys read nothing any more
+	Suspended Status = "suspended" // checks are denied; data can still be read
+	Closed    Status = "closed"    // like suspended, and the tenant's own keys can no longer read
 )
 
 // Valid reports whether the status exists.
@@ -75,7 +76,7 @@ func (t Tenant) Apply(e any) (_ Tenant, ok bool) {
 	return t, true
 }
 
-var locations sync.Map // name to *time.Location; there are some six hundred
+var locations sync.Map // name to *time.Location; there are about six hundred
 
 // Location is the tenant's time zone.
 func (t Tenant) Location() (*time.Location, error) {
@@ -90,8 +91,8 @@ func (t Tenant) Location() (*time.Location, error) {
 	return zone, nil
 }
 
-// New checks a definition and puts it into canonical form: an empty zone is UTC, an empty currency USD, an empty name the
-// id; hosts are lower case ASCII without port and trailing dot, each once. The error is an *invalid.Error.
+// New checks a definition and brings it into canonical form. Defaults: UTC, USD, and the id as the name. Hosts are lower-case
+// ASCII without port and trailing dot, each once. Error: *invalid.Error.
 func New(t Tenant) (Tenant, error) {
 	var l invalid.List
 	if err := event.CheckID(string(t.ID)); err != nil {
@@ -155,15 +156,15 @@ func isLabel(s string) bool {
 	return s != "" && len(s) <= 63 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == "" && s[0] != '-' && s[len(s)-1] != '-'
 }
 
-// hostNames is the look-up profile of UTS 46 with the lengths of the DNS, which idna.Lookup does not check. It maps
-// capitals by itself: strings.ToLower would make a plain i of the Turkish capital, which is another name.
+// hostNames is the look-up profile of UTS 46 with the length limits of the DNS, which idna.Lookup does not check. It also maps
+// capitals: strings.ToLower would turn the Turkish capital dotted I into a plain i, which is another name.
 var hostNames = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.StrictDomainName(true), idna.CheckHyphens(true),
 	idna.CheckJoiners(true), idna.BidiRule(), idna.VerifyDNSLength(true))
 
-// CanonicalHost is the one form in which host names are compared: lower case, without port and trailing dot,
-// internationalised names in their ASCII form (UTS 46 look-up profile).
+// CanonicalHost returns a host name in the form in which they are compared: lower case, without port and trailing dot,
+// internationalised names in ASCII (UTS 46, look-up profile).
 func CanonicalHost(host string) (string, error) {
-	const most = 1000 // bytes; more cannot become 253 and is not worth the work
+	const most = 1000 // bytes; a longer one cannot shrink to the 253 that are allowed
 	h := strings.TrimSpace(host)
 	if len(h) > most {
 		return "", fmt.Errorf("a host name of %d bytes is too long", len(h))
@@ -172,7 +173,7 @@ func CanonicalHost(host string) (string, error) {
 		h = name
 	}
 	ascii, err := hostNames.ToASCII(h)
-	ascii = strings.TrimSuffix(ascii, ".") // after the mapping: there are other full stops than ours
+	ascii = strings.TrimSuffix(ascii, ".") // after the mapping, which turns other full stops into ours
 	last := ascii[strings.LastIndexByte(ascii, '.')+1:]
 	switch {
 	case err != nil || !utf8.ValidString(host) || len(last) == len(ascii):
@@ -183,8 +184,8 @@ func CanonicalHost(host string) (string, error) {
 	return ascii, nil
 }
 
-// IsLocal reports whether what a request names as its host, with or without port, can be no tenant's: an address or a
-// single label, such as localhost or the name of a container. It is much cheaper than CanonicalHost.
+// IsLocal reports whether a request's host, with or without port, cannot be a tenant's: it is an IP address or a single label,
+// such as localhost or the name of a container. It is much cheaper than CanonicalHost.
 func IsLocal(sent string) bool {
 	name := sent
 	if i := strings.LastIndexByte(sent, ':'); i >= 0 && isPort(sent[i+1:]) {
@@ -208,8 +209,8 @@ func isPort(s string) bool {
 	return err == nil && len(s) <= 5
 }
 
-// isNumber: a name with such a last label is an IPv4 address to browsers (WHATWG URL, "ends in a number"), also when it has
-// fewer than four parts or is written in another base.
+// isNumber reports whether browsers treat a name with this last label as an IPv4 address (WHATWG URL, "ends in a number"), even
+// with fewer than four parts or in another base.
 func isNumber(label string) bool {
 	if hex, ok := strings.CutPrefix(label, "0x"); ok {
 		return strings.Trim(hex, "0123456789abcdef") == ""
@@ -217,7 +218,7 @@ func isNumber(label string) bool {
 	return strings.Trim(label, "0123456789") == ""
 }
 
-// shorten keeps an answer from repeating all that was sent.
+// shorten limits how much of the input an error repeats.
 func shorten(s string) string {
 	if runes := []rune(s); len(runes) > 100 {
 		return string(runes[:100]) + "..."
