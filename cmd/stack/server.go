@@ -25,7 +25,7 @@ func (s *Stack) openPrivateServer(ctx context.Context) (err error) {
 	return err
 }
 
-// useServer uses the server that runs in the folder, else one of its own.
+// useServer uses the server that runs in the folder, or starts one.
 func (c *closers) useServer(ctx context.Context, dir string, log *slog.Logger) (url string, err error) {
 	server, err := pgserver.Attach(ctx, dir)
 	if errors.Is(err, pgserver.ErrNotRunning) {

@@ -55,18 +55,18 @@ const (
 
 // Stack is everything that is open. Close it.
 type Stack struct {
-	URL        string // of the database; it contains the password
-	Domains    tenant.Domains
-	Log        eventstore.Store
-	ReadModels *readmodels.Store
-	Directory  *readmodels.Directory
-	KeyUses    *readmodels.KeyUses // writes while its Run runs
-	Ledger     *app.Ledger
-	Billing    *invoicing.Billing
+	URL        string                // of the database; it contains the password
+	Domains    tenant.Domains        // of the product
+	Log        eventstore.Store      // in PostgreSQL or on an EventStoreDB
+	ReadModels *readmodels.Store     // usage, timeline, quotas, insights and the directory, in PostgreSQL
+	Directory  *readmodels.Directory // tenants, keys, host names and catalogs
+	KeyUses    *readmodels.KeyUses   // when keys were last used; written while its Run runs
+	Ledger     *app.Ledger           // records and corrects usage; tenants, keys, plans and catalogs
+	Billing    *invoicing.Billing    // invoices and credits
 	Exports    *app.Exports
-	Costs      *app.Costs
-	Insights   *app.Insights
-	Limits     *limiter.Engine // nil before StartLimits
+	Costs      *app.Costs      // what providers charge
+	Insights   *app.Insights   // what operators ask over many events
+	Limits     *limiter.Engine // answers checks; nil before StartLimits
 
 	config   Config
 	catalogs projections.Catalogs

@@ -54,8 +54,8 @@ func (c verifyCommand) Run(ctx context.Context, log *slog.Logger) error {
 // behindTimeout is how long read models may take to show what is on the log before a verification fails.
 const behindTimeout = time.Minute
 
-// showWholeLog makes sure that the read models show the whole log: one that stopped may be right up to where it is, and is still
-// wrong.
+// showWholeLog makes sure that the read models show the whole log: one that has stopped may be right up to its position,
+// and is still wrong.
 func showWholeLog(ctx context.Context, s *stack.Stack) error {
 	if err := s.AwaitReadModels(ctx, stack.FoldGrace, readmodels.Names()...); err == nil {
 		return nil

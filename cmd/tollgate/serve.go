@@ -90,7 +90,7 @@ func (c serveCommand) Run(ctx context.Context, log *slog.Logger) error {
 	return nil
 }
 
-// dns asks the configured server, or those that the machine uses.
+// dns asks the configured server, or the machine's.
 func (c serveCommand) dns() *net.Resolver {
 	if c.DNSServer == "" {
 		return net.DefaultResolver

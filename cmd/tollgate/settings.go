@@ -36,7 +36,7 @@ func (s settings) config(log *slog.Logger) stack.Config {
 		BaseDomains: s.BaseDomains, Issuer: s.issuer(), Logger: log}
 }
 
-// open opens the ledger for a command that ends.
+// open opens the ledger for a command that ends; its directory shows everything recorded so far.
 func (s settings) open(ctx context.Context, log *slog.Logger) (*stack.Stack, error) {
 	return stack.OpenReady(ctx, s.config(log))
 }
