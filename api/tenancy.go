@@ -256,7 +256,7 @@ func (s *Server) FreeName(c echo.Context, kind NameKind, name string) error {
 	if err != nil {
 		return err
 	}
-	n, err := tenant.ParseName(string(kind), name)
+	n, err := tenant.ParseName(kind, name)
 	switch k := tenant.NameKind(kind); {
 	case err != nil && k != tenant.Slug && k != tenant.Host:
 		return invalid.New("/kind", codeInvalidEvent, err.Error())

@@ -248,7 +248,7 @@ func fetch(ctx context.Context, log *slog.Logger, folder string, major int) erro
 	log.Info("fetching the PostgreSQL programs", "version", version, "folder", folder)
 	unpacked := filepath.Join(work, "programs")
 	library := embeddedpostgres.NewDatabase(embeddedpostgres.DefaultConfig().
-		Version(version).Port(uint32(port)).Password(role).Locale("no such locale").Logger(io.Discard).
+		Version(version).Port(uint32(port)).Password(role).Locale("no such locale").Logger(io.Discard). //nolint:gosec // a port has 16 bits
 		CachePath(work).RuntimePath(filepath.Join(work, "run")).BinariesPath(unpacked))
 	// The library takes no context, so a call that outlives ours is left to end
 	// on its own: the start has failed by then and the process is about to end.

@@ -397,7 +397,9 @@ func (w *walk) state(service tenant.Secret, id string) (all []string) {
 		got := w.send(http.MethodGet, path, nil, credential{key: service}, signals{headers: []string{id}})
 		require.Equal(w, http.StatusOK, got.status, got.text)
 		_, body, _ := strings.Cut(got.text, "] ")
-		all = append(all, body[strings.Index(body, "{"):])
+		_, answer, found := strings.Cut(body, "{")
+		require.True(w, found, got.text)
+		all = append(all, answer)
 	}
 	return all
 }

@@ -31,12 +31,12 @@ func (n issuerNames) issuer() export.Issuer {
 	return export.Issuer{Name: name, Service: cmp.Or(n.ServiceName, name), Host: cmp.Or(n.HostProvider, name)}
 }
 
-func (s settings) config(log *slog.Logger) stack.Config {
-	return stack.Config{DatabaseURL: s.DatabaseURL, DataDir: s.DataDir, EventStore: s.EventStore, Partitions: s.Partitions,
-		BaseDomains: s.BaseDomains, Issuer: s.issuer(), Logger: log}
+func (c settings) config(log *slog.Logger) stack.Config {
+	return stack.Config{DatabaseURL: c.DatabaseURL, DataDir: c.DataDir, EventStore: c.EventStore, Partitions: c.Partitions,
+		BaseDomains: c.BaseDomains, Issuer: c.issuer(), Logger: log}
 }
 
 // open opens the ledger for a command that ends; its directory shows everything recorded so far.
-func (s settings) open(ctx context.Context, log *slog.Logger) (*stack.Stack, error) {
-	return stack.OpenReady(ctx, s.config(log))
+func (c settings) open(ctx context.Context, log *slog.Logger) (*stack.Stack, error) {
+	return stack.OpenReady(ctx, c.config(log))
 }

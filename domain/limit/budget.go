@@ -55,7 +55,7 @@ func (d *decision) cost(alone bool, used func(price int) money.Decimal) (cost mo
 
 // adds is what a quantity adds to the cost of what is used: exactly, while nothing can come before it, and else at most.
 func adds(p *catalog.Price, before, q money.Decimal, alone bool) money.Decimal {
-	more := money.Decimal{}
+	var more money.Decimal
 	if alone {
 		more = pricing.Amount(p, before.Add(q)).Sub(pricing.Amount(p, before))
 	} else {

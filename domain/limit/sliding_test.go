@@ -59,7 +59,7 @@ func TestNoWindowHasMoreThanItsRate(t *testing.T) {
 			case 0:
 				w.pass((window / 3).Truncate(time.Millisecond))
 			default:
-				w.pass(time.Duration(random.Int64N(int64(4*window)/int64(most)+1) / 3).Truncate(time.Millisecond))
+				w.pass(time.Duration(random.Int64N(int64(4*window)/most+1) / 3).Truncate(time.Millisecond))
 			}
 		}
 		require.Greater(t, len(admitted), 100)
