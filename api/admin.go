@@ -49,12 +49,12 @@ func (s *Server) PutTenant(c echo.Context, tenantID Id) error {
 // strings reads an array of strings.
 func (d *decoder) strings(v jsontext.Value, pointer string) []string {
 	if v.Kind() != '[' {
-		d.note(pointer, codeInvalidEvent, "must be an array of strings")
+		d.refuse(pointer, "must be an array of strings")
 		return nil
 	}
 	elements, err := splitArray(v, 1000)
 	if err != nil {
-		d.note(pointer, codeInvalidEvent, "must be an array of at most 1000 strings")
+		d.refuse(pointer, "must be an array of at most 1000 strings")
 		return nil
 	}
 	texts := make([]string, len(elements))

@@ -454,6 +454,16 @@ func (a answer) code() string {
 	return code
 }
 
+// pointers are those of the listed errors.
+func (a answer) pointers() (pointers []string) {
+	a.t.Helper()
+	listed, _ := a.json()["errors"].([]any)
+	for _, e := range listed {
+		pointers = append(pointers, e.(map[string]any)["pointer"].(string))
+	}
+	return pointers
+}
+
 func (h *house) do(r request) answer {
 	h.t.Helper()
 	req := httptest.NewRequest(r.method, r.path, strings.NewReader(r.body))

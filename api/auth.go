@@ -213,7 +213,7 @@ func (s *Server) forAdmins(next echo.HandlerFunc) echo.HandlerFunc {
 		}
 		about, err := url.PathUnescape(c.Param("tenantId"))
 		if err != nil {
-			return refuse(codeInvalidEvent, "The path is malformed.")
+			return refuse(codeInvalidRequest, "The path is malformed.")
 		}
 		who.signals.Path = event.TenantID(about)
 		if to := c.Request().Header[headerSwitch]; len(to) > 0 {

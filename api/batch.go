@@ -131,17 +131,27 @@ func (r *recorder) add(i *item, receipt app.Receipt) {
 
 // problem of a rejected item; its pointers start with the place in the batch.
 func (i *item) problem(receipt app.Receipt) *problem {
-	if receipt.Status == app.Conflict {
-		return refuse(codeSourceConflict, conflictDetail)
+	err := receipt.Err
+	if i.err != nil {
+		return problemOf(err)
+	}
+	// It was found by the ledger, which does not know of the batch.
+	if i.cloud {
+		err = inCloudEvent(err)
 	}
 	var bad *invalid.Error
-	if i.err == nil && errors.As(receipt.Err, &bad) { // found by the ledger, which does not know of the batch
-		if i.cloud {
-			bad = asCloudEvent(bad)
-		}
+	var differs *app.SourceConflictError
+	switch {
+	case errors.As(err, &bad):
 		return invalidProblem(moved(bad, i.index))
+	case errors.As(err, &differs):
+		fields := make([]string, len(differs.Fields))
+		for n, f := range differs.Fields {
+			fields[n] = itemPointer(i.index) + f
+		}
+		return conflictProblem(fields)
 	}
-	return problemOf(receipt.Err)
+	return problemOf(err)
 }
 
 // moved puts the pointers of an error into the batch of which its subject is an element.

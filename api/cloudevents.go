@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -57,10 +58,29 @@ func asCloudEvent(bad *invalid.Error) *invalid.Error {
 	return moved
 }
 
+// inCloudEvent moves the pointers of what the ledger says about an event.
+func inCloudEvent(err error) error {
+	var bad *invalid.Error
+	var differs *app.SourceConflictError
+	switch {
+	case errors.As(err, &bad):
+		return asCloudEvent(bad)
+	case errors.As(err, &differs):
+		moved := &app.SourceConflictError{Fields: slices.Clone(differs.Fields)}
+		for i, f := range moved.Fields {
+			if p, ok := cloudNames[f]; ok {
+				moved.Fields[i] = p
+			}
+		}
+		return moved
+	}
+	return err
+}
+
 // cloudEvent reads a CloudEvent in the JSON format. Null says that an attribute is not set.
 func (d *decoder) cloudEvent(raw []byte, pointer string, now time.Time, into *app.Submission) error {
 	*into = app.Submission{}
-	d.begin()
+	d.begin(codeInvalidEvent)
 	var v [ceCount]jsontext.Value
 	extension := func(name string, _, _ jsontext.Value) { d.extension(pointer, name) }
 	if err := d.object(raw, pointer, attributes, v[:], extension); err != nil {
@@ -79,9 +99,9 @@ func (d *decoder) cloudEvent(raw []byte, pointer string, now time.Time, into *ap
 		decoded, err := base64.StdEncoding.DecodeString(encoded)
 		switch {
 		case !absentOrNull(data):
-			d.note(pointer+"/data_base64", codeInvalidEvent, "data and data_base64 exclude each other")
+			d.refuse(pointer+"/data_base64", "data and data_base64 exclude each other")
 		case err != nil:
-			d.note(pointer+"/data_base64", codeInvalidEvent, "data_base64 is not base 64")
+			d.refuse(pointer+"/data_base64", "data_base64 is not base 64")
 		default:
 			data = decoded
 		}
@@ -97,7 +117,7 @@ func (d *decoder) cloudEvent(raw []byte, pointer string, now time.Time, into *ap
 // binaryEvent reads a CloudEvent in the binary mode of the HTTP binding: attributes in ce-* headers, data in the body.
 func (d *decoder) binaryEvent(h http.Header, body []byte, now time.Time, into *app.Submission) error {
 	*into = app.Submission{}
-	d.begin()
+	d.begin(codeInvalidEvent)
 	var text [ceData]string
 	for key, values := range h {
 		name, ok := strings.CutPrefix(key, "Ce-")
@@ -106,7 +126,7 @@ func (d *decoder) binaryEvent(h http.Header, body []byte, now time.Time, into *a
 		}
 		name = strings.ToLower(name)
 		if len(values) != 1 {
-			d.note("/"+clip(name, 100), codeInvalidEvent, "the header ce-"+clip(name, 100)+" occurs more than once")
+			d.refuse("/"+clip(name, 100), "the header ce-"+clip(name, 100)+" occurs more than once")
 			continue
 		}
 		i := indexOfText(attributes[:ceData], name)
@@ -116,7 +136,7 @@ func (d *decoder) binaryEvent(h http.Header, body []byte, now time.Time, into *a
 		}
 		value, err := headerValue(values[0])
 		if err != nil {
-			d.note("/"+name, codeInvalidEvent, "the header ce-"+name+" "+err.Error())
+			d.refuse("/"+name, "the header ce-"+name+" "+err.Error())
 			continue
 		}
 		text[i] = value
@@ -161,11 +181,11 @@ func (d *decoder) extension(pointer, name string) {
 	at := pointer + "/" + invalid.Token(shown)
 	switch {
 	case name == "" || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789") != "":
-		d.note(at, codeInvalidEvent, fmt.Sprintf("%q cannot be an attribute: names have lower-case letters and digits only", shown))
+		d.refuse(at, fmt.Sprintf("%q cannot be an attribute: names have lower-case letters and digits only", shown))
 	case d.seen[name]:
-		d.note(at, codeInvalidEvent, shown+" occurs more than once")
+		d.refuse(at, shown+" occurs more than once")
 	case len(d.seen) >= maxExtensions:
-		d.note(at, codeInvalidEvent, fmt.Sprintf("there are more than %d extension attributes", maxExtensions))
+		d.refuse(at, fmt.Sprintf("there are more than %d extension attributes", maxExtensions))
 	default:
 		if d.seen == nil {
 			d.seen = map[string]bool{}
@@ -177,7 +197,7 @@ func (d *decoder) extension(pointer, name string) {
 // attributes fills the submission from what both modes have in common.
 func (d *decoder) attributes(text *[ceData]string, data []byte, pointer string, into *app.Submission) {
 	if text[ceSpecVersion] != "1.0" {
-		d.note(pointer+"/specversion", codeInvalidEvent, `specversion must be "1.0"`)
+		d.refuse(pointer+"/specversion", `specversion must be "1.0"`)
 	}
 	into.Source = event.SourceID(text[ceID])
 	into.Type = event.Type(text[ceType])
@@ -185,14 +205,14 @@ func (d *decoder) attributes(text *[ceData]string, data []byte, pointer string, 
 	into.Emitter = text[ceSource]
 	switch n := utf8.RuneCountInString(into.Emitter); {
 	case n == 0:
-		d.note(pointer+"/source", codeInvalidEvent, "source is required")
+		d.refuse(pointer+"/source", "source is required")
 	case n > maxEmitter || strings.ContainsFunc(into.Emitter, func(r rune) bool { return !unicode.IsPrint(r) }):
-		d.note(pointer+"/source", codeInvalidEvent, fmt.Sprintf("source must have at most %d printable characters", maxEmitter))
+		d.refuse(pointer+"/source", fmt.Sprintf("source must have at most %d printable characters", maxEmitter))
 	}
 	if text[ceTime] != "" {
 		t, ok := parseTime(text[ceTime])
 		if !ok {
-			d.note(pointer+"/time", codeInvalidEvent, "time must be an RFC 3339 time with offset, such as 2026-04-05T10:30:00.000Z")
+			d.refuse(pointer+"/time", "time must be an RFC 3339 time with offset, such as 2026-04-05T10:30:00.000Z")
 		}
 		into.OccurredAt = event.Instant(t)
 	}
@@ -200,7 +220,7 @@ func (d *decoder) attributes(text *[ceData]string, data []byte, pointer string, 
 		into.TraceParent = text[ceTraceParent]
 	}
 	if t := text[ceDataContentType]; t != "" && !isJSON(t) {
-		d.note(pointer+"/datacontenttype", codeInvalidEvent, "datacontenttype must be JSON")
+		d.refuse(pointer+"/datacontenttype", "datacontenttype must be JSON")
 		return
 	}
 	if into.Quantity = one; len(data) == 0 || absentOrNull(data) {
@@ -224,7 +244,7 @@ func (d *decoder) splitQuantity(data []byte, pointer string) (quantity jsontext.
 	rest = append(make([]byte, 0, len(data)), '{')
 	keep := func(name string, quoted, v jsontext.Value) {
 		if strings.EqualFold(name, "quantity") {
-			d.note(pointer+"/"+clip(name, 100), codeInvalidEvent, fmt.Sprintf("%q is unknown; names are case-sensitive, this one is quantity", name))
+			d.refuse(pointer+"/"+clip(name, 100), fmt.Sprintf("%q is unknown; names are case-sensitive, this one is quantity", name))
 			return
 		}
 		if len(rest) > 1 {

@@ -20,6 +20,11 @@ import (
 // readObject reads a request that is one small JSON object with these members, and hands their values to read, which may
 // note what is wrong with them.
 func readObject(c echo.Context, names []string, read func(d *decoder, v []jsontext.Value)) error {
+	return readObjectAs(c, codeInvalidRequest, names, read)
+}
+
+// readObjectAs reads one whose broken rules have another code.
+func readObjectAs(c echo.Context, code string, names []string, read func(d *decoder, v []jsontext.Value)) error {
 	f, err := formatOf(c.Request().Header)
 	if err != nil {
 		return err
@@ -33,7 +38,7 @@ func readObject(c echo.Context, names []string, read func(d *decoder, v []jsonte
 	}
 	d := decoders.Get().(*decoder)
 	defer d.release()
-	d.begin()
+	d.begin(code)
 	values := make([]jsontext.Value, len(names))
 	if err := d.object(body, "", names, values, nil); err != nil {
 		d.noteAll(err)
@@ -46,7 +51,7 @@ func readObject(c echo.Context, names []string, read func(d *decoder, v []jsonte
 // VoidEvent is POST /v1/events/{eventType}/{sourceId}/void.
 func (s *Server) VoidEvent(c echo.Context, eventType EventType, sourceID SourceId, _ VoidEventParams) error {
 	var reason string
-	err := readObject(c, []string{"reason"}, func(d *decoder, v []jsontext.Value) {
+	err := readObjectAs(c, codeInvalidEvent, []string{"reason"}, func(d *decoder, v []jsontext.Value) {
 		if !absent(v[0]) {
 			reason, _ = d.str(v[0], "/reason")
 		}
@@ -62,11 +67,11 @@ func (s *Server) VoidEvent(c echo.Context, eventType EventType, sourceID SourceI
 // AdjustEvent is POST /v1/events/{eventType}/{sourceId}/adjust.
 func (s *Server) AdjustEvent(c echo.Context, eventType EventType, sourceID SourceId, _ AdjustEventParams) error {
 	var a app.Adjustment
-	err := readObject(c, []string{"quantity", "data", "reason"}, func(d *decoder, v []jsontext.Value) {
+	err := readObjectAs(c, codeInvalidEvent, []string{"quantity", "data", "reason"}, func(d *decoder, v []jsontext.Value) {
 		if absent(v[0]) {
-			d.note("/quantity", codeInvalidEvent, "quantity is required")
+			d.refuse("/quantity", "quantity is required")
 		} else if a.Quantity = d.quantity(v[0], "/quantity"); a.Quantity.Sign() < 0 {
-			d.note("/quantity", codeInvalidEvent, "quantity must be greater than 0")
+			d.refuse("/quantity", "quantity must be greater than 0")
 		}
 		if !absentOrNull(v[1]) {
 			data := d.data(v[1], "/data")
@@ -235,5 +240,5 @@ func showPosition(c echo.Context, at eventstore.Position) {
 }
 
 func invalidParameter(name, detail string) error {
-	return invalid.New("/"+name, codeInvalidEvent, name+" "+detail)
+	return invalid.New("/"+name, codeInvalidRequest, name+" "+detail)
 }

@@ -121,7 +121,7 @@ func (s *Server) GrantCredit(c echo.Context, tenantID Id) error {
 		if !absentOrNull(v[3]) {
 			n, err := strconv.Atoi(string(v[3]))
 			if err != nil {
-				d.note("/priority", codeInvalidEvent, "priority must be a whole number")
+				d.refuse("/priority", "priority must be a whole number")
 			}
 			g.Priority = n
 		}
@@ -147,7 +147,7 @@ func (s *Server) GrantCredit(c echo.Context, tenantID Id) error {
 // money reads an amount: a number, a decimal string, or an object that names the currency too.
 func (d *decoder) money(v jsontext.Value, pointer string) (amount money.Decimal, currency string) {
 	if absent(v) {
-		d.note(pointer, codeInvalidEvent, "amount is required")
+		d.refuse(pointer, "amount is required")
 		return amount, ""
 	}
 	if v.Kind() != '{' {
@@ -159,7 +159,7 @@ func (d *decoder) money(v jsontext.Value, pointer string) (amount money.Decimal,
 		return amount, ""
 	}
 	if absent(members[0]) || absent(members[1]) {
-		d.note(pointer, codeInvalidEvent, "an amount of money has amount and currency")
+		d.refuse(pointer, "an amount of money has amount and currency")
 		return amount, ""
 	}
 	currency, _ = d.str(members[1], pointer+"/currency")
@@ -204,7 +204,7 @@ func (s *Server) SettleInvoice(c echo.Context, id string) error {
 			as, _ = d.str(v[0], "/as")
 		}
 		if e.As = event.Settlement(as); e.As != event.Paid && e.As != event.Uncollectible {
-			d.note("/as", codeInvalidEvent, fmt.Sprintf("as must be %s or %s", event.Paid, event.Uncollectible))
+			d.refuse("/as", fmt.Sprintf("as must be %s or %s", event.Paid, event.Uncollectible))
 		}
 		if !absent(v[1]) {
 			e.Reference, _ = d.str(v[1], "/reference")

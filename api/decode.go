@@ -28,6 +28,7 @@ type decoder struct {
 	source bytes.Buffer
 	text   []byte // of an unquoted string
 	bad    invalid.List
+	code   string // of most broken rules
 	count  int
 	seen   map[string]bool // names of extension attributes
 }
@@ -37,6 +38,9 @@ var decoders = sync.Pool{New: func() any { return new(decoder) }}
 // The tokenizer checks the grammar only. Names are compared here, and strings are checked where they are used, so that one
 // bad member does not hide the others.
 var grammarOnly = []jsontext.Options{jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)}
+
+// refuse notes a broken rule that has no code of its own.
+func (d *decoder) refuse(pointer, detail string) { d.note(pointer, d.code, detail) }
 
 func (d *decoder) note(pointer, code, detail string) {
 	if d.count++; d.count <= maxErrors {
@@ -53,8 +57,8 @@ func (d *decoder) noteAll(err error) {
 	}
 }
 
-// begin forgets what an interrupted use may have left.
-func (d *decoder) begin() { d.bad, d.count, d.seen = invalid.List{}, 0, nil }
+// begin forgets what an interrupted use may have left. The code is that of most broken rules.
+func (d *decoder) begin(code string) { d.bad, d.code, d.count, d.seen = invalid.List{}, code, 0, nil }
 
 // release gives the decoder back without what it read last: a small decoder must not keep a large body alive.
 func (d *decoder) release() {
@@ -85,7 +89,7 @@ func (d *decoder) object(raw []byte, pointer string, names []string, values []js
 		_, err := d.json.ReadToken()
 		return syntaxError(pointer, err)
 	default:
-		return invalid.New(pointer, codeInvalidEvent, "must be a JSON object")
+		return invalid.New(pointer, d.code, "must be a JSON object")
 	}
 	if _, err := d.json.ReadToken(); err != nil {
 		return syntaxError(pointer, err)
@@ -111,7 +115,7 @@ func (d *decoder) object(raw []byte, pointer string, names []string, values []js
 		value = raw[end-int64(len(value)) : end]
 		switch {
 		case i >= 0 && values[i] != nil:
-			d.note(pointer+"/"+names[i], codeInvalidEvent, names[i]+" occurs more than once")
+			d.refuse(pointer+"/"+names[i], names[i]+" occurs more than once")
 		case i >= 0:
 			values[i] = value
 		case extension != nil:
@@ -162,11 +166,11 @@ func (d *decoder) noteUnknown(pointer, name string, names []string) {
 	at := pointer + "/" + invalid.Token(shown)
 	for _, n := range names {
 		if strings.EqualFold(n, name) {
-			d.note(at, codeInvalidEvent, fmt.Sprintf("%q is unknown; names are case-sensitive, this one is %s", shown, n))
+			d.refuse(at, fmt.Sprintf("%q is unknown; names are case-sensitive, this one is %s", shown, n))
 			return
 		}
 	}
-	d.note(at, codeInvalidEvent, fmt.Sprintf("%q is unknown; the known names are %s", shown, strings.Join(names, ", ")))
+	d.refuse(at, fmt.Sprintf("%q is unknown; the known names are %s", shown, strings.Join(names, ", ")))
 }
 
 func syntaxError(pointer string, err error) error {
@@ -183,7 +187,7 @@ func syntaxError(pointer string, err error) error {
 // str reads a string. It notes what is wrong with it; NUL is refused everywhere, because no store keeps it.
 func (d *decoder) str(v jsontext.Value, pointer string) (string, bool) {
 	if v.Kind() != '"' {
-		d.note(pointer, codeInvalidEvent, "must be a string")
+		d.refuse(pointer, "must be a string")
 		return "", false
 	}
 	inner := v[1 : len(v)-1]
@@ -199,7 +203,7 @@ func (d *decoder) str(v jsontext.Value, pointer string) (string, bool) {
 		return "", false
 	}
 	if bytes.IndexByte(inner, 0) >= 0 {
-		d.note(pointer, codeInvalidEvent, "must not contain NUL")
+		d.refuse(pointer, "must not contain NUL")
 		return "", false
 	}
 	return string(inner), true
@@ -226,15 +230,15 @@ func (d *decoder) decimal(v jsontext.Value, pointer, name string) money.Decimal 
 			return money.Decimal{}
 		}
 	default:
-		d.note(pointer, codeInvalidEvent, name+" must be a number or a decimal string")
+		d.refuse(pointer, name+" must be a number or a decimal string")
 		return money.Decimal{}
 	}
 	q, err := money.ParseQuantity(text)
 	switch {
 	case errors.Is(err, money.ErrRange):
-		d.note(pointer, codeInvalidEvent, fmt.Sprintf("%s has %s", name, money.ErrRange))
+		d.refuse(pointer, fmt.Sprintf("%s has %s", name, money.ErrRange))
 	case err != nil:
-		d.note(pointer, codeInvalidEvent, name+" must be a number or a decimal string")
+		d.refuse(pointer, name+" must be a number or a decimal string")
 	}
 	return q
 }
@@ -247,7 +251,7 @@ func (d *decoder) instant(v jsontext.Value, pointer, name string) time.Time {
 	}
 	t, ok := parseTime(text)
 	if !ok {
-		d.note(pointer, codeInvalidEvent, name+" must be an RFC 3339 time with offset, such as 2026-04-05T10:30:00.000Z")
+		d.refuse(pointer, name+" must be an RFC 3339 time with offset, such as 2026-04-05T10:30:00.000Z")
 	}
 	return t
 }
@@ -331,7 +335,7 @@ var eventNames = []string{"tenantId", "eventType", "quantity", "sourceId", "occu
 // as far as it could be read, also with an error: an *invalid.Error with every broken rule, pointers starting with pointer.
 func (d *decoder) event(raw []byte, pointer string, now time.Time, into *app.Submission) error {
 	*into = app.Submission{}
-	d.begin()
+	d.begin(codeInvalidEvent)
 	var v [6]jsontext.Value
 	if err := d.object(raw, pointer, eventNames, v[:], nil); err != nil {
 		d.noteAll(err)
@@ -350,7 +354,7 @@ func (d *decoder) members(v *[6]jsontext.Value, pointer string, into *app.Submis
 	if !absentOrNull(v[0]) {
 		text, _ := d.str(v[0], pointer+"/tenantId")
 		if into.Tenant = event.TenantID(text); text == "" && d.count == 0 {
-			d.note(pointer+"/tenantId", codeInvalidEvent, "tenantId must not be empty; leave it out where the key or a header names the tenant")
+			d.refuse(pointer+"/tenantId", "tenantId must not be empty; leave it out where the key or a header names the tenant")
 		}
 	}
 	if !absent(v[1]) {
@@ -376,7 +380,7 @@ var checkNames = append(slices.Clone(eventNames), "hold")
 // that an event can be sent as it is; only what is no time at all is refused. Errors are those of event.
 func (d *decoder) check(raw []byte, pointer string, now time.Time, into *limit.Ask) error {
 	*into = limit.Ask{}
-	d.begin()
+	d.begin(codeInvalidEvent)
 	var v [7]jsontext.Value
 	if err := d.object(raw, pointer, checkNames, v[:], nil); err != nil {
 		d.noteAll(err)
@@ -418,11 +422,11 @@ func (d *decoder) hold(v jsontext.Value, pointer string, into *limit.Ask) {
 		}
 		ttl, err := catalog.ParseDuration(text)
 		if into.TTL = ttl.Value(); err != nil || into.TTL < limit.MinTTL || into.TTL > limit.MaxTTL {
-			d.note(pointer+"/ttl", codeInvalidEvent, fmt.Sprintf("ttl must be a duration from %s to %dd, such as 90s, 15m or 1h30m",
+			d.refuse(pointer+"/ttl", fmt.Sprintf("ttl must be a duration from %s to %dd, such as 90s, 15m or 1h30m",
 				limit.MinTTL, int(limit.MaxTTL.Hours()/24)))
 		}
 	default:
-		d.note(pointer, codeInvalidEvent, `hold must be {"ttl":"15m"}, or false to keep nothing`)
+		d.refuse(pointer, `hold must be {"ttl":"15m"}, or false to keep nothing`)
 	}
 }
 

@@ -17,8 +17,6 @@ import (
 	"github.com/tollgate-io/tollgate/domain/invalid"
 )
 
-const conflictDetail = "An event with this tenant, event type and sourceId is recorded with another payload. Nothing was changed."
-
 // scratch is what one request for a single event needs, kept for the next one.
 type scratch struct {
 	body   []byte
@@ -90,7 +88,7 @@ func onlyRejectedItems(u *url.URL) (bool, error) {
 	}
 	values, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
-		return false, refuse(codeInvalidEvent, "The query is malformed.")
+		return false, refuse(codeInvalidRequest, "The query is malformed.")
 	}
 	switch items := values["items"]; {
 	case len(items) == 0 || len(items) == 1 && items[0] == "all":
@@ -98,7 +96,7 @@ func onlyRejectedItems(u *url.URL) (bool, error) {
 	case len(items) == 1 && items[0] == "rejected":
 		return true, nil
 	default:
-		return false, invalid.New("/items", codeInvalidEvent, "items is all or rejected")
+		return false, invalid.New("/items", codeInvalidRequest, "items is all or rejected")
 	}
 }
 
@@ -141,12 +139,9 @@ func (s *Server) submit(c echo.Context, who caller, sc *scratch, cloud bool) err
 	case app.Recorded, app.Duplicate:
 		sc.answer = appendReceipt(sc.answer[:0], receipt, string(e.Source))
 		return writeBody(c, statusOf(receipt), sc.answer)
-	case app.Conflict:
-		return refuse(codeSourceConflict, conflictDetail)
 	default:
-		var bad *invalid.Error
-		if cloud && errors.As(receipt.Err, &bad) {
-			return asCloudEvent(bad)
+		if cloud {
+			return inCloudEvent(receipt.Err)
 		}
 		return receipt.Err
 	}

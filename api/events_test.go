@@ -33,6 +33,10 @@ func TestRecordOne(t *testing.T) {
 	other := h.post(h.acme, "application/json", usageEvent("call_1", `,"quantity":4`))
 	require.Equal(t, http.StatusConflict, other.Code)
 	assert.Equal(t, "source_conflict", other.code())
+	assert.Equal(t, []string{"/quantity", "/data/model"}, other.pointers())
+	assert.Contains(t, other.json()["detail"], "/quantity, /data/model")
+	other = h.post(h.acme, "application/cloudevents+json", `{"specversion":"1.0","id":"call_1","source":"/s","type":"tokens_spent","time":"2026-04-05T10:30:01Z","data":{"quantity":4,"model":"gpt-4.1"}}`)
+	assert.Equal(t, []string{"/data/quantity", "/time"}, other.pointers())
 
 	got := h.do(request{method: "GET", path: "/v1/events/tokens_spent/call_1", key: h.acme})
 	require.Equal(t, http.StatusOK, got.Code, got.Body)
@@ -123,6 +127,7 @@ func TestBatchItemsStandAlone(t *testing.T) {
 			if !storetest.OnEventStoreDB() { // where the appends of a batch overtake each other
 				assert.Equal(t, items[11].(map[string]any)["position"], got["position"])
 			}
+			assert.Contains(t, items[2].(map[string]any)["detail"], "differ: /2/quantity")
 			assert.Contains(t, items[3].(map[string]any)["detail"], "/3/quantity: ")
 			assert.Contains(t, items[8].(map[string]any)["detail"], "/8/colour: ")
 			assert.Contains(t, items[12].(map[string]any)["detail"], "/12/data/outputTokens: ")
@@ -226,14 +231,14 @@ func TestProblems(t *testing.T) {
 		"one CloudEvent beyond its bound": {post(h.acme, "application/cloudevents+json", strings.Repeat(" ", 1<<20)+"{}"), 413, "too_large"},
 		"batch beyond its bound":          {post(h.acme, js, "["+strings.Repeat(" ", 16<<20)+"]"), 413, "too_large"},
 		"batch of too many":               {post(h.acme, js, "["+strings.Repeat("0,", 10_000)+"0]"), 413, "too_large"},
-		"a word for limit":                {get(h.acme, "/v1/usage?limit=ten"), 400, "invalid_event"},
-		"a limit beyond its bound":        {get(h.acme, "/v1/usage?limit=501"), 400, "invalid_event"},
-		"a limit of zero":                 {get(h.acme, "/v1/timeline?limit=0"), 400, "invalid_event"},
-		"a position that is none":         {get(h.acme, "/v1/usage?minPosition=x"), 400, "invalid_event"},
-		"a wait beyond its bound":         {get(h.acme, "/v1/usage?waitMs=30001"), 400, "invalid_event"},
-		"a time without offset":           {get(h.acme, "/v1/usage?from=2026-04-05T10:30:00"), 400, "invalid_event"},
-		"an unknown granularity":          {get(h.acme, "/v1/usage?granularity=week"), 400, "invalid_event"},
-		"an unknown items":                {request{"POST", "/v1/events?items=some", h.acme, []string{"Content-Type", js}, "[]"}, 400, "invalid_event"},
+		"a word for limit":                {get(h.acme, "/v1/usage?limit=ten"), 400, "invalid_request"},
+		"a limit beyond its bound":        {get(h.acme, "/v1/usage?limit=501"), 400, "invalid_request"},
+		"a limit of zero":                 {get(h.acme, "/v1/timeline?limit=0"), 400, "invalid_request"},
+		"a position that is none":         {get(h.acme, "/v1/usage?minPosition=x"), 400, "invalid_request"},
+		"a wait beyond its bound":         {get(h.acme, "/v1/usage?waitMs=30001"), 400, "invalid_request"},
+		"a time without offset":           {get(h.acme, "/v1/usage?from=2026-04-05T10:30:00"), 400, "invalid_request"},
+		"an unknown granularity":          {get(h.acme, "/v1/usage?granularity=week"), 400, "invalid_request"},
+		"an unknown items":                {request{"POST", "/v1/events?items=some", h.acme, []string{"Content-Type", js}, "[]"}, 400, "invalid_request"},
 		"a position not reached":          {get(h.acme, "/v1/usage?minPosition=0-999999&waitMs=1"), 504, "store_unavailable"},
 		"not reached, for an event":       {get(h.acme, "/v1/events/tokens_spent/there?minPosition=0-999999&waitMs=0"), 504, "store_unavailable"},
 		"void without reason":             {request{"POST", "/v1/events/tokens_spent/there/void", h.acme, []string{"Content-Type", js}, "{}"}, 400, "invalid_event"},
@@ -241,8 +246,8 @@ func TestProblems(t *testing.T) {
 		"adjust without quantity":         {request{"POST", "/v1/events/tokens_spent/there/adjust", h.acme, []string{"Content-Type", js}, `{"reason":"x"}`}, 400, "invalid_event"},
 		"adjust with more":                {request{"POST", "/v1/events/tokens_spent/there/adjust", h.acme, []string{"Content-Type", js}, `{"quantity":1,"reason":"x","Reason":"x"}`}, 400, "invalid_event"},
 		"adjust as text":                  {request{"POST", "/v1/events/tokens_spent/there/adjust", h.acme, []string{"Content-Type", "text/plain"}, `{}`}, 415, "unsupported_media_type"},
-		"a tenant of no zone":             {request{"PUT", "/v1/admin/tenants/t", h.admin, []string{"Content-Type", js}, `{"timeZone":"Mars/Base"}`}, 400, "invalid_event"},
-		"a catalog with a typo":           {request{"PUT", "/v1/admin/catalog", h.admin, []string{"Content-Type", "application/yaml"}, "metres: []"}, 400, "invalid_event"},
+		"a tenant of no zone":             {request{"PUT", "/v1/admin/tenants/t", h.admin, []string{"Content-Type", js}, `{"timeZone":"Mars/Base"}`}, 400, "invalid_request"},
+		"a catalog with a typo":           {request{"PUT", "/v1/admin/catalog", h.admin, []string{"Content-Type", "application/yaml"}, "metres: []"}, 400, "invalid_request"},
 		"a key for nobody":                {request{"POST", "/v1/admin/keys", h.admin, []string{"Content-Type", js}, `{"kind":"tenant","tenantId":"nobody","name":"x"}`}, 404, "unknown_tenant"},
 		"no such key":                     {request{"DELETE", "/v1/admin/keys/nope", h.admin, nil, ""}, 404, "not_found"},
 	} {
@@ -397,7 +402,7 @@ func TestCorrections(t *testing.T) {
 	require.Equal(t, http.StatusOK, correct("void", `{"reason":"outage"}`).Code)
 	other := correct("void", `{"reason":"another"}`)
 	require.Equal(t, http.StatusConflict, other.Code)
-	assert.Equal(t, "source_conflict", other.code())
+	assert.Equal(t, "conflict", other.code())
 
 	got := h.do(request{method: "GET", path: "/v1/events/tokens_spent/c?minPosition=" + a.json()["position"].(string), key: h.acme})
 	require.Equal(t, http.StatusOK, got.Code)

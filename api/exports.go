@@ -122,7 +122,7 @@ func (s *Server) ExportDataset(c echo.Context, dataset string, params ExportData
 		return err
 	}
 	if !c.Request().ProtoAtLeast(1, 1) {
-		return refuse(codeInvalidEvent, "An export needs HTTP/1.1: before that, one that was cut off looks like a whole one, and there are no trailers.")
+		return refuse(codeInvalidRequest, "An export needs HTTP/1.1: before that, one that was cut off looks like a whole one, and there are no trailers.")
 	}
 	if err := s.await(c, params.MinPosition, params.WaitMs); err != nil {
 		return err

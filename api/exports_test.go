@@ -218,11 +218,11 @@ func TestWhoMayExportWhat(t *testing.T) {
 		{"an admin switches", "usage", h.admin, inOther, "other", ""},
 		{"an admin switches elsewhere", "usage?tenantId=acme", h.admin, inOther, "", "tenant_conflict"},
 		{"an admin switches without a reason", "usage", h.admin, inOther[:2], "", "forbidden"},
-		{"two tenants", "usage?tenantId=acme&tenantId=other", h.admin, nil, "", "invalid_event"},
-		{"no data set", "costs", h.admin, nil, "", "invalid_event"},
-		{"no format", "usage?format=xls", h.admin, nil, "", "invalid_event"},
-		{"no time", "usage?from=yesterday", h.admin, nil, "", "invalid_event"},
-		{"backwards", "usage?from=2026-04-02T00:00:00Z&to=2026-04-01T00:00:00Z", h.admin, nil, "", "invalid_event"},
+		{"two tenants", "usage?tenantId=acme&tenantId=other", h.admin, nil, "", "invalid_request"},
+		{"no data set", "costs", h.admin, nil, "", "invalid_request"},
+		{"no format", "usage?format=xls", h.admin, nil, "", "invalid_request"},
+		{"no time", "usage?from=yesterday", h.admin, nil, "", "invalid_request"},
+		{"backwards", "usage?from=2026-04-02T00:00:00Z&to=2026-04-01T00:00:00Z", h.admin, nil, "", "invalid_request"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a := h.export(t.Context(), url, c.path, c.key, c.headers...)
@@ -408,7 +408,7 @@ func TestExportNeedsHTTP11(t *testing.T) {
 	r := httptest.NewRequest(http.MethodGet, "/v1/exports/usage", nil)
 	r.Header.Set("Authorization", "Bearer "+h.acme)
 	r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/1.0", 1, 0
-	assert.Equal(t, "invalid_event", h.send(r).code())
+	assert.Equal(t, "invalid_request", h.send(r).code())
 }
 
 // A client keeps 4 KiB for trailers: with thousands of event types, all of them but the totals arrive.

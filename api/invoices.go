@@ -117,7 +117,7 @@ func (s *Server) VoidInvoice(c echo.Context, id string) error {
 		case v[1].Kind() == 't' || v[1].Kind() == 'f':
 			rebill = v[1].Kind() == 't'
 		default:
-			d.note("/rebill", codeInvalidEvent, "rebill must be true or false")
+			d.refuse("/rebill", "rebill must be true or false")
 		}
 	})
 	if err != nil {

@@ -22,9 +22,11 @@ import (
 // The stable codes. Clients decide by them, so they are never renamed.
 const (
 	codeInvalidJSON      = "invalid_json"
-	codeInvalidEvent     = "invalid_event"
+	codeInvalidEvent     = invalid.CodeEvent
+	codeInvalidRequest   = invalid.CodeRequest
 	codeUnknownEventType = "unknown_event_type"
 	codeSourceConflict   = "source_conflict"
+	codeConflict         = "conflict"
 	codeTenantRequired   = "tenant_required"
 	codeTenantConflict   = "tenant_conflict"
 	codeTenantMismatch   = "tenant_mismatch"
@@ -48,9 +50,11 @@ var codes = map[string]struct {
 	title  string
 }{
 	codeInvalidJSON:      {http.StatusBadRequest, "The body is not valid JSON"},
-	codeInvalidEvent:     {http.StatusBadRequest, "The request breaks a rule"},
+	codeInvalidEvent:     {http.StatusBadRequest, "The event breaks a rule"},
+	codeInvalidRequest:   {http.StatusBadRequest, "The request breaks a rule"},
 	codeUnknownEventType: {http.StatusBadRequest, "No meter counts this event type"},
-	codeSourceConflict:   {http.StatusConflict, "It exists with other content"},
+	codeSourceConflict:   {http.StatusConflict, "The event is recorded with other content"},
+	codeConflict:         {http.StatusConflict, "What is there does not allow it"},
 	codeTenantRequired:   {http.StatusBadRequest, "The request names no tenant"},
 	codeTenantConflict:   {http.StatusBadRequest, "The request names different tenants"},
 	codeTenantMismatch:   {http.StatusForbidden, "The key belongs to another tenant"},
@@ -100,6 +104,7 @@ func problemOf(err error) *problem {
 	var (
 		known   *problem
 		bad     *invalid.Error
+		differs *app.SourceConflictError
 		unknown *app.UnknownEventTypeError
 		jump    *costs.JumpError
 		routed  *echo.HTTPError
@@ -109,6 +114,8 @@ func problemOf(err error) *problem {
 		return known
 	case errors.As(err, &bad):
 		return invalidProblem(bad)
+	case errors.As(err, &differs):
+		return conflictProblem(differs.Fields)
 	case errors.As(err, &unknown):
 		p := refuse(codeUnknownEventType, fmt.Sprintf("No meter counts %q; known event types: %s", clip(string(unknown.Type), 100), knownTypes(unknown.Known)))
 		p.errors = []invalid.Field{{Pointer: "/eventType", Code: codeUnknownEventType, Detail: "no meter counts this event type"}}
@@ -138,7 +145,9 @@ func problemOf(err error) *problem {
 	case errors.Is(err, app.ErrNotFound):
 		return refuse(codeNotFound, err.Error())
 	case errors.Is(err, app.ErrConflict):
-		return refuse(codeSourceConflict, strings.TrimPrefix(err.Error(), app.ErrConflict.Error()+": "))
+		return refuse(codeConflict, strings.TrimPrefix(err.Error(), app.ErrConflict.Error()+": "))
+	case errors.Is(err, app.ErrContended):
+		return refuse(codeOverloaded, "Others change the same thing all the time. Nothing was written. Try again later.")
 	case errors.Is(err, eventstore.ErrOverloaded):
 		return refuse(codeOverloaded, "Nothing was written. Try again later.")
 	case errors.Is(err, eventstore.ErrTooLarge):
@@ -152,13 +161,29 @@ func problemOf(err error) *problem {
 	}
 }
 
-// invalidProblem takes its code from the first rule that has one of the stable codes.
+// conflictProblem names the fields of an event that differ from the recorded one, as pointers into what was sent.
+func conflictProblem(fields []string) *problem {
+	p := refuse(codeSourceConflict, "An event with this tenant, event type and sourceId is recorded with other content. Nothing was changed.")
+	if len(fields) > 0 {
+		p.detail = clip("An event with this tenant, event type and sourceId is recorded already. Nothing was changed. These fields differ: "+strings.Join(fields, ", "), maxDetail)
+	}
+	for _, f := range fields[:min(len(fields), maxErrors)] {
+		p.errors = append(p.errors, invalid.Field{Pointer: f, Code: codeSourceConflict, Detail: "differs from what is recorded"})
+	}
+	return p
+}
+
+// invalidProblem takes its code from the first rule that has one of the stable codes. A body that cannot be read is more than
+// any other rule.
 func invalidProblem(bad *invalid.Error) *problem {
-	code := codeInvalidEvent
+	code := codeInvalidRequest
 	for _, f := range bad.Fields {
 		if f.Code == codeInvalidJSON || f.Code == codeTooLarge {
 			code = f.Code
 			break
+		}
+		if f.Code == codeInvalidEvent {
+			code = f.Code
 		}
 	}
 	p := refuse(code, clip(bad.Error(), maxDetail))
@@ -175,7 +200,7 @@ func routingProblem(e *echo.HTTPError) *problem {
 		return &problem{status: e.Code, code: codeNotFound, detail: "The route exists, but not with this method; Allow names those it has."}
 	case http.StatusBadRequest:
 		detail, _, _ := strings.Cut(fmt.Sprint(e.Message), ": ") // what follows are words of the library
-		return refuse(codeInvalidEvent, clip(detail, maxDetail))
+		return refuse(codeInvalidRequest, clip(detail, maxDetail))
 	default:
 		return refuse(codeInternal, "The fault is on our side. X-Request-Id names the request.")
 	}

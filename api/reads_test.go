@@ -175,7 +175,7 @@ func TestCatalog(t *testing.T) {
 
 	bad := put("", "application/yaml", "meters:\n  - {key: tokens, eventType: t, aggregation: median}\n  - {key: x}\n")
 	require.Equal(t, http.StatusBadRequest, bad.Code)
-	assert.Equal(t, "invalid_event", bad.code())
+	assert.Equal(t, "invalid_request", bad.code())
 	assert.Greater(t, len(bad.json()["errors"].([]any)), 1)
 	assert.Equal(t, http.StatusBadRequest, put("?dryRun=perhaps", "application/yaml", next).Code)
 	assert.Equal(t, http.StatusUnsupportedMediaType, put("", "text/plain", next).Code)

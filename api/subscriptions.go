@@ -27,7 +27,7 @@ func (s *Server) PutPlan(c echo.Context, tenantID Id) error {
 	)
 	err := readObject(c, []string{"plan", "effectiveAt", "billingAnchor"}, func(d *decoder, v []jsontext.Value) {
 		if absent(v[0]) {
-			d.note("/plan", codeInvalidEvent, "plan is required")
+			d.refuse("/plan", "plan is required")
 		} else {
 			text, _ := d.str(v[0], "/plan")
 			p.Plan = catalog.PlanKey(text)
@@ -78,7 +78,7 @@ func (d *decoder) date(v jsontext.Value, pointer, name string) (date time.Time, 
 		return date, false
 	}
 	if date, ok = parseTime(string(v[1:len(v)-1]) + "T00:00:00Z"); ok && date.Year() < 1970 {
-		d.note(pointer, codeInvalidEvent, name+outOfYears)
+		d.refuse(pointer, name+outOfYears)
 	}
 	return date, ok
 }
@@ -102,7 +102,7 @@ func (d *decoder) optionalInstant(v jsontext.Value, pointer, name string) time.T
 	noted := d.count
 	t := d.instant(v, pointer, name)
 	if y := t.UTC().Year(); d.count == noted && (y < 1970 || y > 9999) {
-		d.note(pointer, codeInvalidEvent, name+outOfYears)
+		d.refuse(pointer, name+outOfYears)
 	}
 	return t
 }
@@ -112,7 +112,7 @@ func (s *Server) PutLimit(c echo.Context, tenantID Id, limit string) error {
 	o := app.Override{Limit: catalog.LimitKey(limit)}
 	err := readObject(c, []string{"max", "from", "until", "reason"}, func(d *decoder, v []jsontext.Value) {
 		if absent(v[0]) {
-			d.note("/max", codeInvalidEvent, "max is required")
+			d.refuse("/max", "max is required")
 		} else {
 			o.Max = d.decimal(v[0], "/max", "max")
 		}

@@ -149,7 +149,7 @@ func (s *Server) PutStatus(c echo.Context, tenantID Id) error {
 	var status, reason string
 	err := readObject(c, []string{"status", "reason"}, func(d *decoder, v []jsontext.Value) {
 		if absent(v[0]) {
-			d.note("/status", codeInvalidEvent, "status is required")
+			d.refuse("/status", "status is required")
 		} else {
 			status, _ = d.str(v[0], "/status")
 		}
@@ -259,9 +259,9 @@ func (s *Server) FreeName(c echo.Context, kind NameKind, name string) error {
 	n, err := tenant.ParseName(kind, name)
 	switch k := tenant.NameKind(kind); {
 	case err != nil && k != tenant.Slug && k != tenant.Host:
-		return invalid.New("/kind", codeInvalidEvent, err.Error())
+		return invalid.New("/kind", codeInvalidRequest, err.Error())
 	case err != nil:
-		return invalid.New("/name", codeInvalidEvent, err.Error())
+		return invalid.New("/name", codeInvalidRequest, err.Error())
 	}
 	ctx, cancel := work(c)
 	defer cancel()

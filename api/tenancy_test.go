@@ -144,8 +144,8 @@ func TestResolve(t *testing.T) {
 		{"host and slug", []string{"host", "acme.product.com", "slug", "other"}, "tenant_conflict"},
 		{"host and path", []string{"host", "acme.product.com", "path", "/other"}, "tenant_conflict"},
 		{"path and slug", []string{"path", "/t/acme/x", "slug", "other"}, "tenant_conflict"},
-		{"slug twice", []string{"slug", "acme", "slug", "other"}, "invalid_event"},
-		{"host twice", []string{"host", "acme.product.com", "host", "other.product.com"}, "invalid_event"},
+		{"slug twice", []string{"slug", "acme", "slug", "other"}, "invalid_request"},
+		{"host twice", []string{"host", "acme.product.com", "host", "other.product.com"}, "invalid_request"},
 
 		{"nobody's slug", []string{"slug", "nobody"}, "unknown_tenant"},
 		{"slug in upper case", []string{"slug", "ACME"}, "unknown_tenant"},
@@ -254,7 +254,7 @@ func TestResolveFollows(t *testing.T) {
 	a = b.resolve("host", "acme.product.com", "minPosition", at)
 	require.Equal(t, http.StatusOK, a.Code, a.Body)
 	assert.Equal(t, at, a.Header().Get("Tollgate-Position"))
-	assert.Equal(t, "invalid_event", b.resolve("slug", "acme", "minPosition", "yesterday").code())
+	assert.Equal(t, "invalid_request", b.resolve("slug", "acme", "minPosition", "yesterday").code())
 	assert.Equal(t, http.StatusGatewayTimeout, b.resolve("slug", "acme", "minPosition", "0-9000000", "waitMs", "1").Code)
 }
 
@@ -483,19 +483,19 @@ func TestHosts(t *testing.T) {
 		{"other%2F..%2Facme", "interviews.acme.com", "unknown_tenant"},
 		{strings.Repeat("a", 300), "interviews.acme.com", "unknown_tenant"},
 		{"acme", "interviews.acme.соm", "not_found"}, // Cyrillic
-		{"acme", "localhost", "invalid_event"},
-		{"acme", "127.0.0.1", "invalid_event"},
-		{"acme", "_tollgate.interviews.acme.com", "invalid_event"},
-		{"acme", "..%2F..%2Fother", "invalid_event"},
-		{"acme", "interviews.acme.com%2F..", "invalid_event"},
-		{"acme", "interviews.acme.com%00", "invalid_event"},
-		{"acme", "%20", "invalid_event"},
-		{"acme", strings.Repeat("a", 300) + ".com", "invalid_event"},
-		{"acme", strings.Repeat("a.", 3000) + "com", "invalid_event"},
+		{"acme", "localhost", "invalid_request"},
+		{"acme", "127.0.0.1", "invalid_request"},
+		{"acme", "_tollgate.interviews.acme.com", "invalid_request"},
+		{"acme", "..%2F..%2Fother", "invalid_request"},
+		{"acme", "interviews.acme.com%2F..", "invalid_request"},
+		{"acme", "interviews.acme.com%00", "invalid_request"},
+		{"acme", "%20", "invalid_request"},
+		{"acme", strings.Repeat("a", 300) + ".com", "invalid_request"},
+		{"acme", strings.Repeat("a.", 3000) + "com", "invalid_request"},
 	} {
 		a := b.admin("POST", "/tenants/"+c.id+"/hosts/"+c.host+"/verify", "")
 		assert.Equal(t, c.code, a.code(), "%s %s: %s", c.id, c.host, a.Body)
-		if c.code == "invalid_event" {
+		if c.code == "invalid_request" {
 			assert.Contains(t, a.Body.String(), `"pointer":"/host"`, c.host)
 		}
 		assert.Less(t, a.Body.Len(), 2000)
@@ -536,7 +536,7 @@ func TestNamesHaveOneTenant(t *testing.T) {
 	} {
 		a := b.admin("PUT", "/tenants/other", body)
 		require.Equal(t, http.StatusConflict, a.Code, body)
-		assert.Equal(t, "source_conflict", a.code(), body)
+		assert.Equal(t, "conflict", a.code(), body)
 		assert.Contains(t, a.json()["detail"], "belongs to another tenant", body)
 		assert.NotContains(t, strings.ReplaceAll(fmt.Sprint(a.json()["detail"]), "interviews.acme.com", ""), `"acme"`, "not by whom")
 		a = b.admin("PUT", "/tenants/new", body)

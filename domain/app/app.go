@@ -6,20 +6,42 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/optimistic"
 	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
 var (
 	// ErrNotFound: there is no such event, key or catalog.
 	ErrNotFound = errors.New("not found")
-	// ErrConflict: the thing exists with other content, or was changed at the same time.
+	// ErrConflict: what is there does not allow it, and will not when it is tried again: a host name of another tenant, for instance.
 	ErrConflict = errors.New("conflict")
+	// ErrContended: others changed the same thing at the same moment, more often than this package tries again. Nothing was
+	// written; trying again later is safe.
+	ErrContended = optimistic.ErrContended
 )
+
+// SourceConflictError: the usage event was recorded with other content. It is refused for good.
+type SourceConflictError struct {
+	// Fields are those that differ, as JSON pointers into the event: /quantity, /occurredAt, /data/model. There are none where
+	// the recorded event was not compared.
+	Fields []string
+}
+
+// Unwrap makes it an ErrConflict.
+func (e *SourceConflictError) Unwrap() error { return ErrConflict }
+
+func (e *SourceConflictError) Error() string {
+	if len(e.Fields) == 0 {
+		return "the event is recorded with other content"
+	}
+	return "the event is recorded with another " + strings.Join(e.Fields, ", ")
+}
 
 // UnknownEventTypeError: no meter counts this type.
 type UnknownEventTypeError struct {
@@ -87,13 +109,4 @@ func New(store Store, directory Directory, now func() time.Time) *Ledger {
 func (l *Ledger) WithBaseDomains(d tenant.Domains) *Ledger {
 	l.domains = d
 	return l
-}
-
-// appendOne appends a single decided event.
-func (l *Ledger) appendOne(ctx context.Context, a eventstore.Append) (eventstore.Result, error) {
-	r := l.store.Append(ctx, []eventstore.Append{a})[0]
-	if r.Outcome == eventstore.Unknown {
-		return r, fmt.Errorf("append to %s: %w", a.Stream, r.Err)
-	}
-	return r, nil
 }

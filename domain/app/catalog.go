@@ -12,6 +12,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/invalid"
+	"github.com/tollgate-io/tollgate/domain/optimistic"
 )
 
 // ReadCatalog reads the catalog of one revision from the log; the empty one of eventstore.NoStream. A revision never changes,
@@ -100,40 +101,43 @@ type CatalogChange struct {
 // when somebody else changes it at the same time; *invalid.Error.
 func (l *Ledger) ApplyCatalog(ctx context.Context, next catalog.Catalog, dryRun bool, by event.Actor) (CatalogChange, error) {
 	text := next.Canonical()
-	for range maxAttempts {
+	type state struct {
+		Catalog
+		unseen eventstore.Position // of the newest one, when the directory does not show it yet
+	}
+	read := func(ctx context.Context) (s state, err error) {
 		revision, unseen, err := l.catalogHead(ctx)
 		if err != nil {
-			return CatalogChange{}, err
+			return s, err
 		}
 		current, err := ReadCatalog(ctx, l.store, revision)
-		if err != nil {
-			return CatalogChange{}, err
-		}
-		applied := event.CatalogApplied{Catalog: text, Versions: current.nextVersions(next), By: by}.Append(revision)
-		if n := len(applied.Events[0].Data); n > eventstore.MaxEventBytes {
-			return CatalogChange{}, invalid.New("", "too_large", fmt.Sprintf("the catalog has %d bytes as JSON; at most %d are kept", n, eventstore.MaxEventBytes))
-		}
-		if err := l.keepsPlans(ctx, current.Catalog, next); err != nil {
-			return CatalogChange{}, err
-		}
-		change := CatalogChange{Changes: catalog.Diff(current.Catalog, next), Revision: revision}
-		switch same := revision >= 0 && bytes.Equal(current.Canonical(), text); {
-		case same && !dryRun && unseen != (eventstore.Position{}):
-			return change, l.reached(ctx, unseen)
-		case same || dryRun:
-			return change, nil
-		}
-		r, err := l.appendOne(ctx, applied)
-		if err != nil {
-			return CatalogChange{}, err
-		}
-		if r.Outcome == eventstore.Conflict {
-			continue
-		}
-		change.Applied, change.Revision, change.Position = true, revision+1, r.Position
-		return change, l.reached(ctx, r.Position)
+		return state{current, unseen}, err
 	}
-	return CatalogChange{}, fmt.Errorf("%w: the catalog is being changed by others at the same time", ErrConflict)
+	c, err := optimistic.Do(ctx, l.store, "the catalog", read, func(s state) (eventstore.Append, error) {
+		applied := event.CatalogApplied{Catalog: text, Versions: s.nextVersions(next), By: by}.Append(s.Revision)
+		if n := len(applied.Events[0].Data); n > eventstore.MaxEventBytes {
+			return optimistic.Nothing, invalid.New("", "too_large", fmt.Sprintf("the catalog has %d bytes as JSON; at most %d are kept", n, eventstore.MaxEventBytes))
+		}
+		if err := l.keepsPlans(ctx, s.Catalog.Catalog, next); err != nil {
+			return optimistic.Nothing, err
+		}
+		if same := s.Revision >= 0 && bytes.Equal(s.Canonical(), text); same || dryRun {
+			return optimistic.Nothing, nil
+		}
+		return applied, nil
+	})
+	if err != nil {
+		return CatalogChange{}, err
+	}
+	change := CatalogChange{Changes: catalog.Diff(c.State.Catalog.Catalog, next), Revision: c.State.Revision}
+	switch {
+	case c.Written:
+		change.Applied, change.Revision, change.Position = true, change.Revision+1, c.Result.Position
+		return change, l.reached(ctx, c.Result.Position)
+	case !dryRun && c.State.unseen != (eventstore.Position{}):
+		return change, l.reached(ctx, c.State.unseen)
+	}
+	return change, nil
 }
 
 // keepsPlans refuses to take out a plan that is in use, or to change its currency: what was invoiced could not be adjusted. A plan that is assigned at the same time may still be lost: the two

@@ -9,15 +9,13 @@ import (
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/invalid"
 	"github.com/tollgate-io/tollgate/domain/money"
+	"github.com/tollgate-io/tollgate/domain/optimistic"
 )
 
 // MaxReason bounds why somebody does something, in characters.
 const MaxReason = 500
 
-const (
-	maxCorrections = 1000 // of one fact: more is a fault of the sender
-	maxAttempts    = 100  // at an optimistic append; each lost one is somebody else's success
-)
+const maxCorrections = 1000 // of one fact: more is a fault of the sender
 
 // Correction is one later event of a fact.
 type Correction struct {
@@ -43,21 +41,9 @@ type History struct {
 func (h History) revision() eventstore.Revision { return eventstore.Revision(len(h.Corrections)) }
 
 // Event returns a fact with its corrections. Error: ErrNotFound.
-func (l *Ledger) Event(ctx context.Context, id event.Identity) (History, error) {
-	recorded, err := eventstore.ReadAll(ctx, l.store, id.Stream())
-	if err != nil {
-		return History{}, err
-	}
-	if len(recorded) == 0 {
-		return History{}, fmt.Errorf("event %s/%s: %w", id.Type, id.Source, ErrNotFound)
-	}
-	var h History
-	for _, r := range recorded {
-		payload, err := event.Decode(r)
-		if err != nil {
-			return History{}, err
-		}
-		switch e := payload.(type) {
+func (l *Ledger) Event(ctx context.Context, id event.Identity) (h History, err error) {
+	revision, err := event.Fold(ctx, l.store, id.Stream(), func(r event.Decoded) bool {
+		switch e := r.Payload.(type) {
 		case event.UsageRecorded:
 			h.Original, h.Current, h.Position, h.RecordedAt = e, e.Usage, r.Position, r.RecordedAt
 		case event.UsageVoided:
@@ -68,16 +54,20 @@ func (l *Ledger) Event(ctx context.Context, id event.Identity) (History, error) 
 			h.Corrections = append(h.Corrections, Correction{Kind: "adjust", Reason: e.Reason, By: e.By, Quantity: e.Quantity, Data: e.Data,
 				Position: r.Position, RecordedAt: r.RecordedAt})
 		default:
-			return History{}, fmt.Errorf("%w: %T in the stream of a fact", event.ErrMalformed, payload)
+			return false
 		}
+		return true
+	})
+	if err == nil && revision < 0 {
+		err = fmt.Errorf("event %s/%s: %w", id.Type, id.Source, ErrNotFound)
 	}
-	return h, nil
+	return h, err
 }
 
 // Void takes a fact back. The same void again is a duplicate. Errors: ErrNotFound; ErrConflict when it was voided for
 // another reason; *invalid.Error.
 func (l *Ledger) Void(ctx context.Context, id event.Identity, reason string, by event.Actor) (Receipt, error) {
-	if err := CheckReason(reason); err != nil {
+	if err := checkReason(invalid.CodeEvent, reason); err != nil {
 		return Receipt{}, err
 	}
 	return l.correct(ctx, id, func(h History) (eventstore.Append, *Correction, error) {
@@ -103,14 +93,14 @@ type Adjustment struct {
 // Adjust gives a fact another quantity or other data. The same adjustment again is a duplicate, even after later ones:
 // a late retry must not bring an old value back. Errors: ErrNotFound; ErrConflict when the fact is voided; *invalid.Error.
 func (l *Ledger) Adjust(ctx context.Context, id event.Identity, a Adjustment, by event.Actor) (Receipt, error) {
-	if err := CheckReason(a.Reason); err != nil {
+	if err := checkReason(invalid.CodeEvent, a.Reason); err != nil {
 		return Receipt{}, err
 	}
 	if a.Quantity.Sign() <= 0 {
-		return Receipt{}, invalid.New("/quantity", "invalid_event", "quantity must be greater than 0; to take the event back, void it")
+		return Receipt{}, invalid.New("/quantity", invalid.CodeEvent, "quantity must be greater than 0; to take the event back, void it")
 	}
 	if !a.Quantity.IsQuantity() {
-		return Receipt{}, invalid.New("/quantity", "invalid_event", "quantity has "+money.ErrRange.Error())
+		return Receipt{}, invalid.New("/quantity", invalid.CodeEvent, "quantity has "+money.ErrRange.Error())
 	}
 	return l.correct(ctx, id, func(h History) (eventstore.Append, *Correction, error) {
 		data := h.Current.Data
@@ -148,41 +138,36 @@ func (l *Ledger) Adjust(ctx context.Context, id event.Identity, a Adjustment, by
 	})
 }
 
-// correct decides on the fact as it stands and appends at its revision; when somebody was faster, it decides again.
+// correct changes a fact as decide says, which returns the correction that is there already where nothing is to be written.
 func (l *Ledger) correct(ctx context.Context, id event.Identity, decide func(History) (eventstore.Append, *Correction, error)) (Receipt, error) {
-	for range maxAttempts {
-		h, err := l.Event(ctx, id)
-		if err != nil {
-			return Receipt{}, err
-		}
-		a, already, err := decide(h)
-		if err != nil {
-			return Receipt{}, err
-		}
-		if already != nil {
-			return Receipt{Status: Duplicate, Position: already.Position, RecordedAt: already.RecordedAt}, nil
-		}
-		if len(h.Corrections) >= maxCorrections {
-			return Receipt{}, invalid.New("", "invalid_event", fmt.Sprintf("the event has %d corrections already; no more are accepted", maxCorrections))
-		}
-		r, err := l.appendOne(ctx, a)
-		if err != nil {
-			return Receipt{}, err
-		}
-		switch r.Outcome {
-		case eventstore.Appended:
-			return Receipt{Status: Recorded, Position: r.Position, RecordedAt: r.RecordedAt}, nil
-		case eventstore.Duplicate:
-			return Receipt{Status: Duplicate, Position: r.Position, RecordedAt: r.RecordedAt}, nil
-		}
+	var already *Correction
+	c, err := optimistic.Do(ctx, l.store, "the event", func(ctx context.Context) (History, error) { return l.Event(ctx, id) },
+		func(h History) (a eventstore.Append, err error) {
+			a, already, err = decide(h)
+			if err == nil && already == nil && len(h.Corrections) >= maxCorrections {
+				err = invalid.New("", invalid.CodeEvent, fmt.Sprintf("the event has %d corrections already; no more are accepted", maxCorrections))
+			}
+			return a, err
+		})
+	switch {
+	case err != nil:
+		return Receipt{}, err
+	case !c.Written:
+		return Receipt{Status: Duplicate, Position: already.Position, RecordedAt: already.RecordedAt}, nil
 	}
-	return Receipt{}, fmt.Errorf("%w: the event is being corrected by others at the same time", ErrConflict)
+	receipt := Receipt{Status: Recorded, Position: c.Result.Position, RecordedAt: c.Result.RecordedAt}
+	if c.Result.Outcome == eventstore.Duplicate {
+		receipt.Status = Duplicate
+	}
+	return receipt, nil
 }
 
-// CheckReason checks why somebody does something, as it is kept on the log. Error: *invalid.Error.
-func CheckReason(reason string) error {
+// CheckReason checks why somebody changes something, as it is kept on the log. Error: *invalid.Error.
+func CheckReason(reason string) error { return checkReason(invalid.CodeRequest, reason) }
+
+func checkReason(code, reason string) error {
 	if reason == "" || !invalid.IsText(reason, MaxReason, "\n\r\t") {
-		return invalid.New("/reason", "invalid_event", fmt.Sprintf("reason is required, with at most %d printable characters", MaxReason))
+		return invalid.New("/reason", code, fmt.Sprintf("reason is required, with at most %d printable characters", MaxReason))
 	}
 	return nil
 }

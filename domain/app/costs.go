@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/invalid"
 	"github.com/tollgate-io/tollgate/domain/money"
+	"github.com/tollgate-io/tollgate/domain/optimistic"
 )
 
 const (
@@ -145,47 +147,43 @@ func (c *Costs) ImportCosts(ctx context.Context, i CostImport, by event.Actor) (
 	if err := c.check(&i); err != nil {
 		return CostChange{}, err
 	}
-	for range maxAttempts {
-		k, err := c.read(ctx, 0)
-		if err != nil {
-			return CostChange{}, err
-		}
-		change := CostChange{From: i.From}
-		if k.imports.Seen(i.List.Hash, i.From, i.RemoveMissing) {
-			change.Repeated = true
-			return change, nil
+	change := CostChange{From: i.From}
+	read := func(ctx context.Context) (keptCosts, error) { return c.read(ctx, 0) }
+	done, err := optimistic.Do(ctx, c.store, "the cost book", read, func(k keptCosts) (eventstore.Append, error) {
+		if change.Repeated = k.imports.Seen(i.List.Hash, i.From, i.RemoveMissing); change.Repeated {
+			change.Plan = costs.Plan{}
+			return optimistic.Nothing, nil
 		}
 		change.Plan = k.imports.Plan(i.List, i.Options)
 		if i.DryRun {
-			return change, nil
+			return optimistic.Nothing, nil
 		}
 		if err := change.Guard(); err != nil && !i.AllowJumps {
-			return change, err
+			return optimistic.Nothing, err
 		}
 		parts := change.Events(i.Source, i.List.Hash, i.Options, by)
 		if len(parts) == 0 {
-			return change, nil
+			return optimistic.Nothing, nil
 		}
-		r := c.store.Append(ctx, []eventstore.Append{event.AppendCosts(parts, k.next-1)})[0]
-		switch r.Outcome {
-		case eventstore.Unknown:
-			return CostChange{}, fmt.Errorf("append to %s: %w", event.CostsStream, r.Err)
-		case eventstore.Appended, eventstore.Duplicate:
-			change.Applied, change.Position = true, r.Position
-			_, _ = c.read(ctx, 0) // so that this process sees it at once; where that fails, within a second
-			return change, nil
-		}
+		return event.AppendCosts(parts, k.next-1), nil
+	})
+	if done.Written {
+		change.Applied, change.Position = true, done.Result.Position
+		_, _ = c.read(ctx, 0) // so that this process sees it at once; where that fails, within a second
 	}
-	return CostChange{}, fmt.Errorf("%w: the cost book is being changed by others at the same time", ErrConflict)
+	if jump := (*costs.JumpError)(nil); err != nil && !errors.As(err, &jump) {
+		change = CostChange{}
+	}
+	return change, err
 }
 
 // check completes an import, or tells what is wrong with it.
 func (c *Costs) check(i *CostImport) error {
 	var bad invalid.List
 	if err := event.CheckID(i.Source); err != nil {
-		bad.Add("/source", "invalid_event", "source "+err.Error())
+		bad.Add("/source", invalid.CodeRequest, "source "+err.Error())
 	} else if i.Source == costs.CatalogSource {
-		bad.Add("/source", "invalid_event", "source must be another name: this one is of the prices in the catalog")
+		bad.Add("/source", invalid.CodeRequest, "source must be another name: this one is of the prices in the catalog")
 	}
 	now := c.now()
 	if i.From == "" {
@@ -193,12 +191,12 @@ func (c *Costs) check(i *CostImport) error {
 	}
 	switch last := catalog.DateOf(now.AddDate(0, 0, aheadDays)); {
 	case !i.From.Valid():
-		bad.Add("/from", "invalid_event", "from must be a day such as 2026-04-05")
+		bad.Add("/from", invalid.CodeRequest, "from must be a day such as 2026-04-05")
 	case i.From > last:
-		bad.Add("/from", "invalid_event", fmt.Sprintf("from is too far ahead; the last day is %s", last))
+		bad.Add("/from", invalid.CodeRequest, fmt.Sprintf("from is too far ahead; the last day is %s", last))
 	}
 	if i.MaxJump.Sign() != 0 && i.MaxJump.Cmp(money.Int(1)) < 0 {
-		bad.Add("/maxJump", "invalid_event", "maxJump is a factor of at least 1")
+		bad.Add("/maxJump", invalid.CodeRequest, "maxJump is a factor of at least 1")
 	}
 	return bad.Err()
 }

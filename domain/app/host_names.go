@@ -11,6 +11,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/invalid"
+	"github.com/tollgate-io/tollgate/domain/optimistic"
 	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
@@ -26,22 +27,13 @@ type nameState struct {
 	last     eventstore.Position // offset 0 for a name that nobody ever had
 }
 
-func (l *Ledger) nameState(ctx context.Context, n tenant.Name) (nameState, error) {
-	s := nameState{revision: eventstore.NoStream}
-	recorded, err := eventstore.ReadAll(ctx, l.store, event.NameStream(string(n.Kind), n.Name))
-	if err != nil || len(recorded) == 0 {
-		return s, err
-	}
-	last := recorded[len(recorded)-1]
-	payload, err := event.Decode(last)
-	if err != nil {
-		return s, err
-	}
-	h, ok := tenant.HoldingAfter(payload, last.Revision)
-	if !ok {
-		return s, fmt.Errorf("%w: %T in the stream of a name", event.ErrMalformed, payload)
-	}
-	return nameState{h, last.Revision, last.Position}, nil
+func (l *Ledger) nameState(ctx context.Context, n tenant.Name) (s nameState, err error) {
+	s.revision, err = event.Fold(ctx, l.store, event.NameStream(string(n.Kind), n.Name), func(r event.Decoded) (ok bool) {
+		s.last = r.Position
+		s.Holding, ok = tenant.HoldingAfter(r.Payload, r.Revision)
+		return ok
+	})
+	return s, err
 }
 
 // later of two positions of names, whose streams are all in one partition.
@@ -59,34 +51,33 @@ func (l *Ledger) claim(ctx context.Context, t tenant.Tenant, by event.Actor) (la
 	names := t.Names(l.domains)
 	// Everybody claims in one order: else two tenants that want the same names could get one each, and stop each other for ever.
 	slices.SortFunc(names, func(a, b tenant.Name) int { return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name)) })
-	for range maxAttempts {
+	err = optimistic.Retry("the names of the tenant", func() (done bool, err error) {
 		var wanted []eventstore.Append
 		for _, n := range names {
 			s, err := l.nameState(ctx, n)
 			switch {
 			case err != nil:
-				return last, wrote, err
+				return false, err
 			case t.Holds(s.Holding):
 				last = later(last, s.last)
 			case s.Open(t.ID):
 				wanted = append(wanted, event.NameClaimed{Kind: string(n.Kind), Name: n.Name, Tenant: t.ID, By: by}.Append(s.revision))
 			default:
-				return last, wrote, taken(n, s.Holding)
+				return false, taken(n, s.Holding)
 			}
 		}
-		lost := false
-		for i := 0; i < len(wanted) && !lost; i++ {
-			r, err := l.appendOne(ctx, wanted[i])
+		for _, a := range wanted {
+			_, won, err := optimistic.Append(ctx, l.store, a)
 			if err != nil {
-				return last, wrote, err
+				return false, err
 			}
-			wrote, lost = true, r.Outcome == eventstore.Conflict
+			if wrote = true; !won { // by another tenant, or by another definition of this one
+				return false, nil
+			}
 		}
-		if !lost { // else by another tenant, or by another definition of this one
-			return last, wrote, nil
-		}
-	}
-	return last, wrote, fmt.Errorf("%w: the names are being claimed by others at the same time", ErrConflict)
+		return true, nil
+	})
+	return last, wrote, err
 }
 
 // taken does not say by whom: what a name is for is its holder's own affair.
@@ -117,7 +108,7 @@ func (l *Ledger) release(ctx context.Context, t tenantState, by event.Actor) (la
 			last = later(last, s.last)
 			continue
 		}
-		if _, err := l.appendOne(ctx, event.NameReleased{Kind: string(n.Kind), Name: n.Name, Tenant: t.ID, By: by}.Append(s.revision)); err != nil {
+		if _, _, err := optimistic.Append(ctx, l.store, event.NameReleased{Kind: string(n.Kind), Name: n.Name, Tenant: t.ID, By: by}.Append(s.revision)); err != nil {
 			return last, wrote, err
 		}
 		wrote = true
@@ -129,23 +120,27 @@ func (l *Ledger) release(ctx context.Context, t tenantState, by event.Actor) (la
 // definitions at once may claim what the other one releases: whoever wrote looks again, so the last to write leaves it right.
 // Error: ErrConflict, where a name was freed meanwhile and went to another tenant.
 func (l *Ledger) settle(ctx context.Context, id event.TenantID, by event.Actor) (last eventstore.Position, err error) {
-	for range maxAttempts {
+	err = optimistic.Retry("the names of the tenant", func() (done bool, err error) {
 		t, err := l.tenantState(ctx, id)
 		if err != nil {
-			return last, err
+			return false, err
 		}
 		newest, released, err := l.release(ctx, t, by)
 		if err != nil {
-			return last, err
+			return false, err
 		}
 		last = later(last, newest)
 		newest, claimed, err := l.claim(ctx, t.Tenant, by)
 		last = later(last, newest)
-		if err != nil && !errors.Is(err, ErrConflict) || !released && !claimed {
-			return last, err
+		switch refused := errors.Is(err, ErrConflict) || errors.Is(err, ErrContended); {
+		case err != nil && !refused:
+			return false, err
+		case !released && !claimed:
+			return true, err
 		}
-	}
-	return last, fmt.Errorf("%w: the tenant's names are being changed by others at the same time", ErrConflict)
+		return false, nil
+	})
+	return last, err
 }
 
 // FreeName lets the next tenant that asks for a name have it, whoever had it before. A name that its holder still uses is
@@ -157,43 +152,47 @@ func (l *Ledger) FreeName(ctx context.Context, n tenant.Name, reason string, by 
 	if n.Kind == tenant.Host {
 		n = l.domains.NameOf(n.Name)
 	}
-	for range maxAttempts {
+	var freed eventstore.Position // or where it was before; offset 0 for a name that nobody ever had
+	err := optimistic.Retry("the "+n.String(), func() (done bool, err error) {
 		s, err := l.nameState(ctx, n)
 		if err != nil {
-			return err
+			return false, err
 		}
 		if s.Tenant == "" {
-			return l.namesReached(ctx, s.last)
+			freed = s.last
+			return true, nil
 		}
-		holder, err := l.tenantState(ctx, s.Tenant)
-		if err != nil {
-			return err
-		}
-		if slices.Contains(holder.Names(l.domains), n) {
-			if s.Released { // by us, while the definition came
-				if _, err := l.settle(ctx, s.Tenant, by); err != nil {
-					return err
-				}
-			}
-			return fmt.Errorf("%w: tenant %q uses the %s; take it out of its definition first", ErrConflict, s.Tenant, n)
+		if err := l.notInUse(ctx, n, s, by); err != nil {
+			return false, err
 		}
 		if !s.Released {
 			// The definition may be on its way. A name that is kept for its tenant can be claimed again when it comes, and then
 			// this name is looked at again; to free it right away could give it to another one.
-			if _, err := l.appendOne(ctx, event.NameReleased{Kind: string(n.Kind), Name: n.Name, Tenant: s.Tenant, By: by}.Append(s.revision)); err != nil {
-				return err
-			}
-			continue
+			_, _, err := optimistic.Append(ctx, l.store, event.NameReleased{Kind: string(n.Kind), Name: n.Name, Tenant: s.Tenant, By: by}.Append(s.revision))
+			return false, err
 		}
-		r, err := l.appendOne(ctx, event.NameFreed{Kind: string(n.Kind), Name: n.Name, Reason: reason, By: by}.Append(s.revision))
-		if err != nil {
+		r, done, err := optimistic.Append(ctx, l.store, event.NameFreed{Kind: string(n.Kind), Name: n.Name, Reason: reason, By: by}.Append(s.revision))
+		freed = r.Position
+		return done, err
+	})
+	if err != nil {
+		return err
+	}
+	return l.namesReached(ctx, freed)
+}
+
+// notInUse refuses to free a name that its holder uses.
+func (l *Ledger) notInUse(ctx context.Context, n tenant.Name, s nameState, by event.Actor) error {
+	holder, err := l.tenantState(ctx, s.Tenant)
+	if err != nil || !slices.Contains(holder.Names(l.domains), n) {
+		return err
+	}
+	if s.Released { // by us, while the definition came
+		if _, err := l.settle(ctx, s.Tenant, by); err != nil {
 			return err
 		}
-		if r.Outcome != eventstore.Conflict {
-			return l.reached(ctx, r.Position)
-		}
 	}
-	return fmt.Errorf("%w: the %s is being changed by others at the same time", ErrConflict, n)
+	return fmt.Errorf("%w: tenant %q uses the %s; take it out of its definition first", ErrConflict, s.Tenant, n)
 }
 
 // namesReached waits until this process sees what stands at a position of names; offset 0 is nothing.
@@ -251,7 +250,7 @@ const notClaimed = "The host is not claimed for the tenant. Define the tenant ag
 func (l *Ledger) VerifyHost(ctx context.Context, id event.TenantID, host string, dns TXTResolver, by event.Actor) (HostReport, error) {
 	canonical, err := tenant.CanonicalHost(host)
 	if err != nil {
-		return HostReport{}, invalid.New("/host", "invalid_event", err.Error())
+		return HostReport{}, invalid.New("/host", invalid.CodeRequest, err.Error())
 	}
 	s, err := l.tenantState(ctx, id)
 	switch {
@@ -279,19 +278,18 @@ func (l *Ledger) VerifyHost(ctx context.Context, id event.TenantID, host string,
 		answer.Detail = missing(answer.Challenge, found, err)
 		return answer, ctx.Err()
 	}
-	change, err := l.changeTenant(ctx, id, func(s tenantState) (*eventstore.Append, error) {
+	change, err := l.changeTenant(ctx, id, func(s tenantState) (eventstore.Append, error) {
 		if s.StateOf(canonical, asked.Holding, l.domains) != tenant.HostUnverified {
-			return nil, nil //nolint:nilnil // somebody was faster
+			return optimistic.Nothing, nil // somebody was faster
 		}
 		now, err := l.nameState(ctx, name)
 		if err != nil {
-			return nil, err
+			return optimistic.Nothing, err
 		}
 		if now.Holding != asked.Holding { // the proof would take the place of that of the new claim
-			return nil, fmt.Errorf("%w: the host %s was changed while its DNS was asked", ErrConflict, canonical)
+			return optimistic.Nothing, fmt.Errorf("%w: the host %s was changed while its DNS was asked", ErrConflict, canonical)
 		}
-		a := event.HostVerified{Tenant: id, Host: canonical, Claim: asked.Claim, By: by}.Append(s.revision)
-		return &a, nil
+		return event.HostVerified{Tenant: id, Host: canonical, Claim: asked.Claim, By: by}.Append(s.revision), nil
 	})
 	if err != nil {
 		return HostReport{}, err

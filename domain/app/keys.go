@@ -10,6 +10,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/invalid"
+	"github.com/tollgate-io/tollgate/domain/optimistic"
 	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
@@ -40,16 +41,16 @@ func (l *Ledger) CreateKey(ctx context.Context, k NewKey, random io.Reader, by e
 func (l *Ledger) checkKey(ctx context.Context, k NewKey) error {
 	var bad invalid.List
 	if !k.Kind.Valid() {
-		bad.Add("/kind", "invalid_event", "kind must be admin, service or tenant")
+		bad.Add("/kind", invalid.CodeRequest, "kind must be admin, service or tenant")
 	}
 	if k.Name == "" || !invalid.IsText(k.Name, maxKeyName, "") {
-		bad.Add("/name", "invalid_event", fmt.Sprintf("name is required, with at most %d printable characters", maxKeyName))
+		bad.Add("/name", invalid.CodeRequest, fmt.Sprintf("name is required, with at most %d printable characters", maxKeyName))
 	}
 	if !k.ExpiresAt.IsZero() && (!k.ExpiresAt.After(l.now()) || k.ExpiresAt.Year() > 9999) {
-		bad.Add("/expiresAt", "invalid_event", "expiresAt must be after now, and before the year 10000")
+		bad.Add("/expiresAt", invalid.CodeRequest, "expiresAt must be after now, and before the year 10000")
 	}
 	if (k.Kind == tenant.Scoped) != (k.Tenant != "") {
-		bad.Add("/tenantId", "invalid_event", "a tenant key needs a tenantId; other keys must not have one")
+		bad.Add("/tenantId", invalid.CodeRequest, "a tenant key needs a tenantId; other keys must not have one")
 	}
 	if err := bad.Err(); err != nil || k.Tenant == "" {
 		return err
@@ -64,10 +65,10 @@ func (l *Ledger) checkKey(ctx context.Context, k NewKey) error {
 // not when it was revoked since. Errors: *invalid.Error; ErrConflict when it is a key of another kind.
 func (l *Ledger) RegisterAdminKey(ctx context.Context, secret tenant.Secret, name string) (event.KeyID, error) {
 	if err := secret.Check(); err != nil {
-		return "", invalid.New("", "invalid_event", err.Error())
+		return "", invalid.New("", invalid.CodeRequest, err.Error())
 	}
 	if !invalid.IsText(name, maxKeyName, "") {
-		return "", invalid.New("/name", "invalid_event", fmt.Sprintf("name must have at most %d printable characters", maxKeyName))
+		return "", invalid.New("/name", invalid.CodeRequest, fmt.Sprintf("name must have at most %d printable characters", maxKeyName))
 	}
 	return l.registerKey(ctx, NewKey{Kind: tenant.Admin, Name: name}, secret, "system")
 }
@@ -77,58 +78,62 @@ func (l *Ledger) RegisterAdminKey(ctx context.Context, secret tenant.Secret, nam
 func (l *Ledger) registerKey(ctx context.Context, k NewKey, secret tenant.Secret, by event.Actor) (event.KeyID, error) {
 	hash := secret.Hash()
 	e := event.KeyCreated{ID: secret.KeyID(), Kind: string(k.Kind), Tenant: k.Tenant, Name: k.Name, Hash: hash[:], By: by, ExpiresAt: event.Instant(k.ExpiresAt)}
-	for range maxAttempts {
-		first, err := l.store.ReadStream(ctx, event.KeyStream(e.ID), 0, 1)
-		if err != nil {
-			return "", fmt.Errorf("read key %s: %w", e.ID, err)
+	return e.ID, l.changeKey(ctx, e.ID, func(s keyState) (eventstore.Append, error) {
+		switch there := s.created; {
+		case s.revision < 0:
+			return e.Append(), nil
+		case !bytes.Equal(there.Hash, e.Hash) || there.Kind != e.Kind || there.Tenant != e.Tenant:
+			return optimistic.Nothing, fmt.Errorf("%w: this secret is a key of another kind already", ErrConflict)
 		}
-		if len(first) > 0 {
-			payload, err := event.Decode(first[0])
-			if err != nil {
-				return "", err
-			}
-			there, ok := payload.(event.KeyCreated)
-			if !ok || !bytes.Equal(there.Hash, e.Hash) || there.Kind != e.Kind || there.Tenant != e.Tenant {
-				return "", fmt.Errorf("%w: this secret is a key of another kind already", ErrConflict)
-			}
-			return e.ID, l.reached(ctx, first[0].Position)
-		}
-		r, err := l.appendOne(ctx, e.Append())
-		if err != nil {
-			return "", err
-		}
-		if r.Outcome != eventstore.Conflict {
-			return e.ID, l.reached(ctx, r.Position)
-		}
-	}
-	return "", fmt.Errorf("%w: the key is being registered by others at the same time", ErrConflict)
+		return optimistic.Nothing, nil
+	})
 }
 
 // RevokeKey refuses the key from now on; again is no error. Error: ErrNotFound.
 func (l *Ledger) RevokeKey(ctx context.Context, id event.KeyID, by event.Actor) error {
-	for range maxAttempts {
-		recorded, err := eventstore.ReadAll(ctx, l.store, event.KeyStream(id))
-		if err != nil {
-			return err
+	return l.changeKey(ctx, id, func(s keyState) (eventstore.Append, error) {
+		switch {
+		case s.revision < 0:
+			return optimistic.Nothing, fmt.Errorf("key %q: %w", id, ErrNotFound)
+		case s.revoked:
+			return optimistic.Nothing, nil
 		}
-		if len(recorded) == 0 {
-			return fmt.Errorf("key %q: %w", id, ErrNotFound)
-		}
-		last, err := event.Decode(recorded[len(recorded)-1])
-		if err != nil {
-			return err
-		}
-		if _, revoked := last.(event.KeyRevoked); revoked {
-			return l.reached(ctx, recorded[len(recorded)-1].Position) // the caller may rely on it as after the first time
-		}
-		revoke := event.KeyRevoked{ID: id, Tenant: event.TenantID(recorded[0].Tenant), By: by}
-		r, err := l.appendOne(ctx, revoke.Append(eventstore.Revision(len(recorded))-1))
-		if err != nil {
-			return err
-		}
-		if r.Outcome != eventstore.Conflict {
-			return l.reached(ctx, r.Position)
-		}
+		return event.KeyRevoked{ID: id, Tenant: s.created.Tenant, By: by}.Append(s.revision), nil
+	})
+}
+
+// keyState is a key as its stream has it.
+type keyState struct {
+	created  event.KeyCreated
+	revoked  bool
+	revision eventstore.Revision
+	last     eventstore.Position
+}
+
+// changeKey changes a key, and returns when this process sees it as decided, also where it was so before: the caller may rely
+// on that as after the first time.
+func (l *Ledger) changeKey(ctx context.Context, id event.KeyID, decide func(keyState) (eventstore.Append, error)) error {
+	read := func(ctx context.Context) (s keyState, err error) {
+		s.revision, err = event.Fold(ctx, l.store, event.KeyStream(id), func(r event.Decoded) bool {
+			s.last = r.Position
+			switch e := r.Payload.(type) {
+			case event.KeyCreated:
+				s.created = e
+			case event.KeyRevoked:
+				s.revoked = true
+			default:
+				return false
+			}
+			return true
+		})
+		return s, err
 	}
-	return fmt.Errorf("%w: the key is being changed by others at the same time", ErrConflict)
+	c, err := optimistic.Do(ctx, l.store, "the key", read, decide)
+	switch {
+	case err != nil:
+		return err
+	case c.Written:
+		return l.reached(ctx, c.Result.Position)
+	}
+	return l.reached(ctx, c.State.last)
 }

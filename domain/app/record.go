@@ -1,6 +1,7 @@
 package app
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -37,7 +38,7 @@ type Receipt struct {
 	Status     Status
 	Position   eventstore.Position // recorded, duplicate
 	RecordedAt time.Time           // recorded, duplicate
-	// Err says why: with Invalid an *invalid.Error, an *UnknownEventTypeError or tenant.ErrUnknown; with "" the store could
+	// Err says why: with Conflict a *SourceConflictError; with Invalid an *invalid.Error, an *UnknownEventTypeError or tenant.ErrUnknown; with "" the store could
 	// not say (eventstore.ErrUnavailable, ErrOverloaded): send the same again.
 	Err error
 }
@@ -76,8 +77,9 @@ func (l *Ledger) Record(ctx context.Context, submissions []Submission) []Receipt
 		case eventstore.Duplicate:
 			*receipt = Receipt{Status: Duplicate, Position: r.Position, RecordedAt: r.RecordedAt}
 		case eventstore.Conflict:
-			*receipt = Receipt{Status: Conflict, Err: ErrConflict}
-			conflicts = append(conflicts, event.UsageConflicted{Usage: submissions[indexes[n]].Usage}.Append())
+			sent := submissions[indexes[n]].Usage
+			*receipt = Receipt{Status: Conflict, Err: l.conflictOf(ctx, sent, len(conflicts))}
+			conflicts = append(conflicts, event.UsageConflicted{Usage: sent}.Append())
 		default:
 			receipt.Err = fmt.Errorf("append: %w", r.Err)
 		}
@@ -87,6 +89,48 @@ func (l *Ledger) Record(ctx context.Context, submissions []Submission) []Receipt
 		l.store.Append(ctx, conflicts)
 	}
 	return receipts
+}
+
+// maxCompared bounds the conflicts of one call whose recorded events are read to say what differs.
+const maxCompared = 20
+
+// conflictOf compares an event with the recorded one, where not so many conflicts came before it in its call. A store that does
+// not answer leaves the fields out: that it is a conflict is known.
+func (l *Ledger) conflictOf(ctx context.Context, sent event.Usage, before int) *SourceConflictError {
+	if before >= maxCompared {
+		return &SourceConflictError{}
+	}
+	recorded, err := l.store.ReadStream(ctx, sent.Stream(), 0, 1)
+	if err != nil || len(recorded) == 0 {
+		return &SourceConflictError{}
+	}
+	payload, err := event.Decode(recorded[0])
+	if err != nil {
+		return &SourceConflictError{}
+	}
+	first, _ := payload.(event.UsageRecorded)
+	return &SourceConflictError{Fields: differences(first.Usage, sent)}
+}
+
+// differences lists what makes two events of the same source different ones, as JSON pointers.
+func differences(a, b event.Usage) (fields []string) {
+	if !a.Quantity.Equal(b.Quantity) {
+		fields = append(fields, "/quantity")
+	}
+	if !a.OccurredAt.Equal(b.OccurredAt) {
+		fields = append(fields, "/occurredAt")
+	}
+	for name, v := range b.Data.All() {
+		if before := a.Data.Get(name); v.Kind != before.Kind || !bytes.Equal(v.AppendJSON(nil), before.AppendJSON(nil)) {
+			fields = append(fields, "/data/"+invalid.Token(name))
+		}
+	}
+	for name := range a.Data.All() {
+		if b.Data.Get(name).Kind == event.Absent {
+			fields = append(fields, "/data/"+invalid.Token(name))
+		}
+	}
+	return fields
 }
 
 // refusal tells input that is wrong from a directory that did not answer.
@@ -123,10 +167,10 @@ const (
 func checkOrigin(s Submission) error {
 	var l invalid.List
 	if !invalid.IsText(s.Emitter, maxEmitter, "") {
-		l.Add("/source", "invalid_event", fmt.Sprintf("the emitter must have at most %d printable characters", maxEmitter))
+		l.Add("/source", invalid.CodeEvent, fmt.Sprintf("the emitter must have at most %d printable characters", maxEmitter))
 	}
 	if !invalid.IsText(s.TraceParent, maxTraceParent, "") {
-		l.Add("/traceparent", "invalid_event", fmt.Sprintf("traceparent must have at most %d printable characters", maxTraceParent))
+		l.Add("/traceparent", invalid.CodeEvent, fmt.Sprintf("traceparent must have at most %d printable characters", maxTraceParent))
 	}
 	return l.Err()
 }
@@ -150,9 +194,9 @@ func (c Catalog) Countable(u event.Usage) error {
 		}
 		n, isNumber := v.Decimal()
 		if !isNumber || n.Sign() < 0 {
-			l.Add("/data/"+invalid.Token(field), "invalid_event", fmt.Sprintf("%s must be a number >= 0: the meter %s adds it up", field, m.Key))
+			l.Add("/data/"+invalid.Token(field), invalid.CodeEvent, fmt.Sprintf("%s must be a number >= 0: the meter %s adds it up", field, m.Key))
 		} else if !n.IsQuantity() {
-			l.Add("/data/"+invalid.Token(field), "invalid_event", fmt.Sprintf("%s has %s", field, money.ErrRange))
+			l.Add("/data/"+invalid.Token(field), invalid.CodeEvent, fmt.Sprintf("%s has %s", field, money.ErrRange))
 		}
 	}
 	return l.Err()

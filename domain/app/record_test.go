@@ -52,6 +52,8 @@ func TestRecordMixture(t *testing.T) {
 	}
 	require.Equal(t, receipts[2].Position, receipts[6].Position, "twice in one batch")
 	require.ErrorIs(t, receipts[1].Err, app.ErrConflict)
+	require.Equal(t, []string{"/quantity"}, conflicting(t, receipts[1]))
+	require.Equal(t, []string{"/occurredAt"}, conflicting(t, receipts[8]))
 	var bad *invalid.Error
 	require.ErrorAs(t, receipts[3].Err, &bad)
 	require.ErrorIs(t, receipts[4].Err, tenant.ErrUnknown)
@@ -63,6 +65,46 @@ func TestRecordMixture(t *testing.T) {
 	require.Len(t, h.All()["usage_recorded"], 3)
 	require.Len(t, h.All()["usage_conflicted"], 2)
 	require.Empty(t, h.Record())
+}
+
+// conflicting are the fields in which an event differs from the recorded one.
+func conflicting(t *testing.T, r app.Receipt) []string {
+	t.Helper()
+	var differs *app.SourceConflictError
+	require.ErrorAs(t, r.Err, &differs)
+	return differs.Fields
+}
+
+func TestAConflictNamesWhatDiffers(t *testing.T) {
+	h := newFixture(t)
+	first := tokens(t, "a", `{"model":"m","inputTokens":1,"a/b":{"c":[1]},"same":true,"gone":null}`)
+	require.Equal(t, "recorded", statuses(h.Record(first)))
+	id := first.Identity
+	_, err := h.Ledger.Adjust(ctx, id, app.Adjustment{Quantity: money.Int(7), Reason: "r"}, "cli")
+	require.NoError(t, err)
+
+	again := first
+	again.Quantity = money.Int(7)
+	require.Equal(t, []string{"/quantity"}, conflicting(t, h.Record(again)[0]), "it is compared with what was sent, not with a correction")
+	again = tokens(t, "a", `{"model":"n","inputTokens":1,"a/b":{"c":[2]},"same":true,"new":null}`)
+	again.OccurredAt = again.OccurredAt.Add(time.Second)
+	require.ElementsMatch(t, []string{"/occurredAt", "/data/model", "/data/a~1b", "/data/new", "/data/gone"}, conflicting(t, h.Record(again)[0]))
+	require.ErrorContains(t, h.Record(again)[0].Err, "/data/model")
+
+	// Many conflicts in one call are not all compared, and nothing else about them changes.
+	many := make([]app.Submission, 100)
+	for i := range many {
+		many[i] = again
+		many[i].Quantity = money.Int(int64(i + 2))
+	}
+	named := 0
+	for _, r := range h.Record(many...) {
+		require.Equal(t, app.Conflict, r.Status)
+		if len(conflicting(t, r)) > 0 {
+			named++
+		}
+	}
+	require.Equal(t, 20, named)
 }
 
 // Support sees each payload that was refused, once however often it comes, and the fact stays what it was.

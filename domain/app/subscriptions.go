@@ -13,6 +13,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/invalid"
 	"github.com/tollgate-io/tollgate/domain/money"
+	"github.com/tollgate-io/tollgate/domain/optimistic"
 	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
@@ -46,7 +47,7 @@ func (l *Ledger) AssignPlan(ctx context.Context, id event.TenantID, p PlanAssign
 		p.EffectiveAt = event.Tick(l.now())
 	}
 	answer := AssignedPlan{Version: version}
-	answer.Changed, answer.Position, err = l.subscribe(ctx, id, func(s tenant.Subscription, expected eventstore.Revision) *eventstore.Append {
+	answer.Changed, answer.Position, err = l.subscribe(ctx, id, func(s subscriptionState) eventstore.Append {
 		before, ok := s.At(p.EffectiveAt)
 		next := tenant.Assignment{Plan: p.Plan, EffectiveAt: p.EffectiveAt, BillingAnchor: p.BillingAnchor}
 		switch {
@@ -59,11 +60,10 @@ func (l *Ledger) AssignPlan(ctx context.Context, id event.TenantID, p PlanAssign
 		same := ok && before.Plan == next.Plan && before.BillingAnchor.Equal(next.BillingAnchor)
 		if same && (!given || before.EffectiveAt.Equal(next.EffectiveAt)) {
 			answer.Assignment = before
-			return nil
+			return optimistic.Nothing
 		}
 		answer.Assignment = next
-		a := event.PlanAssigned{Tenant: id, Plan: string(next.Plan), EffectiveAt: next.EffectiveAt, BillingAnchor: next.BillingAnchor, By: by}.Append(expected)
-		return &a
+		return event.PlanAssigned{Tenant: id, Plan: string(next.Plan), EffectiveAt: next.EffectiveAt, BillingAnchor: next.BillingAnchor, By: by}.Append(s.revision)
 	})
 	return answer, err
 }
@@ -80,13 +80,13 @@ func (l *Ledger) checkAssignment(ctx context.Context, id event.TenantID, p *Plan
 	}
 	var bad invalid.List
 	if known := planKeys(c.Catalog); !slices.Contains(known, string(p.Plan)) {
-		bad.Add("/plan", "invalid_event", fmt.Sprintf("there is no plan %q; %s", invalid.Shorten(string(p.Plan)), knownKeys("plans", known)))
+		bad.Add("/plan", invalid.CodeRequest, fmt.Sprintf("there is no plan %q; %s", invalid.Shorten(string(p.Plan)), knownKeys("plans", known)))
 	}
 	// An invoice is in one currency, and so is everything that adjusts it.
 	currencies := currenciesOf(c.Catalog)
 	for _, a := range s.Assignments {
 		if before, next := currencies[a.Plan], currencies[p.Plan]; before != "" && next != "" && before != next {
-			bad.Add("/plan", "invalid_event", fmt.Sprintf("the tenant has a plan in %s, and this one is in %s; who pays in another currency is another tenant", before, next))
+			bad.Add("/plan", invalid.CodeRequest, fmt.Sprintf("the tenant has a plan in %s, and this one is in %s; who pays in another currency is another tenant", before, next))
 			break
 		}
 	}
@@ -121,12 +121,11 @@ func (l *Ledger) OverrideLimit(ctx context.Context, id event.TenantID, o Overrid
 		return OverriddenLimit{}, err
 	}
 	answer := OverriddenLimit{Override: tenant.Override{Limit: o.Limit, Max: o.Max, From: o.From, Until: o.Until, Reason: o.Reason, By: by}}
-	changed, at, err := l.subscribe(ctx, id, func(s tenant.Subscription, expected eventstore.Revision) *eventstore.Append {
+	changed, at, err := l.subscribe(ctx, id, func(s subscriptionState) eventstore.Append {
 		if before, ok := s.Overriding(o.Limit); ok && before.Equal(answer.Override) {
-			return nil
+			return optimistic.Nothing
 		}
-		a := event.LimitOverridden{Tenant: id, Limit: string(o.Limit), Max: o.Max, From: o.From, Until: o.Until, Reason: o.Reason, By: by}.Append(expected)
-		return &a
+		return event.LimitOverridden{Tenant: id, Limit: string(o.Limit), Max: o.Max, From: o.From, Until: o.Until, Reason: o.Reason, By: by}.Append(s.revision)
 	})
 	answer.Changed, answer.Position = changed, at
 	return answer, err
@@ -146,24 +145,24 @@ func (l *Ledger) checkOverride(ctx context.Context, o *Override) error {
 			known = append(known, string(key))
 		}
 		slices.Sort(known)
-		bad.Add("/limit", "invalid_event", fmt.Sprintf("no plan has a limit %q with a maximum; %s", invalid.Shorten(string(o.Limit)), knownKeys("those", known)))
+		bad.Add("/limit", invalid.CodeRequest, fmt.Sprintf("no plan has a limit %q with a maximum; %s", invalid.Shorten(string(o.Limit)), knownKeys("those", known)))
 	}
 	switch _, scale, fits := o.Max.Coefficient(); {
 	case o.Max.Sign() < 0:
-		bad.Add("/max", "invalid_event", "max must be at least 0")
+		bad.Add("/max", invalid.CodeRequest, "max must be at least 0")
 	case !o.Max.IsQuantity():
-		bad.Add("/max", "invalid_event", "max has "+money.ErrRange.Error())
+		bad.Add("/max", invalid.CodeRequest, "max has "+money.ErrRange.Error())
 	case slices.ContainsFunc(of, catalog.LimitKind.CountsChecks) && (!fits || scale > 0):
-		bad.Add("/max", "invalid_event", fmt.Sprintf("max must be a whole number: %s counts checks", o.Limit))
+		bad.Add("/max", invalid.CodeRequest, fmt.Sprintf("max must be a whole number: %s counts checks", o.Limit))
 	}
 	checkTime(&bad, "from", &o.From)
 	checkTime(&bad, "until", &o.Until)
 	switch {
 	case o.Until.IsZero():
 	case !o.Until.After(o.From):
-		bad.Add("/until", "invalid_event", "until must be after from")
+		bad.Add("/until", invalid.CodeRequest, "until must be after from")
 	case !o.Until.After(l.now()):
-		bad.Add("/until", "invalid_event", "until must be after now")
+		bad.Add("/until", invalid.CodeRequest, "until must be after now")
 	}
 	var reason *invalid.Error
 	if errors.As(CheckReason(o.Reason), &reason) {
@@ -180,53 +179,40 @@ func (l *Ledger) RemoveOverride(ctx context.Context, id event.TenantID, limit ca
 	if _, err := l.directory.Tenant(ctx, id); err != nil {
 		return false, at, fmt.Errorf("tenant %q: %w", id, err)
 	}
-	return l.subscribe(ctx, id, func(s tenant.Subscription, expected eventstore.Revision) *eventstore.Append {
+	return l.subscribe(ctx, id, func(s subscriptionState) eventstore.Append {
 		if _, ok := s.Overriding(limit); !ok {
-			return nil
+			return optimistic.Nothing
 		}
-		a := event.LimitOverrideRemoved{Tenant: id, Limit: string(limit), By: by}.Append(expected)
-		return &a
+		return event.LimitOverrideRemoved{Tenant: id, Limit: string(limit), By: by}.Append(s.revision)
 	})
 }
 
-// subscribe decides on a tenant's subscription as the log has it and appends at its revision; nil is nothing to write. When
-// somebody was faster, it decides again. It returns when the directory shows what was decided on, and from which position on
-// it is seen: the zero one where nothing was ever said.
-func (l *Ledger) subscribe(ctx context.Context, id event.TenantID, decide func(tenant.Subscription, eventstore.Revision) *eventstore.Append) (changed bool, at eventstore.Position, err error) {
-	for range maxAttempts {
-		recorded, err := eventstore.ReadAll(ctx, l.store, event.SubscriptionStream(id))
-		if err != nil {
-			return false, at, err
-		}
-		var s tenant.Subscription
-		for _, r := range recorded {
-			payload, err := event.Decode(r)
-			if err != nil {
-				return false, at, err
-			}
-			var ok bool
-			if s, ok = s.Apply(payload); !ok {
-				return false, at, fmt.Errorf("%w: %T in the stream of a subscription", event.ErrMalformed, payload)
-			}
-		}
-		a := decide(s, eventstore.Revision(len(recorded))-1)
-		switch {
-		case a == nil && len(recorded) == 0:
-			return false, at, nil
-		case a == nil:
-			at = recorded[len(recorded)-1].Position
-			return false, at, l.reached(ctx, at)
-		}
-		r, err := l.appendOne(ctx, *a)
-		if err != nil {
-			return false, at, err
-		}
-		if r.Outcome == eventstore.Conflict {
-			continue
-		}
-		return r.Outcome == eventstore.Appended, r.Position, l.reached(ctx, r.Position)
+// subscriptionState is a subscription as its stream has it.
+type subscriptionState struct {
+	tenant.Subscription
+	revision eventstore.Revision
+	last     eventstore.Position
+}
+
+// subscribe changes a tenant's subscription as decide says. It returns when the directory shows what was decided on, and from
+// which position on it does: the zero one where nothing was ever said.
+func (l *Ledger) subscribe(ctx context.Context, id event.TenantID, decide func(subscriptionState) eventstore.Append) (changed bool, at eventstore.Position, err error) {
+	read := func(ctx context.Context) (s subscriptionState, err error) {
+		s.revision, err = event.Fold(ctx, l.store, event.SubscriptionStream(id), func(r event.Decoded) (ok bool) {
+			s.last = r.Position
+			s.Subscription, ok = s.Apply(r.Payload)
+			return ok
+		})
+		return s, err
 	}
-	return false, at, fmt.Errorf("%w: the tenant's subscription is being changed by others at the same time", ErrConflict)
+	c, err := optimistic.Do(ctx, l.store, "the subscription", read, func(s subscriptionState) (eventstore.Append, error) { return decide(s), nil })
+	switch {
+	case err != nil || !c.Written && c.State.revision < 0:
+		return false, at, err
+	case !c.Written:
+		return false, c.State.last, l.reached(ctx, c.State.last)
+	}
+	return c.Result.Outcome == eventstore.Appended, c.Result.Position, l.reached(ctx, c.Result.Position)
 }
 
 // checkTime cuts an instant to milliseconds and bounds it: everything about plans happens since there are computers, and in
@@ -237,7 +223,7 @@ func checkTime(bad *invalid.List, name string, t *time.Time) {
 	}
 	*t = event.Tick(*t)
 	if y := t.Year(); y < 1970 || y > 9999 {
-		bad.Add("/"+name, "invalid_event", name+" must be between the years 1970 and 9999")
+		bad.Add("/"+name, invalid.CodeRequest, name+" must be between the years 1970 and 9999")
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/optimistic"
 )
 
 // SwitchTenant notes on the tenant's timeline that an administrator acts inside the tenant, before it does. Errors:
@@ -18,6 +19,6 @@ func (l *Ledger) SwitchTenant(ctx context.Context, to event.TenantID, reason str
 		return fmt.Errorf("tenant %q: %w", to, err)
 	}
 	e := event.AdminSwitched{Tenant: to, Reason: reason, Day: l.now().UTC().Format(time.DateOnly), By: by}
-	_, err := l.appendOne(ctx, e.Append())
+	_, _, err := optimistic.Append(ctx, l.store, e.Append())
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/invalid"
+	"github.com/tollgate-io/tollgate/domain/optimistic"
 	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
@@ -30,12 +31,11 @@ func (l *Ledger) DefineTenant(ctx context.Context, definition tenant.Tenant, by 
 	if _, _, err := l.claim(ctx, t, by); err != nil {
 		return TenantChange{}, err
 	}
-	change, err := l.changeTenant(ctx, t.ID, func(s tenantState) (*eventstore.Append, error) {
+	change, err := l.changeTenant(ctx, t.ID, func(s tenantState) (eventstore.Append, error) {
 		if s.defined && sameDefinition(s.Tenant, t) {
-			return nil, nil //nolint:nilnil // nothing to write
+			return optimistic.Nothing, nil
 		}
-		a := next.Append(s.revision)
-		return &a, nil
+		return next.Append(s.revision), nil
 	})
 	if err != nil {
 		return TenantChange{}, err
@@ -62,20 +62,19 @@ func sameDefinition(a, b tenant.Tenant) bool {
 // tenant.ErrUnknown; ErrConflict.
 func (l *Ledger) SetStatus(ctx context.Context, id event.TenantID, status tenant.Status, reason string, by event.Actor) (TenantChange, error) {
 	if !status.Valid() {
-		return TenantChange{}, invalid.New("/status", "invalid_event", fmt.Sprintf("status must be %s, %s or %s", tenant.Active, tenant.Suspended, tenant.Closed))
+		return TenantChange{}, invalid.New("/status", invalid.CodeRequest, fmt.Sprintf("status must be %s, %s or %s", tenant.Active, tenant.Suspended, tenant.Closed))
 	}
 	if err := CheckReason(reason); err != nil {
 		return TenantChange{}, err
 	}
-	change, err := l.changeTenant(ctx, id, func(s tenantState) (*eventstore.Append, error) {
+	change, err := l.changeTenant(ctx, id, func(s tenantState) (eventstore.Append, error) {
 		switch {
 		case !s.defined:
-			return nil, fmt.Errorf("tenant %q: %w", id, tenant.ErrUnknown)
+			return optimistic.Nothing, fmt.Errorf("tenant %q: %w", id, tenant.ErrUnknown)
 		case s.Status == status:
-			return nil, nil //nolint:nilnil // nothing to write
+			return optimistic.Nothing, nil
 		}
-		a := event.TenantStatusChanged{Tenant: id, Status: string(status), Reason: reason, By: by}.Append(s.revision)
-		return &a, nil
+		return event.TenantStatusChanged{Tenant: id, Status: string(status), Reason: reason, By: by}.Append(s.revision), nil
 	})
 	if err != nil {
 		return TenantChange{}, err
@@ -92,54 +91,31 @@ type tenantState struct {
 	everUsed []tenant.Name // of all definitions, the latest too
 }
 
-func (l *Ledger) tenantState(ctx context.Context, id event.TenantID) (tenantState, error) {
-	recorded, err := eventstore.ReadAll(ctx, l.store, event.TenantStream(id))
-	s := tenantState{revision: eventstore.Revision(len(recorded)) - 1}
-	if err != nil {
-		return s, err
-	}
-	for _, r := range recorded {
-		payload, err := event.Decode(r)
-		if err != nil {
-			return s, err
-		}
-		var ok bool
-		if s.Tenant, ok = s.Apply(payload); !ok {
-			return s, fmt.Errorf("%w: %T in the stream of a tenant", event.ErrMalformed, payload)
+func (l *Ledger) tenantState(ctx context.Context, id event.TenantID) (s tenantState, err error) {
+	s.revision, err = event.Fold(ctx, l.store, event.TenantStream(id), func(r event.Decoded) (ok bool) {
+		if s.Tenant, ok = s.Apply(r.Payload); !ok {
+			return false
 		}
 		s.last = r.Position
-		if _, defines := payload.(event.TenantDefined); defines {
+		if _, defines := r.Payload.(event.TenantDefined); defines {
 			s.defined = true
 			s.everUsed = append(s.everUsed, s.Names(l.domains)...)
 		}
-	}
-	return s, nil
+		return true
+	})
+	return s, err
 }
 
-// changeTenant decides on a tenant as the log has it and appends at its revision; nil is nothing to write. When somebody was
-// faster, it decides again.
-func (l *Ledger) changeTenant(ctx context.Context, id event.TenantID, decide func(tenantState) (*eventstore.Append, error)) (TenantChange, error) {
-	for range maxAttempts {
-		s, err := l.tenantState(ctx, id)
-		if err != nil {
-			return TenantChange{}, err
-		}
-		a, err := decide(s)
-		if err != nil {
-			return TenantChange{}, err
-		}
-		if a == nil {
-			return TenantChange{Tenant: s.Tenant, Position: s.last}, nil
-		}
-		r, err := l.appendOne(ctx, *a)
-		if err != nil {
-			return TenantChange{}, err
-		}
-		if r.Outcome == eventstore.Conflict {
-			continue
-		}
-		changed, err := l.tenantState(ctx, id)
-		return TenantChange{Tenant: changed.Tenant, Created: !s.defined && r.Outcome == eventstore.Appended, Position: r.Position}, err
+// changeTenant changes a tenant as decide says.
+func (l *Ledger) changeTenant(ctx context.Context, id event.TenantID, decide func(tenantState) (eventstore.Append, error)) (TenantChange, error) {
+	read := func(ctx context.Context) (tenantState, error) { return l.tenantState(ctx, id) }
+	c, err := optimistic.Do(ctx, l.store, "the tenant", read, decide)
+	switch {
+	case err != nil:
+		return TenantChange{}, err
+	case !c.Written:
+		return TenantChange{Tenant: c.State.Tenant, Position: c.State.last}, nil
 	}
-	return TenantChange{}, fmt.Errorf("%w: the tenant is being changed by others at the same time", ErrConflict)
+	changed, err := l.tenantState(ctx, id)
+	return TenantChange{Tenant: changed.Tenant, Created: !c.State.defined && c.Result.Outcome == eventstore.Appended, Position: c.Result.Position}, err
 }

@@ -54,15 +54,15 @@ type Query struct {
 func (q Query) Check() error {
 	var l invalid.List
 	if _, ok := datasets[q.Dataset]; !ok {
-		l.Add("/dataset", "invalid_event", fmt.Sprintf("dataset is one of %v", Names()))
+		l.Add("/dataset", invalid.CodeRequest, fmt.Sprintf("dataset is one of %v", Names()))
 	}
 	switch q.Format {
 	case CSV, JSONL, Parquet:
 	default:
-		l.Add("/format", "invalid_event", fmt.Sprintf("format is one of %v", Formats()))
+		l.Add("/format", invalid.CodeRequest, fmt.Sprintf("format is one of %v", Formats()))
 	}
 	if !q.From.IsZero() && !q.To.IsZero() && !q.From.Before(q.To) {
-		l.Add("/to", "invalid_event", "to must be after from")
+		l.Add("/to", invalid.CodeRequest, "to must be after from")
 	}
 	return l.Err()
 }

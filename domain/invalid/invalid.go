@@ -4,6 +4,12 @@ package invalid
 
 import "strings"
 
+// The codes that most rules have. A code of its own says more, such as those of the catalog.
+const (
+	CodeEvent   = "invalid_event"   // of usage events, their corrections and checks
+	CodeRequest = "invalid_request" // of everything else: configuration and queries
+)
+
 // Field is one broken rule. Pointer is a JSON pointer (RFC 6901) into what was sent; "" is the whole.
 type Field struct {
 	Pointer string `json:"pointer"`

@@ -15,6 +15,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
+	"github.com/tollgate-io/tollgate/domain/optimistic"
 	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
@@ -103,12 +104,11 @@ func (b *Billing) read(ctx context.Context, id event.TenantID) (tenantBilling, e
 		return a, err
 	}
 	var s tenant.Subscription
-	a.subscription, err = b.fold(ctx, event.SubscriptionStream(id), func(r eventstore.Recorded, e any) bool {
-		var ok bool
-		if _, is := e.(event.PlanAssigned); is {
+	a.subscription, err = event.Fold(ctx, b.c.Store, event.SubscriptionStream(id), func(r event.Decoded) (ok bool) {
+		if _, is := r.Payload.(event.PlanAssigned); is {
 			a.assigned = r.RecordedAt
 		}
-		s, ok = s.Apply(e)
+		s, ok = s.Apply(r.Payload)
 		a.subscriptions = append(a.subscriptions, s)
 		return ok
 	})
@@ -121,19 +121,19 @@ func (b *Billing) read(ctx context.Context, id event.TenantID) (tenantBilling, e
 	}
 	a.catalog, a.catalogs = revision, catalogs
 	a.book.Terms = billing.TermsOf(s, catalogs)
-	a.revision, err = b.fold(ctx, event.BillingStream(id), a.apply)
+	a.revision, err = event.Fold(ctx, b.c.Store, event.BillingStream(id), a.apply)
 	return a, err
 }
 
 // apply folds an event of the billing stream; false for one that cannot be there.
-func (a *tenantBilling) apply(r eventstore.Recorded, e any) bool {
+func (a *tenantBilling) apply(r event.Decoded) bool {
 	issued := func(id event.InvoiceID) *billing.Issued {
 		if i := slices.IndexFunc(a.book.Issued, func(i billing.Issued) bool { return i.ID == id }); i >= 0 {
 			return &a.book.Issued[i]
 		}
 		return nil
 	}
-	switch e := e.(type) {
+	switch e := r.Payload.(type) {
 	case event.InvoiceFinalised:
 		a.book.Issued = append(a.book.Issued, billing.Issued{Invoice: e.Invoice, FinalisedAt: r.RecordedAt})
 		a.at = append(a.at, r.Position)
@@ -160,32 +160,14 @@ func (a *tenantBilling) apply(r eventstore.Recorded, e any) bool {
 	default:
 		return false
 	}
-	a.entries = append(a.entries, billing.Entry{Position: r.Position, RecordedAt: r.RecordedAt, Payload: e})
+	a.entries = append(a.entries, billing.Entry{Position: r.Position, RecordedAt: r.RecordedAt, Payload: r.Payload})
 	return true
-}
-
-// fold reads a stream; apply says whether an event belongs there.
-func (b *Billing) fold(ctx context.Context, name eventstore.StreamName, apply func(eventstore.Recorded, any) bool) (eventstore.Revision, error) {
-	recorded, err := eventstore.ReadAll(ctx, b.c.Store, name)
-	if err != nil {
-		return 0, err
-	}
-	for _, r := range recorded {
-		payload, err := event.Decode(r)
-		if err != nil {
-			return 0, err
-		}
-		if !apply(r, payload) {
-			return 0, fmt.Errorf("%w: %T at %s", event.ErrMalformed, payload, r.Position)
-		}
-	}
-	return eventstore.Revision(len(recorded)) - 1, nil
 }
 
 // closed is when a tenant that is closed was closed; zero otherwise.
 func (b *Billing) closed(ctx context.Context, id event.TenantID) (at time.Time, err error) {
-	_, err = b.fold(ctx, event.TenantStream(id), func(r eventstore.Recorded, e any) bool {
-		if s, ok := e.(event.TenantStatusChanged); ok {
+	_, err = event.Fold(ctx, b.c.Store, event.TenantStream(id), func(r event.Decoded) bool {
+		if s, ok := r.Payload.(event.TenantStatusChanged); ok {
 			if at = (time.Time{}); tenant.Status(s.Status) == tenant.Closed {
 				at = event.Tick(r.RecordedAt)
 			}
@@ -197,22 +179,20 @@ func (b *Billing) closed(ctx context.Context, id event.TenantID) (at time.Time, 
 
 // catalogs is the history of the configuration.
 func (b *Billing) catalogs(ctx context.Context) (applied []billing.Applied, revision eventstore.Revision, err error) {
-	recorded, err := eventstore.ReadAll(ctx, b.c.Store, event.CatalogStream)
+	revision, err = event.Fold(ctx, b.c.Store, event.CatalogStream, func(r event.Decoded) bool {
+		e, ok := r.Payload.(event.CatalogApplied)
+		applied = append(applied, billing.Applied{At: event.Tick(r.RecordedAt), Versions: app.PlanVersions(e)})
+		return ok
+	})
 	if err != nil {
 		return nil, 0, err
 	}
-	for _, r := range recorded {
-		payload, err := event.Decode(r)
-		if err != nil {
+	for i := range applied {
+		if applied[i].Catalog, err = b.c.Catalogs.At(ctx, eventstore.Revision(i)); err != nil {
 			return nil, 0, err
 		}
-		c, err := b.c.Catalogs.At(ctx, r.Revision)
-		if err != nil {
-			return nil, 0, err
-		}
-		applied = append(applied, billing.Applied{At: event.Tick(r.RecordedAt), Catalog: c, Versions: app.PlanVersions(payload.(event.CatalogApplied))})
 	}
-	return applied, eventstore.Revision(len(recorded)) - 1, nil
+	return applied, revision, err
 }
 
 // open lists the periods that are not invoiced. Error: ErrNotDue, where there are too many to say how they stand.
@@ -236,32 +216,27 @@ func (b *Billing) draft(ctx context.Context, a tenantBilling, p billing.Period, 
 	return inv, err
 }
 
-var (
-	// errDone: there is nothing to change.
-	errDone      = errors.New("done before")
-	errContended = fmt.Errorf("%w: the tenant's invoices are being changed by others at the same time", app.ErrConflict)
-)
+// errDone: there is nothing to change.
+var errDone = errors.New("done before")
 
-// revise appends what is decided about a tenant's billing. It is decided again until it says errDone: after others were faster, and
-// after it was written, so that what is answered is what stands on the log. written tells whether this call wrote.
+// revise appends what is decided about a tenant's billing. It is decided again until decide returns errDone: after others were
+// faster, and after it was written, so that the answer is what the log says. written is whether this call wrote.
 func (b *Billing) revise(ctx context.Context, id event.TenantID, decide func(a *tenantBilling) (eventstore.Append, error)) (written bool, err error) {
-	for range 100 {
+	err = optimistic.Retry("the billing of the tenant", func() (done bool, err error) {
 		a, err := b.read(ctx, id)
 		if err != nil {
-			return written, err
+			return false, err
 		}
 		e, err := decide(&a)
 		if errors.Is(err, errDone) {
-			return written, nil
+			return true, nil
 		}
 		if err != nil {
-			return written, err
+			return false, err
 		}
-		r := b.c.Store.Append(ctx, []eventstore.Append{e})[0]
-		if r.Outcome == eventstore.Unknown {
-			return written, fmt.Errorf("change the billing of tenant %q: %w", id, r.Err)
-		}
+		r, _, err := optimistic.Append(ctx, b.c.Store, e)
 		written = r.Outcome == eventstore.Appended
-	}
-	return written, errContended
+		return false, err
+	})
+	return written, err
 }

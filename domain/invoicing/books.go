@@ -28,8 +28,8 @@ func (b *Billing) JournalAt(ctx context.Context, t event.TenantID, at eventstore
 // billed is what the billing stream of a tenant says up to a position; of what was agreed it knows nothing.
 func (b *Billing) billed(ctx context.Context, t event.TenantID, at eventstore.Position) (tenantBilling, error) {
 	a := tenantBilling{book: billing.Book{Tenant: t}}
-	_, err := b.fold(ctx, event.BillingStream(t), func(r eventstore.Recorded, e any) bool {
-		return r.Position.Offset > at.Offset || a.apply(r, e)
+	_, err := event.Fold(ctx, b.c.Store, event.BillingStream(t), func(r event.Decoded) bool {
+		return r.Position.Offset > at.Offset || a.apply(r)
 	})
 	return a, err
 }

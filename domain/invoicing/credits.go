@@ -100,7 +100,7 @@ func (b *Billing) Grant(ctx context.Context, g event.CreditGranted) (_ billing.G
 			return eventstore.Append{}, err
 		}
 		if len(a.book.Grants) >= maxGrants {
-			return eventstore.Append{}, invalid.New("", "invalid_event", fmt.Sprintf("a tenant has at most %d grants", maxGrants))
+			return eventstore.Append{}, invalid.New("", invalid.CodeRequest, fmt.Sprintf("a tenant has at most %d grants", maxGrants))
 		}
 		return g.Append(a.revision), nil
 	})
@@ -115,7 +115,7 @@ func sameGrant(a, b event.CreditGranted) bool {
 func checkGrant(g event.CreditGranted, now time.Time) error {
 	bad := &invalid.Error{}
 	refuse := func(pointer, detail string) {
-		bad.Fields = append(bad.Fields, invalid.Field{Pointer: pointer, Code: "invalid_event", Detail: detail})
+		bad.Fields = append(bad.Fields, invalid.Field{Pointer: pointer, Code: invalid.CodeRequest, Detail: detail})
 	}
 	if err := event.CheckID(string(g.ID)); err != nil {
 		refuse("/grantId", "grantId "+err.Error())
@@ -166,7 +166,7 @@ func (b *Billing) Refund(ctx context.Context, r event.CreditRefunded, currency s
 		return billing.Grant{}, err
 	}
 	if err := event.CheckID(r.Refund); err != nil {
-		return billing.Grant{}, invalid.New("/refundId", "invalid_event", "refundId "+err.Error())
+		return billing.Grant{}, invalid.New("/refundId", invalid.CodeRequest, "refundId "+err.Error())
 	}
 	var granted billing.Grant
 	_, err := b.revise(ctx, r.Tenant, func(a *tenantBilling) (eventstore.Append, error) {
@@ -175,7 +175,7 @@ func (b *Billing) Refund(ctx context.Context, r event.CreditRefunded, currency s
 			return eventstore.Append{}, fmt.Errorf("grant %q: %w", invalid.Shorten(string(r.ID)), app.ErrNotFound)
 		}
 		if currency != "" && currency != g.Currency {
-			return eventstore.Append{}, invalid.New("/amount/currency", "invalid_event", "the grant is in "+g.Currency)
+			return eventstore.Append{}, invalid.New("/amount/currency", invalid.CodeRequest, "the grant is in "+g.Currency)
 		}
 		if i := slices.IndexFunc(g.Refunded, func(before event.CreditRefunded) bool { return before.Refund == r.Refund }); i >= 0 {
 			if !g.Refunded[i].Amount.Equal(r.Amount) {
@@ -189,11 +189,11 @@ func (b *Billing) Refund(ctx context.Context, r event.CreditRefunded, currency s
 			return eventstore.Append{}, err
 		}
 		if r.Amount.Sign() <= 0 || r.Amount.Cmp(left) > 0 {
-			return eventstore.Append{}, invalid.New("/amount", "invalid_event",
+			return eventstore.Append{}, invalid.New("/amount", invalid.CodeRequest,
 				fmt.Sprintf("amount must be above 0 and at most the %s %s that is neither used nor held", left.Max(money.Decimal{}), g.Currency))
 		}
 		if c := catalog.Currency(g.Currency); !payable(r.Amount, c) {
-			return eventstore.Append{}, invalid.New("/amount", "invalid_event", unpayable(c))
+			return eventstore.Append{}, invalid.New("/amount", invalid.CodeRequest, unpayable(c))
 		}
 		return r.Append(a.revision), nil
 	})

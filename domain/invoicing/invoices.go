@@ -13,6 +13,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/invalid"
+	"github.com/tollgate-io/tollgate/domain/optimistic"
 	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
@@ -49,31 +50,39 @@ func (b *Billing) Preview(ctx context.Context, id event.TenantID) (Invoice, erro
 // tenant.ErrUnknown; ErrNothingToBill; ErrNotDue; *invalid.Error where there is no such boundary; billing.ErrUnpriced,
 // ErrCurrencies; those of the store.
 func (b *Billing) Close(ctx context.Context, id event.TenantID, boundary time.Time, by event.Actor) (_ Invoice, created bool, err error) {
-	for {
+	var last *Invoice // of the boundary, once it is there
+	closeNext := func() (done bool, err error) {
 		a, err := b.read(ctx, id)
 		if err != nil {
-			return Invoice{}, false, err
+			return false, err
 		}
 		if i := slices.IndexFunc(a.book.Issued, func(i billing.Issued) bool { return i.PeriodEnd.Equal(boundary) }); i >= 0 {
-			return a.invoice(i), created, nil
+			inv := a.invoice(i)
+			last = &inv
+			return true, nil
 		}
 		if len(a.book.Terms) == 0 {
-			return Invoice{}, false, fmt.Errorf("%w: the tenant has no plan", ErrNothingToBill)
+			return false, fmt.Errorf("%w: the tenant has no plan", ErrNothingToBill)
 		}
 		p, due, ok := a.book.Due()
 		switch {
 		case !ok:
-			return Invoice{}, false, fmt.Errorf("%w: everything is invoiced", ErrNothingToBill)
+			return false, fmt.Errorf("%w: everything is invoiced", ErrNothingToBill)
 		case boundary.IsZero():
 			boundary = due
 		case due.After(boundary):
-			return Invoice{}, false, invalid.New("/periodEnd", "invalid_event",
+			return false, invalid.New("/periodEnd", invalid.CodeRequest,
 				fmt.Sprintf("no period ends at %s; the next one ends at %s", boundary.UTC().Format(time.RFC3339Nano), due.UTC().Format(time.RFC3339Nano)))
 		}
-		if created, err = b.finalise(ctx, a, p, due, by); err != nil {
+		created, err = b.finalise(ctx, a, p, due, by)
+		return created, err
+	}
+	for last == nil {
+		if err := optimistic.Retry("the invoices of the tenant", closeNext); err != nil {
 			return Invoice{}, false, err
 		}
 	}
+	return *last, created, nil
 }
 
 // finalise appends the next invoice; written is false when somebody else was faster.
@@ -95,11 +104,8 @@ func (b *Billing) finalise(ctx context.Context, a tenantBilling, p billing.Perio
 	if err := readable(e); err != nil {
 		return false, err
 	}
-	r := b.c.Store.Append(ctx, []eventstore.Append{e.Append(a.revision)})[0]
-	if r.Outcome == eventstore.Unknown {
-		return false, fmt.Errorf("finalise the invoice of %q at %s: %w", a.book.Tenant, due, r.Err)
-	}
-	return r.Outcome == eventstore.Appended, nil
+	r, _, err := optimistic.Append(ctx, b.c.Store, e.Append(a.revision))
+	return r.Outcome == eventstore.Appended, err
 }
 
 // readable makes sure that what is about to be written for ever can be read again as the same.
@@ -182,7 +188,7 @@ func (b *Billing) Void(ctx context.Context, invoice event.InvoiceID, rebill bool
 // be paid after all. Errors: app.ErrNotFound; *invalid.Error; app.ErrConflict, for an invoice that is void or paid.
 func (b *Billing) Settle(ctx context.Context, e event.InvoiceSettled) (Invoice, error) {
 	if e.Reference == "" || !invalid.IsText(e.Reference, app.MaxReason, "\n\r\t") {
-		return Invoice{}, invalid.New("/reference", "invalid_event",
+		return Invoice{}, invalid.New("/reference", invalid.CodeRequest,
 			fmt.Sprintf("reference is required, with at most %d printable characters", app.MaxReason))
 	}
 	return b.change(ctx, e.ID, func(a *tenantBilling, i int) (eventstore.Append, error) {

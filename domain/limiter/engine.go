@@ -312,7 +312,7 @@ func (l *Engine) accept(ctx context.Context, ask limit.Ask) error {
 		return err
 	}
 	if ask.TTL != 0 && (ask.TTL < limit.MinTTL || ask.TTL > limit.MaxTTL) {
-		return invalid.New("/hold/ttl", "invalid_event", fmt.Sprintf("ttl must be between %s and %s", limit.MinTTL, limit.MaxTTL))
+		return invalid.New("/hold/ttl", invalid.CodeEvent, fmt.Sprintf("ttl must be between %s and %s", limit.MinTTL, limit.MaxTTL))
 	}
 	if _, err := l.config.Directory.Tenant(ctx, ask.Tenant); err != nil {
 		return fmt.Errorf("tenant %q: %w", ask.Tenant, err)

@@ -96,41 +96,41 @@ func (t Tenant) Location() (*time.Location, error) {
 func New(t Tenant) (Tenant, error) {
 	var l invalid.List
 	if err := event.CheckID(string(t.ID)); err != nil {
-		l.Add("/tenantId", "invalid_event", "tenantId "+err.Error())
+		l.Add("/tenantId", invalid.CodeRequest, "tenantId "+err.Error())
 	}
 	if t.Name == "" {
 		t.Name = string(t.ID)
 	}
 	if n := utf8.RuneCountInString(t.Name); n > maxNameLength || !utf8.ValidString(t.Name) || strings.ContainsFunc(t.Name, unicode.IsControl) {
-		l.Add("/name", "invalid_event", fmt.Sprintf("name must have at most %d printable characters", maxNameLength))
+		l.Add("/name", invalid.CodeRequest, fmt.Sprintf("name must have at most %d printable characters", maxNameLength))
 	}
 	if t.TimeZone == "" {
 		t.TimeZone = "UTC"
 	}
 	if !isZone(t.TimeZone) {
-		l.Add("/timeZone", "invalid_event", fmt.Sprintf("timeZone %q is not an IANA time zone such as Europe/Berlin", shorten(t.TimeZone)))
+		l.Add("/timeZone", invalid.CodeRequest, fmt.Sprintf("timeZone %q is not an IANA time zone such as Europe/Berlin", shorten(t.TimeZone)))
 	}
 	if t.Currency == "" {
 		t.Currency = "USD"
 	}
 	if !catalog.Currency(t.Currency).Active() {
-		l.Add("/currency", "invalid_event", fmt.Sprintf("currency %q is not an ISO 4217 code in circulation, such as USD", shorten(t.Currency)))
+		l.Add("/currency", invalid.CodeRequest, fmt.Sprintf("currency %q is not an ISO 4217 code in circulation, such as USD", shorten(t.Currency)))
 	}
 	if t.Slug != "" && !isLabel(t.Slug) {
-		l.Add("/slug", "invalid_event", "slug must have "+labelRule)
+		l.Add("/slug", invalid.CodeRequest, "slug must have "+labelRule)
 	}
 	if t.Slug == "t" {
-		l.Add("/slug", "invalid_event", "slug t is taken: paths of tenants start with /t/")
+		l.Add("/slug", invalid.CodeRequest, "slug t is taken: paths of tenants start with /t/")
 	}
 	if len(t.Hosts) > maxHosts {
-		l.Add("/hosts", "invalid_event", fmt.Sprintf("at most %d hosts are allowed", maxHosts))
+		l.Add("/hosts", invalid.CodeRequest, fmt.Sprintf("at most %d hosts are allowed", maxHosts))
 		t.Hosts = nil
 	}
 	hosts := make([]string, 0, len(t.Hosts))
 	for i, h := range t.Hosts {
 		host, err := CanonicalHost(h)
 		if err != nil {
-			l.Add(fmt.Sprintf("/hosts/%d", i), "invalid_event", err.Error())
+			l.Add(fmt.Sprintf("/hosts/%d", i), invalid.CodeRequest, err.Error())
 		} else if !slices.Contains(hosts, host) {
 			hosts = append(hosts, host)
 		}
