@@ -199,15 +199,6 @@ func member(at, name string) string {
 func element(at string, i int) string { return at + "/" + strconv.Itoa(i) }
 
 // clip shortens text from the catalog for an error.
-func clip(s string) string {
-	if len(s) <= clipped {
-		return s
-	}
-	cut := clipped
-	for !utf8.RuneStart(s[cut]) {
-		cut--
-	}
-	return s[:cut] + "..."
-}
+func clip(s string) string { return invalid.Clip(s, clipped) }
 
 func quoted(s string) string { return strconv.Quote(clip(s)) }

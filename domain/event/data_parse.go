@@ -307,18 +307,10 @@ func (r *reader) syntaxError(err error) error {
 	return invalid.New(r.pointer+at, "invalid_json", clip(strings.TrimPrefix(err.Error(), "jsontext: "))+where)
 }
 
-// clip shortens text from outside before it goes into an answer.
-func clip(s string) string {
-	const most = 500
-	if len(s) <= most {
-		return s
-	}
-	end := most
-	for !utf8.RuneStart(s[end]) {
-		end--
-	}
-	return s[:end] + "..."
-}
+// maxQuoted bounds, in bytes, what an error quotes of the input.
+const maxQuoted = 500
+
+func clip(s string) string { return invalid.Clip(s, maxQuoted) }
 
 const (
 	otelInputTokens  = "gen_ai.usage.input_tokens"

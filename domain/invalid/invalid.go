@@ -2,7 +2,10 @@
 // the sender can act on. It does not know HTTP.
 package invalid
 
-import "strings"
+import (
+	"strings"
+	"unicode/utf8"
+)
 
 // The codes that most rules have. A code of its own says more, such as those of the catalog.
 const (
@@ -59,3 +62,16 @@ var escaper = strings.NewReplacer("~", "~0", "/", "~1")
 
 // Token escapes one member name for a JSON pointer.
 func Token(name string) string { return escaper.Replace(name) }
+
+// Clip shortens a text from outside before an error quotes it: to at most that many bytes and "...", without cutting a character.
+// The text must be valid UTF-8.
+func Clip(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	end := most
+	for !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return s[:end] + "..."
+}

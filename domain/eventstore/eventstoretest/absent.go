@@ -17,7 +17,7 @@ func absentNoneExists(e *env) {
 	h.must(unless(add("invoice-1", noStream, event(1), event(2)), "invoice-2", usage(2), "invoice-2", "conflict-2"))
 	h.must(unless(add("invoice-1", 1, event(3)), "invoice-2"))
 	h.must(unless(addAs("acme", usage(3), noStream, event(4)), usage(4), "invoice-2"))
-	// A guard is no mark on what it names: that may begin afterwards.
+	// A guard leaves no trace on the streams it names: they may begin afterwards.
 	h.must(add(usage(2), noStream, event(5)))
 	h.must(add("invoice-2", noStream, event(6)))
 	// A stream that does not exist yet may name itself.
@@ -65,8 +65,8 @@ func absentPresent(e *env) {
 	}
 }
 
-// Whoever got no answer sends the same append again. That it was written counts more than what has become of the streams
-// that were absent then.
+// A caller that got no answer sends the same append again. If it was written, it is a Duplicate, even if its Absent streams exist
+// by now.
 func absentDuplicateFirst(e *env) {
 	h, other := e.open(), e.open()
 	single, several := unless(add(usage(1), noStream, event(0)), "invoice-2"), unless(add("invoice-1", noStream, event(1), event(2)), usage(2), "invoice-2")
@@ -109,7 +109,7 @@ func absentConflictFirst(e *env) {
 	e.streamIs(h, "invoice-2")
 }
 
-// What a guard names is found by exactly this name.
+// A guard matches streams by their exact names.
 func absentNamesApart(e *env) {
 	h := e.open()
 	names := oddNames()
@@ -133,7 +133,7 @@ func absentNamesApart(e *env) {
 	h.must(a)
 }
 
-// step is one element of a batch that is judged by what the ones before it left.
+// step is one element of a batch; it sees what the ones before it wrote.
 type step struct {
 	append  eventstore.Append
 	want    eventstore.Outcome
@@ -184,7 +184,7 @@ func absentSeesEarlier(e *env) {
 			{append: unless(add(name("q"), noStream, ev("q"), ev("q2")), name("free"), name("u")), want: eventstore.Present, present: []int{1}},
 			{append: add(name("usage"), noStream, ev("packed"), ev("twice")), want: eventstore.Appended},
 			{append: unless(add(name("q"), noStream, ev("q")), name("usage"), name("free"), name("u")), want: eventstore.Present, present: []int{0, 2}},
-			// What was not written cannot be present.
+			// A stream that was not written cannot be present.
 			{append: unless(add(name("r"), noStream, ev("r")), name("q")), want: eventstore.Appended},
 			{append: add(name("s"), 5, ev("too early")), want: eventstore.Conflict},
 			{append: unless(add(name("t"), noStream, ev("t")), name("s")), want: eventstore.Appended},
@@ -201,7 +201,7 @@ func absentSeesEarlier(e *env) {
 	e.streamIs(h, "v-acme")
 }
 
-// An element that comes after a guarded one has not happened yet, also when the guarded one has to wait for others.
+// For a guarded element, the elements after it have not happened yet, even if the guarded one has to wait for others.
 func absentNotLater(e *env) {
 	h := e.open()
 	e.tell(h, func(tenant string, name func(string) stream) []step {
@@ -212,7 +212,7 @@ func absentNotLater(e *env) {
 			{append: add(name("c"), noStream, ev("c"), ev("c2")), want: eventstore.Appended},
 			{append: unless(add(name("d"), noStream, ev("d")), name("a"), name("usage"), name("b"), name("c")), want: eventstore.Present, present: []int{0, 2, 3}},
 			{append: add(name("usage"), noStream, ev("usage")), want: eventstore.Appended},
-			// The first guarded one cannot be judged before what was written to w, nor what follows before it.
+			// The first guarded element must wait for the write to w, and what follows must wait for it.
 			{append: add(name("w"), 3, ev("too early")), want: eventstore.Conflict},
 			{append: unless(add(name("x"), noStream, ev("x")), name("w"), name("y")), want: eventstore.Appended},
 			{append: unless(add(name("y"), noStream, ev("y")), name("x"), name("z")), want: eventstore.Present, present: []int{0}},
@@ -228,14 +228,14 @@ func absentNotLater(e *env) {
 	e.streamIs(h, "x-globex", event("x", "globex"), event("x2", "globex"), event("x4", "globex"))
 }
 
-// Several elements want the same place, some of them guarded: each is judged for itself.
+// Several elements compete for the same place, some of them guarded: each is judged on its own.
 func absentSamePlace(e *env) {
 	h := e.open()
 	e.tell(h, func(tenant string, name func(string) stream) []step {
 		ev := func(words ...any) eventstore.NewEvent { return event(append(words, tenant)...) }
 		return []step{
 			{append: add(name("u"), noStream, ev("u")), want: eventstore.Appended},
-			// The guarded one leaves the place free for the same event, or another.
+			// The guarded one leaves the place free for the same event or another.
 			{append: unless(add(name("q"), noStream, ev("q")), name("u")), want: eventstore.Present, present: []int{0}},
 			{append: unless(add(name("q"), noStream, ev("q")), name("free"), name("u")), want: eventstore.Present, present: []int{1}},
 			{append: add(name("q"), noStream, ev("q")), want: eventstore.Appended},
@@ -255,12 +255,12 @@ func absentSamePlace(e *env) {
 	e.streamIs(h, "s-initech", event("other", "initech"), event("s2", "initech"))
 }
 
-// A batch that no store writes at once: its guards hold across what it is cut into.
+// A batch too large to be written at once: its guards apply across the parts that a store cuts it into.
 func absentLargeBatch(e *env) {
 	h := e.open()
 	const n = 2000
 	var batch []eventstore.Append
-	for i := range n { // an even guard names a stream that began far before, an odd one a stream that begins far behind
+	for i := range n { // an even guard names a stream that began much earlier, an odd one a stream that begins much later
 		batch = append(batch, add(usage(2*i), noStream, event("early", i)))
 	}
 	for i := range n {
@@ -280,8 +280,8 @@ func absentLargeBatch(e *env) {
 	}
 }
 
-// A guard holds while others write: writers race to begin a stream and to write what must not come after its beginning.
-// The log tells who was first. Of two streams that exclude each other only one exists.
+// A guard is exact while others write: writers race to begin a stream and to write what must not come after it began. The log
+// shows who was first. Of two streams that exclude each other, only one exists.
 func concurrentAbsent(e *env) {
 	handles := []*handle{e.open(), e.open(), e.open()}
 	const writers, races = 6, 60
@@ -309,7 +309,7 @@ func concurrentAbsent(e *env) {
 				side = guarded
 			}
 			dice := rand.New(rand.NewPCG(uint64(w), 4)) //nolint:gosec // a test's dice
-			for n := 0; n < races; {                    // all in the same order, so that they meet
+			for n := 0; n < races; {                    // all in the same order, so that they collide
 				var batch []eventstore.Append
 				for range 1 + dice.IntN(3) {
 					if n < races {
@@ -350,12 +350,12 @@ func concurrentAbsent(e *env) {
 		case n%exclusive == 0 && uExists && qExists:
 			e.Fatalf("race %d: of two streams that exclude each other one begins at %s, the other at %s", n, at, of)
 		case uExists && qExists && of.Offset > at.Offset:
-			e.Fatalf("race %d: an append at %s wants a stream absent that began at %s", n, of, at)
+			e.Fatalf("race %d: an append at %s needs a stream absent that began at %s", n, of, at)
 		}
 	}
 }
 
-// raced ends the case unless the answers of one append, sent by several, fit each other and the log.
+// raced ends the case unless the answers to one append, sent by several writers, agree with each other and with the log.
 func (e *env) raced(a eventstore.Append, answers []result, began map[stream]position) {
 	e.Helper()
 	appended := 0

@@ -22,7 +22,7 @@ func appendNew(e *env) {
 	}
 	events := e.streamIs(h, "invoice-1", event(0), event(1), event(2), event(3))
 	if last := events[3]; last.Position != second.Position || !last.RecordedAt.Equal(second.RecordedAt) {
-		e.Fatalf("the answer says %s of %s, the stream %s", second.Position, second.RecordedAt, describe(last))
+		e.Fatalf("the answer has %s of %s, the stream has %s", second.Position, second.RecordedAt, describe(last))
 	}
 	h.must(add("invoice-2", noStream, event("other", 0), event("other", 1)))
 	e.streamIs(h, "invoice-2", event("other", 0), event("other", 1))
@@ -45,7 +45,7 @@ func appendDuplicate(e *env) {
 	e.follows(first[2].Position, []recorded{{Position: h.must(add("invoice-2", noStream, event(6))).Position}})
 }
 
-// A repetition may come months later. Neither what followed in the same stream nor in others may change the answer.
+// A repetition may come months later. Later events, in the same stream or others, must not change the answer.
 func appendDuplicateLongAfter(e *env) {
 	h := e.open()
 	start := add(usage(0), noStream, event("start"), event("more"))
@@ -64,7 +64,7 @@ func appendDuplicateLongAfter(e *env) {
 	e.original("the first append, on a new handle", e.open().one(start), first)
 }
 
-// The ID carries the fingerprint of the payload where that matters; the store compares nothing else, and keeps what it had.
+// Where the payload matters, the ID contains its fingerprint. So the store compares only IDs, and keeps what it had.
 func appendDuplicateByIDAlone(e *env) {
 	h := e.open()
 	kept := event("kept")
@@ -91,7 +91,7 @@ func appendDuplicateOfAPart(e *env) {
 	e.streamIs(h, "invoice-1", event(0), event(1), event(2), event(3))
 }
 
-// An ID counts at its place only: elsewhere it says nothing about a repetition.
+// An ID counts only at its place: the same ID elsewhere is not a repetition.
 func appendSameIDElsewhere(e *env) {
 	h := e.open()
 	h.must(add("invoice-1", noStream, event(0)))
@@ -143,7 +143,7 @@ func appendPartialOverlap(e *env) {
 
 func appendWrongRevision(e *env) {
 	h := e.open()
-	// A stream that does not exist has no revision; numbers that no smaller integer type holds are only wrong, too.
+	// A stream that does not exist has no revision. Numbers beyond smaller integer types must be plain conflicts as well.
 	beyond := []revision{1, 2, 1000, 1 << 31, 1 << 32, 1 << 40, math.MaxInt64 - 1, math.MaxInt64}
 	for _, expected := range append([]revision{0}, beyond...) {
 		e.outcome(fmt.Sprintf("no stream, expected %d", expected),
@@ -160,7 +160,7 @@ func appendWrongRevision(e *env) {
 		e.outcome(fmt.Sprintf("at revision 1, expected %d, several", expected),
 			h.one(add("invoice-1", expected, event("x"), event("y"))), eventstore.Conflict)
 	}
-	// The right events at a wrong place are no repetition either.
+	// The right events at the wrong place are not a repetition either.
 	e.outcome("the first event, expected 5", h.one(add("invoice-1", 5, event(0))), eventstore.Conflict)
 	e.streamIs(h, "invoice-1", event(0), event(1))
 	h.must(add("invoice-1", 1, event(2)))
@@ -220,7 +220,7 @@ func appendNothing(e *env) {
 	}
 }
 
-// invalid is what a store must refuse by itself, each with ErrInvalid.
+// invalid lists appends that a store must refuse, each with ErrInvalid.
 func invalid() map[string]eventstore.Append {
 	long := make([]byte, eventstore.MaxNameLength+1)
 	for i := range long {

@@ -8,13 +8,13 @@ import (
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 )
 
-// Elements for the same stream take effect in order: each is judged by what the ones before it left.
+// Elements for the same stream take effect in order: each sees what the ones before it wrote.
 func batchOneStream(e *env) {
 	for _, name := range []stream{usage(1), "quota-acme"} {
 		for _, several := range []bool{false, true} {
 			h := e.open()
 			name := name
-			if several { // the same story with two events per append
+			if several { // the same with two events per append
 				name += "s"
 			}
 			at := func(r revision) revision {
@@ -117,7 +117,7 @@ func batchElementsFailAlone(e *env) {
 	var all []eventstore.Append
 	var whats []string
 	for what, a := range bad {
-		// Each kind alone between two good ones, and then all kinds in one batch.
+		// Each kind alone between two valid ones, then all kinds in one batch.
 		batch := []eventstore.Append{good(), a, good()}
 		for i, r := range h.Append(e.ctx, batch) {
 			check([]string{"good", what, "good"}[i], batch[i], r)
@@ -136,7 +136,7 @@ func batchResultsInOrder(e *env) {
 	partitions := h.Partitions()
 	var batch []eventstore.Append
 	for i := range 200 {
-		// The tenants and names run against each other, so that no sorting of the batch goes unnoticed.
+		// Tenants and names are in opposite orders, so that sorting the batch would be noticed.
 		a := addAs("tenant-"+strconv.Itoa(i*7%13), usage(1000-i), noStream, event(i))
 		if i%4 == 0 {
 			a.Events = append(a.Events, event(i, "second"))
@@ -149,7 +149,7 @@ func batchResultsInOrder(e *env) {
 		got, err := h.ReadAt(e.ctx, []position{r.Position})
 		e.noError("read at "+r.Position.String(), err)
 		if len(got) != 1 || got[0].Stream != batch[i].Stream {
-			e.Fatalf("result %d is at %s, where there is not %s", i, r.Position, batch[i].Stream)
+			e.Fatalf("result %d is at %s, which does not have %s", i, r.Position, batch[i].Stream)
 		}
 		if want := eventstore.PartitionOf(batch[i].Tenant, partitions); r.Position.Partition != want {
 			e.Fatalf("result %d is at %s, want partition %d", i, r.Position, want)
@@ -214,7 +214,7 @@ func batchAllPartitions(e *env) {
 	}
 }
 
-// A caller that got no answer sends the whole batch again, in part known by then, in part not.
+// A caller that got no answer sends the whole batch again; by then a part of it was written.
 func batchRepeated(e *env) {
 	h := e.open()
 	var batch []eventstore.Append

@@ -164,7 +164,7 @@ var copyFaults = []fault{
 		}),
 	},
 	{
-		name: "passes over what is foreign", refusedBy: []string{"copy/not_a_copy"},
+		name: "skips events that do not belong there", refusedBy: []string{"copy/not_a_copy"},
 		log: imports(func(ctx context.Context, s eventstore.Copyable, events []original) error {
 			if err := s.Import(ctx, events); !errors.Is(err, eventstore.ErrNotACopy) {
 				return err
@@ -185,7 +185,7 @@ var copyFaults = []fault{
 		}),
 	},
 	{
-		name: "passes over what is out of bounds", refusedBy: []string{"copy/bounds"},
+		name: "accepts imports that are out of bounds", refusedBy: []string{"copy/bounds"},
 		log: imports(func(ctx context.Context, s eventstore.Copyable, events []original) error {
 			if eventstore.CheckImport(events) != nil {
 				return nil
@@ -194,7 +194,7 @@ var copyFaults = []fault{
 		}),
 	},
 	{
-		name: "writes what is within bounds of a call that is not", refusedBy: []string{"copy/bounds"},
+		name: "writes the valid part of an import that is out of bounds", refusedBy: []string{"copy/bounds"},
 		log: imports(func(ctx context.Context, s eventstore.Copyable, events []original) error {
 			err := eventstore.CheckImport(events)
 			if err == nil {

@@ -428,7 +428,7 @@ var storeFaults = []fault{
 		}),
 	},
 	{
-		name: "knows an id anywhere", refusedBy: []string{"append/same_id_elsewhere_is_new"},
+		name: "recognises an id anywhere", refusedBy: []string{"append/same_id_elsewhere_is_new"},
 		log: func() func() eventstore.Store {
 			var mu sync.Mutex
 			known := map[uuid.UUID]result{}
@@ -588,7 +588,7 @@ var storeFaults = []fault{
 		}),
 	},
 	{
-		name:      "gives an event without a type one",
+		name:      "gives a type to an event without one",
 		refusedBy: []string{"append/invalid", "append/atomic_per_stream", "batch/elements_fail_alone"},
 		log: answers(func(s eventstore.Store, a eventstore.Append, r result) result {
 			a.Events = slices.Clone(a.Events)
@@ -602,7 +602,7 @@ var storeFaults = []fault{
 		}),
 	},
 	{
-		name: "says too large for invalid", refusedBy: []string{"append/invalid", "batch/elements_fail_alone"},
+		name: "answers too large instead of invalid", refusedBy: []string{"append/invalid", "batch/elements_fail_alone"},
 		log: answers(func(_ eventstore.Store, _ eventstore.Append, r result) result {
 			if errors.Is(r.Err, eventstore.ErrInvalid) {
 				r.Err = eventstore.ErrTooLarge
@@ -715,7 +715,7 @@ var storeFaults = []fault{
 		}),
 	},
 	{
-		name: "packs whatever uuid.Parse takes", refusedBy: []string{"data/stream_names"},
+		name: "packs everything that uuid.Parse accepts", refusedBy: []string{"data/stream_names"},
 		log: renamed(func(name string) string {
 			if category, rest, ok := strings.Cut(name, "-"); ok {
 				if id, err := uuid.Parse(rest); err == nil {
@@ -726,7 +726,7 @@ var storeFaults = []fault{
 		}),
 	},
 	{
-		name: "reports a name that is no text as an outage", refusedBy: []string{"data/names_that_are_no_text"},
+		name: "reports a name that is not text as an outage", refusedBy: []string{"data/names_that_are_no_text"},
 		log: each(func(b *broken) {
 			b.append = func(ctx context.Context, batch []eventstore.Append) []result {
 				for _, a := range batch {
@@ -779,7 +779,7 @@ var storeFaults = []fault{
 		log:   countsDown,
 	},
 	{
-		name: "tells wrong places within an append", refusedBy: []string{"append/new", "absent/none_exists"},
+		name: "returns wrong positions within an append", refusedBy: []string{"append/new", "absent/none_exists"},
 		log: answers(func(_ eventstore.Store, a eventstore.Append, r result) result {
 			if len(a.Events) > 1 {
 				r.Offsets = make([]int64, len(a.Events))
@@ -788,7 +788,7 @@ var storeFaults = []fault{
 		}),
 	},
 	{
-		name: "says that offsets count which do not", refusedBy: []string{"append/new", "read/log_pages"},
+		name: "claims dense offsets that have holes", refusedBy: []string{"append/new", "read/log_pages"},
 		despite: Features{DenseOffsets: "the wrapper uses every third offset"},
 		log: func() func() eventstore.Store {
 			open := sparse()
@@ -970,7 +970,7 @@ var storeFaults = []fault{
 		},
 	},
 	{
-		name: "shows late events behind later ones", refusedBy: []string{"concurrent/follower"},
+		name: "shows late events after later ones", refusedBy: []string{"concurrent/follower"},
 		// Without the promise of density nothing but the follower's own list can show this.
 		despite: Features{DenseOffsets: "the wrapper uses every third offset"}, log: lateEvents,
 	},
@@ -1065,7 +1065,7 @@ var storeFaults = []fault{
 		}),
 	},
 	{
-		name: "waits on when its context has ended", refusedBy: []string{"context/ends_a_wait"},
+		name: "keeps waiting when its context has ended", refusedBy: []string{"context/ends_a_wait"},
 		log: each(func(b *broken) {
 			b.wait = func(ctx context.Context, after position) error {
 				return b.Store.Wait(context.WithoutCancel(ctx), after)
@@ -1144,7 +1144,7 @@ var storeFaults = []fault{
 		}),
 	},
 	{
-		name:      "knows the identities of its own handle only",
+		name:      "recognises only the identities of its own handle",
 		refusedBy: []string{"read/new_handle", "append/duplicate", "append/duplicate_long_after", "concurrent/same_batch_twice"},
 		log: each(func(b *broken) {
 			var mu sync.Mutex
@@ -1177,7 +1177,7 @@ var storeFaults = []fault{
 		}),
 	},
 	{
-		name: "looks at the first stream that must be absent only", refusedBy: []string{"absent/present", "model/random_batches"},
+		name: "checks only the first stream that must be absent", refusedBy: []string{"absent/present", "model/random_batches"},
 		log: kept(func(a eventstore.Append) eventstore.Append {
 			a.Absent = a.Absent[:min(1, len(a.Absent))]
 			return a
@@ -1244,7 +1244,7 @@ var storeFaults = []fault{
 		}),
 	},
 	{
-		name:      "names the first present stream only",
+		name:      "names only the first present stream",
 		refusedBy: []string{"absent/present", "absent/names_apart", "model/random_batches"},
 		log: guards(func(_ eventstore.Store, _ eventstore.Append, r result) result {
 			r.Present = r.Present[:1]
@@ -1588,8 +1588,8 @@ func (r *recorder) Skipf(format string, args ...any)  { r.Logf(format, args...);
 
 // try runs one case against a broken store and returns what it reported.
 func try(t *testing.T, c contractCase, stores Stores) *recorder {
-	// Little patience can only refuse more, and these stores are to be refused.
-	hasty := patience{wake: 200 * time.Millisecond, end: 200 * time.Millisecond}
+	// Short deadlines can only refuse more, and these stores must be refused.
+	hasty := deadlines{wake: 200 * time.Millisecond, end: 200 * time.Millisecond}
 	r := &recorder{name: t.Name()}
 	done := make(chan struct{})
 	go func() {

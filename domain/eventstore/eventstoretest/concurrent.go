@@ -11,7 +11,7 @@ import (
 )
 
 // Many writers on several handles report the same identities with different payloads, in different orders and batches.
-// Each identity is taken once; whoever said the same is told so, and whoever said something else too.
+// Each identity is taken once; writers with the same payload get Duplicate, the others Conflict.
 func concurrentIdentities(e *env) {
 	handles := []*handle{e.open(), e.open(), e.open()}
 	const writers, identities, payloads, batchSize = 6, 48, 3, 7
@@ -73,7 +73,7 @@ func concurrentIdentities(e *env) {
 	}
 }
 
-// The same batch arrives several times at once, as when a caller retries what is still on its way.
+// The same batch arrives several times at once, as when a caller retries a request that is still running.
 func concurrentSameBatch(e *env) {
 	handles := []*handle{e.open(), e.open(), e.open()}
 	for round := range 8 {
@@ -112,7 +112,7 @@ func concurrentSameBatch(e *env) {
 	}
 }
 
-// Optimistic concurrency: of all who append after the same revision exactly one wins.
+// Optimistic concurrency: of all appends after the same revision, exactly one wins.
 func concurrentOneStream(e *env) {
 	handles := []*handle{e.open(), e.open(), e.open()}
 	const writers, each = 6, 12
@@ -182,7 +182,7 @@ func concurrentCrossingBatches(e *env) {
 						p = width - 1 - p
 					}
 					tenant := tenantOf(p, partitions)
-					// One stream of its own, which must be taken, and one that all fight for.
+					// One stream of its own, which must succeed, and one that all writers compete for.
 					batch = append(batch,
 						addAs(tenant, stream(fmt.Sprintf("own-%d-%d", w, p)), revision(round)-1, event("own", w, p, round)),
 						addAs(tenant, stream(fmt.Sprintf("common-%d-%d", p, round)), noStream, event("common", w, p, round)))
@@ -203,14 +203,14 @@ func concurrentCrossingBatches(e *env) {
 			got, err := handles[0].ReadStream(e.ctx, stream(fmt.Sprintf("common-%d-%d", p, round)), 0, 10)
 			e.noError("read stream", err)
 			if len(got) != 1 {
-				e.Fatalf("a stream that all fought for has %d events, want 1", len(got))
+				e.Fatalf("a stream that all writers competed for has %d events, want 1", len(got))
 			}
 		}
 	}
 }
 
-// A follower that only ever asks for what comes after its last position sees each event once, in order, while others
-// write. It is told nothing else than Wait and ReadLog say.
+// A follower that always reads after its last position sees each event once, in order, while others write. It uses only Wait
+// and ReadLog.
 func concurrentFollower(e *env) {
 	writers := []*handle{e.open(), e.open()}
 	reader := e.open()
@@ -260,7 +260,7 @@ func concurrentFollower(e *env) {
 	}
 }
 
-// follow reads a partition to the event that says it is the last. It runs beside the goroutine of the case.
+// follow reads a partition up to the event that marks its end. It runs outside the goroutine of the case.
 func follow(e *env, h *handle, partition, page int) []recorded {
 	var seen []recorded
 	after := position{Partition: partition}

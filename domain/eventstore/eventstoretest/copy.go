@@ -13,17 +13,17 @@ import (
 
 type original = eventstore.Original
 
-// longAgo is when the other log began.
+// longAgo is the start of the other log.
 var longAgo = time.Date(2024, 2, 29, 23, 59, 59, 123_456_000, time.UTC)
 
-// from makes an event of another log, recorded so many seconds after its beginning.
+// from makes an event of another log, recorded the given number of seconds after its start.
 func from(tenant string, name stream, at revision, second int) original {
 	e := event(name, at)
 	return original{ID: e.ID, Recorded: recorded{Stream: name, Revision: at, Tenant: tenant, Type: e.Type, Data: e.Data,
 		RecordedAt: longAgo.Add(time.Duration(second) * time.Second)}}
 }
 
-// otherLog is a log of several tenants and kinds of streams, in its order.
+// otherLog is a log with several tenants and kinds of streams, in its order.
 func otherLog(events int) []original {
 	var all []original
 	next := map[stream]revision{}
@@ -51,7 +51,7 @@ func (h *handle) copyable() eventstore.Copyable {
 	return m
 }
 
-// isCopy ends the case unless the log has exactly these events, those of each tenant in this order.
+// isCopy ends the case unless the log has exactly these events, each tenant's in this order.
 func (e *env) isCopy(h *handle, want []original) {
 	e.Helper()
 	byTenant := map[string][]original{}
@@ -70,7 +70,7 @@ func (e *env) isCopy(h *handle, want []original) {
 				after = got.Position
 				rest := byTenant[got.Tenant]
 				if len(rest) == 0 {
-					e.Fatalf("the copy has %s, and the other log has no more of the tenant", describe(got.Recorded))
+					e.Fatalf("the copy has %s, but the other log has no more events of the tenant", describe(got.Recorded))
 				}
 				o := rest[0]
 				byTenant[got.Tenant] = rest[1:]
@@ -131,7 +131,7 @@ func copyContinues(e *env) {
 		there, err := h.ReadAt(e.ctx, []position{r.Position})
 		e.noError("read at", err)
 		if there[0].Stream != last.Stream || there[0].Revision != last.Revision {
-			e.Fatalf("a duplicate of %s@%d is at %s, where %s stands", last.Stream, last.Revision, r.Position, describe(there[0]))
+			e.Fatalf("a duplicate of %s@%d is at %s, which has %s", last.Stream, last.Revision, r.Position, describe(there[0]))
 		}
 	}
 	e.outcome("another event in its place", h.one(addAs("acme", usage(1), noStream, event("another"))), eventstore.Conflict)
@@ -140,16 +140,16 @@ func copyContinues(e *env) {
 	if r.RecordedAt.Before(all[3].RecordedAt) {
 		e.Fatalf("the next event was recorded at %s, before the copied ones", r.RecordedAt)
 	}
-	// What is older than the log is now comes late, and is still kept.
+	// An event that is older than the end of the log is still imported.
 	late := from("acme", usage(2), 0, 3)
-	e.noError("import of an event that comes late", h.copyable().Import(e.ctx, []original{late}))
+	e.noError("import of a late event", h.copyable().Import(e.ctx, []original{late}))
 	got := e.streamIs(h, usage(2), eventstore.NewEvent{ID: late.ID, Type: late.Type, Data: late.Data})[0]
 	want := r.RecordedAt
 	if e.stores.Lacks.SteadyClock != "" {
 		want = late.RecordedAt
 	}
 	if !got.RecordedAt.Equal(want) {
-		e.Fatalf("what came late was recorded at %s, want %s", got.RecordedAt, want)
+		e.Fatalf("the late event was recorded at %s, want %s", got.RecordedAt, want)
 	}
 }
 

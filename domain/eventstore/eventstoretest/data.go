@@ -66,11 +66,11 @@ func dataExactBytes(e *env) {
 	e.streamIs(h, all.Stream, all.Events...)
 }
 
-// oddNames are texts that must stay what they are and stay apart from each other.
+// oddNames are texts that must be kept exactly and stay distinct.
 func oddNames() []string {
 	const id = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
 	names := []string{
-		// A store may pack uuids and categories; no two names may become one by it.
+		// A store may pack uuids and categories, but two names must never become one.
 		"usage-" + id, "quota-" + id, "invoice-" + id, "Usage-" + id, "usage-" + strings.ToUpper(id),
 		"usage-6BA7b810-9dad-11d1-80b4-00c04fd430c8", "usage-" + strings.ReplaceAll(id, "-", ""),
 		"usage-{" + id + "}", "usage-urn:uuid:" + id, "usage-" + id + " ", "usage- " + id, " usage-" + id,
@@ -81,12 +81,12 @@ func oddNames() []string {
 		// Separators, quotes and spaces.
 		"-", "--", "---", "a", "a-", "-a", "a-b", "a-b-c", "a--b", "a-b-", "a_b", "a b", "a  b", "a\tb", "a\nb", "a/b", `a\b`, "a'b",
 		`a"b`, "a''b", "a%b", "a_%", "a$b", "a:b", "a,b", "{a,b}", "(a)", "a;b", "a.b", "a#b", "a?b", "null", "NULL", "0", "00", "-1",
-		// Unicode that looks alike or is the same only when normalised or folded.
+		// Unicode that looks alike, or is equal only after normalisation or case folding.
 		"quota-Zürich", "quota-zürich", "quota-ZÜRICH", "quota-Zu\u0308rich", "quota-Zurich", "quota-straße", "quota-strasse",
 		"quota-日本", "quota-\u200b", "quota-\u202e", "quota-\U0001F9FE", "quota-\ufeff", "quota-İ", "quota-i", "quota-I", "quota-ı",
 		"quota-A", "quota-a", "quota-\uff41", "quota-\u0430", "quota-\ufffd", "quota-\u00a0", "quota- ", "quota-",
 	}
-	// The longest names, equal but for the first or the last byte, in one and in several bytes per letter.
+	// The longest names, different only in the first or last byte, with one and with several bytes per letter.
 	long := strings.Repeat("n", eventstore.MaxNameLength-1)
 	wide := strings.Repeat("ü", (eventstore.MaxNameLength-1)/2)
 	return append(names, long+"a", long+"b", "a"+long, "b"+long, long, wide+"a", wide+"b", wide)
@@ -106,7 +106,7 @@ func dataStreamNames(e *env) {
 	for i, name := range names {
 		e.streamIs(other, stream(name), event("of", name, i))
 	}
-	// The second events, one by one, find each stream at its own revision 0.
+	// The second events, one by one, each find their stream at revision 0.
 	for i, name := range names {
 		e.original(fmt.Sprintf("stream %q again", name), other.one(batch[i]), first[i])
 		other.must(add(stream(name), 0, event("second", name)))
@@ -116,7 +116,7 @@ func dataStreamNames(e *env) {
 	}
 }
 
-// What is no text at all is kept exactly, or refused as ErrInvalid; it is never an outage, and never costs its neighbours.
+// Invalid text is kept exactly or refused with ErrInvalid. It is never an outage, and never affects other elements.
 func dataNoText(e *env) {
 	h := e.open()
 	type odd struct{ stream, tenant, kind string }
@@ -183,7 +183,7 @@ func dataTypes(e *env) {
 		ev.Type = kind
 		a.Events = append(a.Events, ev)
 	}
-	// Two handles meet the same new types: what they remember about types must agree.
+	// Two handles get the same new types: what they cache about types must agree.
 	half := len(kinds) / 2
 	h.must(add(a.Stream, noStream, a.Events[:half]...))
 	other.must(add(a.Stream, revision(half)-1, a.Events[half:]...))
@@ -194,7 +194,7 @@ func dataTypes(e *env) {
 	e.streamIs(other, "invoice-types-2", a.Events...)
 }
 
-// The time in the answer, in a repetition's answer and in every read is the same instant, and never goes back.
+// An answer, a repetition's answer and every read have the same time, and times never go back.
 func dataRecordedAt(e *env) {
 	handles := []*handle{e.open(), e.open()}
 	var last time.Time

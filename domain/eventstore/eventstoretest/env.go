@@ -15,7 +15,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 )
 
-// The port's words, short: the cases speak of little else.
+// Short names for the port's types, which the cases use all the time.
 type (
 	stream   = eventstore.StreamName
 	revision = eventstore.Revision
@@ -26,37 +26,37 @@ type (
 
 const noStream = eventstore.NoStream
 
-// env is the surroundings of one case.
+// env is the environment of one case.
 type env struct {
 	TB
-	ctx    context.Context //nolint:containedctx // one case's, as in testing.T
+	ctx    context.Context //nolint:containedctx // it lives as long as the case, as in testing.T
 	test   *testing.T
 	stores Stores
-	limits patience
+	limits deadlines
 
 	mu           sync.Mutex
 	acknowledged []acknowledgement
 }
 
-// acknowledgement is an append whose caller was told that it is durable.
+// acknowledgement is an append that was acknowledged as durable.
 type acknowledgement struct {
 	append eventstore.Append
 	result result
 }
 
-// open gives a new handle on the case's log.
+// open returns a new handle on the case's log.
 func (e *env) open() *handle {
 	e.Helper()
 	return &handle{Store: e.stores.Open(e.test), env: e}
 }
 
-// handle is a store under test that checks the shape of every answer and remembers what was acknowledged.
+// handle is a store under test. It checks the form of every answer and records what was acknowledged.
 type handle struct {
 	eventstore.Store
 	env *env
 }
 
-// Append always returns as many results as it was given elements, whatever the store did: a case can go on.
+// Append always returns one result per element, whatever the store did, so that the case can continue.
 func (h *handle) Append(ctx context.Context, batch []eventstore.Append) []result {
 	e := h.env
 	sent := copyOf(batch)
@@ -68,7 +68,7 @@ func (h *handle) Append(ctx context.Context, batch []eventstore.Append) []result
 	for i, r := range results {
 		what := fmt.Sprintf("element %d of %d (%s after %d)", i, len(batch), clip(string(sent[i].Stream)), sent[i].Expected)
 		if r.Outcome != eventstore.Present && len(r.Present) > 0 {
-			e.Errorf("%s: outcome %s names present streams %v", what, named(r.Outcome), r.Present)
+			e.Errorf("%s: outcome %s, but present streams %v", what, named(r.Outcome), r.Present)
 		}
 		switch r.Outcome {
 		case eventstore.Appended, eventstore.Duplicate:
@@ -82,7 +82,7 @@ func (h *handle) Append(ctx context.Context, batch []eventstore.Append) []result
 				e.Errorf("%s: position %s; offsets start at 1", what, r.Position)
 			}
 			if r.RecordedAt.IsZero() || !r.RecordedAt.Equal(r.RecordedAt.Truncate(time.Microsecond)) {
-				e.Errorf("%s: recorded at %s, which is no time in microseconds", what, r.RecordedAt)
+				e.Errorf("%s: recorded at %s, which is not in whole microseconds", what, r.RecordedAt)
 			}
 		case eventstore.Conflict:
 			if r.Err != nil {
@@ -113,7 +113,7 @@ func (h *handle) Append(ctx context.Context, batch []eventstore.Append) []result
 	return results
 }
 
-// noIndexes says why these are no ascending indexes into n streams; "" when they are.
+// noIndexes is why these are not ascending indexes into n streams; "" if they are.
 func noIndexes(present []int, n int) string {
 	if len(present) == 0 {
 		return "none"
@@ -136,7 +136,7 @@ func (h *handle) one(a eventstore.Append) result {
 	return h.Append(h.env.ctx, []eventstore.Append{a})[0]
 }
 
-// must appends a single element that is new.
+// must appends a single element, which must be new.
 func (h *handle) must(a eventstore.Append) result {
 	h.env.Helper()
 	r := h.one(a)
@@ -144,7 +144,7 @@ func (h *handle) must(a eventstore.Append) result {
 	return r
 }
 
-// outcome ends the case when an append was not answered as it must be.
+// outcome ends the case unless an append had the outcome.
 func (e *env) outcome(what string, got result, want eventstore.Outcome) {
 	e.Helper()
 	if got.Outcome != want {
@@ -152,7 +152,7 @@ func (e *env) outcome(what string, got result, want eventstore.Outcome) {
 	}
 }
 
-// present ends the case unless got says that exactly these Absent streams exist.
+// present ends the case unless the outcome is Present with exactly these Absent streams.
 func (e *env) present(what string, got result, want ...int) {
 	e.Helper()
 	e.outcome(what, got, eventstore.Present)
@@ -161,7 +161,7 @@ func (e *env) present(what string, got result, want ...int) {
 	}
 }
 
-// original ends the case unless got is a duplicate that tells where and when the first append was recorded.
+// original ends the case unless got is a duplicate with the position and time of the first append.
 func (e *env) original(what string, got, first result) {
 	e.Helper()
 	e.outcome(what, got, eventstore.Duplicate)
@@ -171,7 +171,7 @@ func (e *env) original(what string, got, first result) {
 	}
 }
 
-// streamIs ends the case unless the stream holds exactly these events.
+// streamIs ends the case unless the stream has exactly these events.
 func (e *env) streamIs(h *handle, name stream, want ...eventstore.NewEvent) []recorded {
 	e.Helper()
 	got, err := h.ReadStream(e.ctx, name, 0, eventstore.MaxReadLimit)
@@ -187,7 +187,7 @@ func (e *env) streamIs(h *handle, name stream, want ...eventstore.NewEvent) []re
 	return got
 }
 
-// differs says how an event that was read is not the one that was sent; "" when it is.
+// differs is how an event that was read differs from the one that was sent; "" if it does not.
 func differs(r recorded, name stream, at revision, sent eventstore.NewEvent) string {
 	switch {
 	case r.Stream != name:
@@ -221,7 +221,7 @@ func (e *env) head(h *handle, partition int) position {
 	return p
 }
 
-// readAll reads one partition in pages. It accepts no page that does not go on where the one before it ended.
+// readAll reads one partition in pages. Each page must continue where the one before it ended.
 func (e *env) readAll(h *handle, partition, page int) []recorded {
 	e.Helper()
 	var all []recorded
@@ -241,7 +241,7 @@ func (e *env) readAll(h *handle, partition, page int) []recorded {
 	}
 }
 
-// follows ends the case unless the events stand directly after a position, in order and without holes.
+// follows ends the case unless the events are directly after a position, in order and without holes.
 func (e *env) follows(after position, events []recorded) {
 	e.Helper()
 	for _, r := range events {
@@ -256,7 +256,7 @@ func (e *env) follows(after position, events []recorded) {
 	}
 }
 
-// same ends the case unless two reads gave the same events.
+// same ends the case unless two reads returned the same events.
 func (e *env) same(what string, got, want []recorded) {
 	e.Helper()
 	if len(got) != len(want) {
@@ -271,12 +271,12 @@ func (e *env) same(what string, got, want []recorded) {
 	}
 }
 
-// audit reads the whole log through a handle that took no part and holds it against every rule and acknowledgement.
+// audit reads the whole log through a new handle and checks it against every rule and every acknowledgement.
 func (e *env) audit() {
 	e.Helper()
 	h := e.open()
 	if dense := e.stores.Lacks.DenseOffsets == ""; h.DenseOffsets() != dense {
-		e.Fatalf("audit: the store says of its offsets that they are dense: %t; it promises: %t", h.DenseOffsets(), dense)
+		e.Fatalf("audit: DenseOffsets is %t, but the store's features say %t", h.DenseOffsets(), dense)
 	}
 	streams := map[stream][]recorded{}
 	for p := range h.Partitions() {
@@ -300,7 +300,7 @@ func (e *env) audit() {
 		if head := e.head(h, p); head.Offset != last.Offset {
 			e.Fatalf("audit: head of partition %d is %s, its last event is at %s", p, head, last)
 		}
-		// The events at the ends and some between are enough to see that the two ways to read agree.
+		// The first, the last and some events between are enough to compare the two ways to read.
 		var at []position
 		var want []recorded
 		for i := 0; i < len(log); i += 1 + len(log)/100 {
@@ -332,7 +332,7 @@ func (e *env) auditAcknowledged(streams map[stream][]recorded) {
 		for i, sent := range a.append.Events {
 			at := a.append.Expected + 1 + revision(i)
 			if at >= revision(len(events)) {
-				e.Fatalf("audit: event %d of %s was acknowledged and is lost", at, clip(string(a.append.Stream)))
+				e.Fatalf("audit: event %d of %s was acknowledged and lost", at, clip(string(a.append.Stream)))
 			}
 			if taken[place{a.append.Stream, at}] {
 				e.Fatalf("audit: event %d of %s was acknowledged twice as new", at, clip(string(a.append.Stream)))
@@ -368,29 +368,29 @@ func sample[K comparable, V any](m map[K]V, n int) map[K]V {
 	return some
 }
 
-// event makes an event whose id is derived from its words: the same words, the same event.
+// event makes an event with an id derived from the words: the same words give the same event.
 func event(words ...any) eventstore.NewEvent {
 	text := fmt.Sprintf("%q", words)
 	return eventstore.NewEvent{ID: uuid.NewSHA1(uuid.NameSpaceOID, []byte(text)), Type: "noted", Data: []byte(text)}
 }
 
-// add is an append of the system itself.
+// add is an append for the system itself.
 func add(name stream, expected revision, events ...eventstore.NewEvent) eventstore.Append {
 	return eventstore.Append{Stream: name, Expected: expected, Events: events}
 }
 
-// addAs is an append of a tenant.
+// addAs is an append for a tenant.
 func addAs(tenant string, name stream, expected revision, events ...eventstore.NewEvent) eventstore.Append {
 	return eventstore.Append{Stream: name, Tenant: tenant, Expected: expected, Events: events}
 }
 
-// unless makes an append that wants streams absent.
+// unless adds Absent streams to an append.
 func unless(a eventstore.Append, absent ...stream) eventstore.Append {
 	a.Absent = absent
 	return a
 }
 
-// tenantOf finds a tenant that lives in a partition.
+// tenantOf finds a tenant of a partition.
 func tenantOf(partition, partitions int) string {
 	for i := 0; ; i++ {
 		if tenant := "tenant-" + strconv.Itoa(i); eventstore.PartitionOf(tenant, partitions) == partition {
@@ -399,7 +399,7 @@ func tenantOf(partition, partitions int) string {
 	}
 }
 
-// usage is the name of the n-th stream of a kind that stores may keep smaller than others.
+// usage is the name of the n-th usage stream; stores may keep these names in a compact form.
 func usage(n int) stream {
 	return stream("usage-" + uuid.NewSHA1(uuid.NameSpaceURL, []byte(strconv.Itoa(n))).String())
 }
@@ -421,7 +421,7 @@ func describe(r recorded) string {
 		clip(r.Tenant), clip(r.Type), r.RecordedAt.Format(time.RFC3339Nano), len(r.Data), clip(string(r.Data)))
 }
 
-// clip keeps a message readable when a name or payload is made to be long.
+// clip keeps messages readable: some cases use very long names and payloads.
 func clip(text string) string {
 	if len(text) > 60 {
 		return text[:60] + "..."

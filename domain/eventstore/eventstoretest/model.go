@@ -11,31 +11,31 @@ import (
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 )
 
-// model is the port in a few lines without any technology: what every store must answer like.
+// model is the port in a few lines, in memory: every store must give the same answers.
 type model struct {
 	streams map[stream][]fact
-	heads   map[int]position // how far the tenants' partitions were read back
-	read    map[stream]int   // how many events of a stream were in them
+	heads   map[int]position // the positions up to which the tenants' partitions were read back
+	read    map[stream]int   // the number of a stream's events up to there
 }
 
 var modelTenants = []string{"", "acme", "globex"}
 
-// fact is one event the model has, with where the store said it is when that is known.
+// fact is one event of the model.
 type fact struct {
 	tenant string
 	event  eventstore.NewEvent
 	at     result // where and when the store recorded it
-	known  bool   // at is known: an answer tells it of the last event of an append, a read of all
+	known  bool   // at is set: by an answer for the last event of an append, by a read for all
 }
 
-// verdict is what must be answered.
+// verdict is the required answer.
 type verdict struct {
 	outcome  eventstore.Outcome
 	original *fact // of a Duplicate
 	present  []int
 }
 
-// judge says what must be answered, and takes the events of what is new.
+// judge returns the required answer, and adds the events of a new append to the model.
 func (m *model) judge(a eventstore.Append) verdict {
 	if a.Check() != nil {
 		return verdict{outcome: eventstore.Unknown}
@@ -69,8 +69,8 @@ func (m *model) judge(a eventstore.Append) verdict {
 	return verdict{outcome: eventstore.Duplicate, original: &there[int(a.Expected)+len(a.Events)]}
 }
 
-// modelRandomBatches sends random batches through changing handles and holds every answer and every read against the
-// model. All runs share the log, each with streams of its own: so the log also grows old under it.
+// modelRandomBatches sends random batches through changing handles and compares every answer and every read with the model. All
+// runs share the log, each with its own streams, so that the log also gets longer.
 func modelRandomBatches(e *env) {
 	shared := []eventstore.Store{e.stores.Open(e.test), e.stores.Open(e.test), e.stores.Open(e.test)}
 	opened := len(shared)
@@ -89,7 +89,7 @@ func modelRandomBatches(e *env) {
 		}
 		for step := range rapid.IntRange(1, 8).Draw(rt, "batches") {
 			which := rapid.IntRange(0, len(handles)-1).Draw(rt, "handle")
-			// Reopening now and then is enough: the number is bounded because each handle stays open until the case ends.
+			// Each handle stays open until the case ends, so only a few are reopened.
 			if opened < 10 && rapid.IntRange(0, 9).Draw(rt, "reopen") == 0 {
 				opened++
 				shared[which] = e.stores.Open(e.test)
@@ -105,7 +105,7 @@ func modelRandomBatches(e *env) {
 	})
 }
 
-// modelStreams is how many streams a run may write. They are few, so that they meet.
+// modelStreams is the number of streams of a run: few, so that appends collide.
 const modelStreams = 6
 
 func modelStream(run, n int) stream {
@@ -115,9 +115,9 @@ func modelStream(run, n int) stream {
 	return stream(fmt.Sprintf("quota-%d-%d", run, n))
 }
 
-// draw makes a batch in which all kinds of answers are likely, also for several elements of one stream.
+// draw makes a batch in which all kinds of outcomes are likely, even among elements of one stream.
 func (m *model) draw(rt *rapid.T, run int) []eventstore.Append {
-	lengths := map[stream]int{} // what the streams will hold if the elements drawn so far are taken
+	lengths := map[stream]int{} // the streams' lengths if the elements drawn so far succeed
 	for name, facts := range m.streams {
 		lengths[name] = len(facts)
 	}
@@ -141,7 +141,7 @@ func (m *model) draw(rt *rapid.T, run int) []eventstore.Append {
 			a.Expected = revision(lengths[name])
 		}
 		for j := range count {
-			// The usual event of a place has an id of its own there, so that repetitions are likely; the others differ.
+			// Each place has a usual event with its own id, so that repetitions are likely; variants differ from it.
 			variant := 0
 			if rapid.IntRange(0, 5).Draw(rt, "variant") == 0 {
 				variant = rapid.IntRange(1, 2).Draw(rt, "which")
@@ -155,7 +155,7 @@ func (m *model) draw(rt *rapid.T, run int) []eventstore.Append {
 		}
 		if rapid.IntRange(0, 3).Draw(rt, "guarded") == 0 {
 			for range rapid.IntRange(1, 3).Draw(rt, "absent") {
-				// A stream of the same tenant, which may be this one; or one that never exists.
+				// A stream of the same tenant, possibly this one, or a stream that never exists.
 				other := n + len(modelTenants)*rapid.IntRange(0, 3).Draw(rt, "which stream")
 				a.Absent = append(a.Absent, modelStream(run, other%(modelStreams+len(modelTenants))))
 			}
@@ -165,7 +165,7 @@ func (m *model) draw(rt *rapid.T, run int) []eventstore.Append {
 	return batch
 }
 
-// compare holds the answers of a batch against the model's.
+// compare compares the answers to a batch with the model's.
 func (m *model) compare(e *env, what string, batch []eventstore.Append, results []result) {
 	e.Helper()
 	for i, r := range results {
@@ -187,8 +187,8 @@ func (m *model) compare(e *env, what string, batch []eventstore.Append, results 
 	}
 }
 
-// readBack reads all streams of the model and everything that is new in the log. From then on the model knows where each
-// event is, so that a duplicate of a part of an append can be judged as well.
+// readBack reads all streams of the model and everything that is new in the log. After that the model has the position of each
+// event, so that it can also judge a duplicate of a part of an append.
 func (m *model) readBack(e *env, h *handle) {
 	e.Helper()
 	fresh := map[stream][]recorded{}

@@ -9,7 +9,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 )
 
-// fill writes n events of the system in batches, three to a stream, and returns them as partition 0 has them.
+// fill writes n events of the system in batches, three per stream, and returns them in the order of partition 0.
 func fill(e *env, h *handle, n int) []recorded {
 	e.Helper()
 	var batch []eventstore.Append
@@ -92,13 +92,13 @@ func readLogPages(e *env) {
 	}
 }
 
-// window is what a read from an index on with a limit must give.
+// window is the required result of a read from an index with a limit.
 func window(all []recorded, from, limit int) []recorded {
 	from = min(from, len(all))
 	return all[from:min(len(all), from+limit)]
 }
 
-// A reader may know a position that this log does not have (yet): there is nothing after it, which is no error.
+// A reader may have a position that this log does not have yet: there is nothing after it, which is not an error.
 func readLogAfterHead(e *env) {
 	h := e.open()
 	all := fill(e, h, 10)
@@ -144,7 +144,7 @@ func readAt(e *env) {
 	for _, missing := range []position{{Offset: head.Offset + 1}, {Offset: 0}, {Offset: math.MaxInt64}} {
 		for _, at := range [][]position{{missing}, {at[0], missing, at[1]}, {at[0], at[1], missing}} {
 			if got, err := h.ReadAt(e.ctx, at); !errors.Is(err, eventstore.ErrHole) {
-				e.Fatalf("read at %v, where %s is missing: %d events, error %v, want ErrHole", at, missing, len(got), err)
+				e.Fatalf("read at %v without %s: %d events, error %v, want ErrHole", at, missing, len(got), err)
 			}
 		}
 	}
@@ -189,7 +189,7 @@ func readBounds(e *env) {
 	}
 	_, err = h.ReadAt(e.ctx, at)
 	e.isTooLarge("a read of too many positions", err)
-	// A limit that asks for nothing gets nothing, with or without ErrInvalid; never everything.
+	// A limit of zero or less returns nothing, with or without ErrInvalid, and never everything.
 	for _, limit := range []int{0, -1} {
 		got, err := h.ReadLog(e.ctx, position{}, limit)
 		e.nothing(fmt.Sprintf("log, limit %d", limit), got, err)
@@ -220,7 +220,7 @@ func (e *env) nothing(what string, got []recorded, err error) {
 	}
 }
 
-// Acknowledged means visible, to every reader on every handle, by every way to read.
+// An acknowledged event is visible to every reader on every handle, in every way to read.
 func readOtherHandle(e *env) {
 	writer, reader := e.open(), e.open()
 	tenant := tenantOf(writer.Partitions()-1, writer.Partitions())
@@ -242,7 +242,7 @@ func readOtherHandle(e *env) {
 	}
 }
 
-// A handle opened later goes on where the others are: nothing that counts is in a handle's memory.
+// A handle that is opened later continues where the others are: a handle keeps nothing important in memory.
 func readNewHandle(e *env) {
 	var last position
 	for i := range 5 {

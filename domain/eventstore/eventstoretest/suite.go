@@ -1,9 +1,9 @@
-// Package eventstoretest is the contract suite of the port eventstore.Store: every adapter runs it, and what it does not
-// check no caller may rely on. It owns the promise; it does not know how a store keeps it.
+// Package eventstoretest is the contract suite of the port eventstore.Store. Every adapter runs it, and callers may rely only on
+// what it checks.
 //
 // Each case gets a fresh, empty log and may open several handles on it, as several processes would. After each case the
-// whole log is audited through a handle of its own: offsets, times, partitions and revisions must be in order, all ways
-// to read must agree, and every acknowledged append must be there, once, as it was sent.
+// whole log is audited through a new handle: offsets, times, partitions and revisions must be in order, all ways to read
+// must agree, and every acknowledged append must be there once, as it was sent.
 package eventstoretest
 
 import (
@@ -16,44 +16,43 @@ import (
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 )
 
-// caseTime is for one case, all in all: a store that hangs ends in a failure that has a name.
+// caseTime bounds one case, so that a store that hangs fails the case it hangs in.
 const caseTime = 2 * time.Minute
 
-// patience is how long a case waits for what must come. It is generous, so that a busy machine is no failure, and
-// finite, so that a lost wake-up is one.
-type patience struct {
+// deadlines bound how long a case waits. They are long enough for a busy machine, and short enough to notice a lost wake-up.
+type deadlines struct {
 	wake time.Duration // from an acknowledged append to the return of a Wait for it, on any handle
 	end  time.Duration // from the end of a context to the return of the call it was given to
 }
 
-var promised = patience{wake: 2 * time.Second, end: 5 * time.Second}
+var promised = deadlines{wake: 2 * time.Second, end: 5 * time.Second}
 
 // Stores is one empty log.
 type Stores struct {
-	// Open gives another handle on the log, as another process would have one: nothing is shared but the log. What it
-	// holds is released by t.Cleanup; a handle that cannot be opened ends t.
+	// Open returns another handle on the log, as another process would open it: only the log is shared. It registers the release
+	// of its resources with t.Cleanup, and fails t if the handle cannot be opened.
 	Open func(t *testing.T) eventstore.Store
 	// Lacks is what the store cannot promise; the zero value promises everything.
 	Lacks Features
 }
 
-// Features are the promises a store may say it cannot keep. Each takes a sentence that tells why, which the run prints;
-// "" keeps the promise.
+// Features are the promises that a store may exclude. Each value is a sentence that says why, which the run prints; "" means
+// that the store keeps the promise.
 type Features struct {
-	// DenseOffsets: the offsets of a partition are 1, 2, 3 ... Without it they only rise, and the store says so.
+	// DenseOffsets: the offsets of a partition are 1, 2, 3 ... Without it they only rise, and the store's DenseOffsets is false.
 	DenseOffsets string
-	// LargeAppends: an append may have as many bytes as its events may have. Without it one of more than a mebibyte may be
+	// LargeAppends: an append may be as large as the bounds of its events allow. Without it, one of more than a mebibyte may be
 	// refused with ErrTooLarge.
 	LargeAppends string
 	// SteadyClock: RecordedAt never goes back within a partition.
 	SteadyClock string
-	// ExactAbsence: an append never comes after the beginning of a stream that it wants absent. Without it such a stream may
-	// be missed when it appears while the append runs.
+	// ExactAbsence: an append never succeeds after one of its Absent streams began. Without it, the store may miss such a stream if
+	// it appears while the append runs.
 	ExactAbsence string
 }
 
-// Run checks that what newStore makes is an event store. newStore is called once per case and gives a log of its own
-// each time; its t ends with the case.
+// Run checks that newStore makes event stores. It is called once per case and must return a new log each time; its t ends with
+// the case.
 func Run(t *testing.T, newStore func(t *testing.T) Stores) {
 	t.Helper()
 	for _, c := range cases {
@@ -76,7 +75,7 @@ func Run(t *testing.T, newStore func(t *testing.T) Stores) {
 	}
 }
 
-// TB is what a case reports to: a *testing.T, or what stands in for it when a broken store must be refused.
+// TB is what a case reports to: a *testing.T, or a substitute where the suite must refuse a broken store.
 type TB = rapid.TB
 
 type contractCase struct {
@@ -84,8 +83,8 @@ type contractCase struct {
 	run  func(e *env)
 }
 
-// check runs one case and the audit after it. The real test is only for opening handles.
-func (c contractCase) check(t *testing.T, tb TB, stores Stores, limits patience) {
+// check runs one case and the audit after it. t is used only to open handles.
+func (c contractCase) check(t *testing.T, tb TB, stores Stores, limits deadlines) {
 	ctx, cancel := context.WithTimeout(t.Context(), caseTime)
 	defer cancel()
 	e := &env{TB: tb, ctx: ctx, test: t, stores: stores, limits: limits}
@@ -95,7 +94,7 @@ func (c contractCase) check(t *testing.T, tb TB, stores Stores, limits patience)
 	}
 }
 
-// cases is the contract. Names are kept: adapters and the broken stores speak of them.
+// cases is the contract. Adapters and the broken stores refer to cases by name.
 var cases = []contractCase{
 	{"append/new", appendNew},
 	{"append/duplicate", appendDuplicate},

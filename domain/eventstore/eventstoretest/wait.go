@@ -12,8 +12,8 @@ import (
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 )
 
-// waiting starts a Wait. By the time it returns the call has begun; that it already sleeps no one can see, so the cases
-// below go round often enough to meet both.
+// waiting starts a Wait. When it returns, the call has begun. Whether it already sleeps cannot be observed, so the cases below
+// repeat often enough to cover both.
 func (e *env) waiting(ctx context.Context, h *handle, after position) <-chan error {
 	begun, ended := make(chan struct{}), make(chan error, 1)
 	go func() {
@@ -21,13 +21,13 @@ func (e *env) waiting(ctx context.Context, h *handle, after position) <-chan err
 		ended <- h.Wait(ctx, after)
 	}()
 	<-begun
-	for range 3 { // some work, so that the other goroutine gets on
+	for range 3 { // some work, so that the other goroutine can proceed
 		_, _ = h.Head(ctx, after.Partition)
 	}
 	return ended
 }
 
-// within is the answer of a call that must have ended by then.
+// within returns the result of a call, and ends the case unless the call ends within the limit.
 func (e *env) within(limit time.Duration, what string, ended <-chan error) error {
 	e.Helper()
 	timer := time.NewTimer(limit)
@@ -65,7 +65,7 @@ func waitOtherHandle(e *env) {
 	wakes(e, e.open(), e.open())
 }
 
-// wakes checks that appends on one handle end waits on another, in every partition, for several waiters each.
+// wakes checks that appends on one handle end waits on another, in every partition, with several waiters each.
 func wakes(e *env, writer, waiter *handle) {
 	e.Helper()
 	partitions := writer.Partitions()
@@ -94,7 +94,7 @@ func wakes(e *env, writer, waiter *handle) {
 	}
 }
 
-// stillWaits ends a wait and checks that it was not over before.
+// stillWaits cancels a wait and checks that it had not ended before.
 func (e *env) stillWaits(what string, cancel context.CancelFunc, ended <-chan error) {
 	e.Helper()
 	cancel()
@@ -105,7 +105,7 @@ func (e *env) stillWaits(what string, cancel context.CancelFunc, ended <-chan er
 
 func waitFurtherAhead(e *env) {
 	if e.stores.Lacks.DenseOffsets != "" {
-		return // no one can say then how far ahead a position is
+		return // without dense offsets, how far ahead a position is cannot be known
 	}
 	h := e.open()
 	h.must(add("invoice-1", noStream, event(0)))
@@ -158,7 +158,7 @@ func waitNotForRefused(e *env) {
 	e.stillWaits("duplicates, conflicts, present and refused appends", cancel, ended)
 }
 
-// Two handles answer each other: every turn needs a wake-up from the other side.
+// Two handles take turns: every turn needs a wake-up from the other side.
 func waitPingPong(e *env) {
 	handles := []*handle{e.open(), e.open()}
 	const turns = 10
@@ -190,7 +190,7 @@ func waitPingPong(e *env) {
 	players.Wait()
 }
 
-// withinQuiet waits for what must come soon; it may be used beside the goroutine of the case.
+// withinQuiet is a wait that must end soon; it may be used outside the goroutine of the case.
 func (e *env) withinQuiet(h *handle, after position) error {
 	ctx, cancel := context.WithTimeout(e.ctx, 2*e.limits.wake)
 	defer cancel()
@@ -231,22 +231,22 @@ func contextEndedBefore(e *env) {
 	if err := e.within(e.limits.end, "wait", e.waiting(ended, h, head)); !errors.Is(err, context.Canceled) {
 		e.Fatalf("a wait with an ended context returned %v", err)
 	}
-	// A read may still answer; it may not answer wrongly.
+	// A read may still succeed, but its answer must be right.
 	if events, err := h.ReadLog(ended, position{}, 100); err == nil {
 		e.same("log, read with an ended context", events, e.readAll(h, 0, 100))
 	}
 	if events, err := h.ReadStream(ended, "invoice-3", 0, 10); err == nil && len(events) != 2 {
-		e.Fatalf("a stream of two events has %d when it is read with an ended context", len(events))
+		e.Fatalf("a stream of two events has %d when read with an ended context", len(events))
 	}
 	if events, err := h.ReadAt(ended, []position{first.Position}); err == nil && len(events) != 1 {
-		e.Fatalf("one position has %d events when it is read with an ended context", len(events))
+		e.Fatalf("one position has %d events when read with an ended context", len(events))
 	}
 	if got, err := h.Head(ended, 0); err == nil && got != head {
-		e.Fatalf("the head is %s when it is asked with an ended context, want %s", got, head)
+		e.Fatalf("the head is %s when asked with an ended context, want %s", got, head)
 	}
 }
 
-// unknownIsUnavailable ends the case when a sensible append was not answered by an outcome nor by an outage.
+// unknownIsUnavailable ends the case if a valid append got an unknown outcome with an error other than an outage.
 func (e *env) unknownIsUnavailable(what string, r result) {
 	e.Helper()
 	if r.Outcome == eventstore.Unknown &&
@@ -273,7 +273,7 @@ func contextEndsWait(e *env) {
 	e.noError("wait after others were ended", e.within(e.limits.wake, "wait after others were ended", ended))
 }
 
-// A caller that gives up learns nothing; sending the same again tells, and never doubles.
+// A caller that gives up does not learn the outcome; sending the same append again returns it, and never writes it twice.
 func contextEndsDuringAppend(e *env) {
 	handles := []*handle{e.open(), e.open()}
 	const workers, rounds = 4, 25
@@ -290,7 +290,7 @@ func contextEndsDuringAppend(e *env) {
 					n := (w*rounds+round)*4 + i
 					batch = append(batch, addAs("tenant-"+strconv.Itoa(n%5), usage(n), noStream, event(n), event(n, "second")))
 				}
-				// From already over to long enough: a fast store and a slow one both meet the end at every point of the call.
+				// From already over to long enough, so that with fast and slow stores the context ends at every point of the call.
 				ctx, cancel := context.WithTimeout(e.ctx, time.Duration(dice.IntN(1+round*round*5))*time.Microsecond)
 				begun := time.Now()
 				results := h.Append(ctx, batch)
