@@ -10,7 +10,7 @@ const SetScope = setScope
 
 // TableNames lists the tables of a read model.
 func TableNames(readModel string) (names []string) {
-	for _, t := range tables[readModel] {
+	for _, t := range models[numberOf(readModel)].tables() {
 		names = append(names, t.name)
 	}
 	return names
