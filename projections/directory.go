@@ -95,8 +95,7 @@ type NameRow struct {
 }
 
 // DirectoryChange is what a range of events changes in the directory: at most one row for each thing,
-// sorted by id. A row replaces an older revision and never a newer one, so the order in which partitions arrive is of no
-// importance.
+// sorted by id. A row replaces an older revision and never a newer one, so partitions may arrive in any order.
 type DirectoryChange struct {
 	Tenants     []TenantRow
 	Keys        []KeyRow
@@ -137,20 +136,13 @@ func FoldDirectory(events []event.Decoded) DirectoryChange {
 	}
 	for i := range events {
 		r := &events[i].Recorded
-		switch events[i].Payload.(type) {
-		case event.TenantDefined, event.KeyCreated, event.KeyRevoked, event.CatalogApplied,
-			event.PlanAssigned, event.LimitOverridden, event.LimitOverrideRemoved,
-			event.TenantStatusChanged, event.HostVerified, event.NameClaimed, event.NameReleased, event.NameFreed:
-			change.Last = r.Position
-		}
 		switch e := events[i].Payload.(type) {
 		case event.TenantDefined:
-			if known, ok := tenants[e.Tenant]; ok && known.Revision >= r.Revision {
-				continue
-			}
-			tenants[e.Tenant] = TenantRow{
-				Tenant:   tenant.Tenant{ID: e.Tenant, Name: e.Name, TimeZone: e.TimeZone, Currency: e.Currency, Hosts: e.Hosts, Slug: e.Slug},
-				Revision: r.Revision, DefinedAt: r.RecordedAt, By: e.By,
+			if known, ok := tenants[e.Tenant]; !ok || known.Revision < r.Revision {
+				tenants[e.Tenant] = TenantRow{
+					Tenant:   tenant.Tenant{ID: e.Tenant, Name: e.Name, TimeZone: e.TimeZone, Currency: e.Currency, Hosts: e.Hosts, Slug: e.Slug},
+					Revision: r.Revision, DefinedAt: r.RecordedAt, By: e.By,
+				}
 			}
 		case event.KeyCreated:
 			row := KeyRow{
@@ -186,7 +178,10 @@ func FoldDirectory(events []event.Decoded) DirectoryChange {
 			n, by, _ := tenant.NameIn(e)
 			holding, _ := tenant.HoldingAfter(e, r.Revision)
 			names[n] = NameRow{Name: n, Holding: holding, Revision: r.Revision, ChangedAt: r.RecordedAt, By: by}
+		default:
+			continue
 		}
+		change.Last = r.Position
 	}
 	change.Tenants = slices.SortedFunc(maps.Values(tenants), func(a, b TenantRow) int { return cmp.Compare(a.ID, b.ID) })
 	change.Keys = slices.SortedFunc(maps.Values(keys), func(a, b KeyRow) int { return cmp.Compare(a.ID, b.ID) })

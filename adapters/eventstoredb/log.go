@@ -8,6 +8,7 @@
 package eventstoredb
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -75,21 +76,11 @@ func Open(ctx context.Context, c Config) (*Log, error) {
 		return nil, err
 	}
 	config.Logger = esdb.NoopLogging() // what it has to say comes back as errors
-	if c.Concurrency == 0 {
-		c.Concurrency = defaultConcurrency
-	}
-	if c.QueueLimit == 0 {
-		c.QueueLimit = defaultQueueLimit
-	}
-	if c.Attempt == 0 {
-		c.Attempt = defaultAttempt
-	}
-	if c.Retry == 0 {
-		c.Retry = defaultRetry
-	}
-	if c.KeepEvents == 0 {
-		c.KeepEvents = defaultKeepEvents
-	}
+	c.Concurrency = cmp.Or(c.Concurrency, defaultConcurrency)
+	c.QueueLimit = cmp.Or(c.QueueLimit, defaultQueueLimit)
+	c.Attempt = cmp.Or(c.Attempt, defaultAttempt)
+	c.Retry = cmp.Or(c.Retry, defaultRetry)
+	c.KeepEvents = cmp.Or(c.KeepEvents, defaultKeepEvents)
 	l := &Log{config: c, prefix: prefix, conn: newConnection(config), turns: make(chan struct{}, c.Concurrency)}
 	head, err := l.head(ctx)
 	if err != nil {
@@ -157,25 +148,13 @@ func retry[T any](ctx context.Context, l *Log, tried string, f func(context.Cont
 			return result, fmt.Errorf("%w: %s: %w", eventstore.ErrUnavailable, tried, explain(err))
 		}
 		l.retries.Add(1)
-		if !pause(ctx, wait) {
+		if !eventstore.Pause(ctx, wait) {
 			return result, fmt.Errorf("%w: %s: %w", eventstore.ErrUnavailable, tried, ctx.Err())
 		}
 	}
 }
 
 func isDamage(err error) bool { return errors.Is(err, eventstore.ErrHole) }
-
-// pause waits, and reports whether the context is still alive.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
 
 // receive reads an answer to its end.
 func receive(stream *esdb.ReadStream, sizeHint int) ([]*esdb.RecordedEvent, error) {

@@ -156,7 +156,7 @@ func (l *Log) fetch(ctx context.Context, after, head int64, limit int, seen func
 			return nil, fmt.Errorf("%w: read log after 0-%d: %w", eventstore.ErrUnavailable, after, err)
 		}
 		l.retries.Add(1)
-		pause(ctx, wait)
+		eventstore.Pause(ctx, wait)
 	}
 }
 

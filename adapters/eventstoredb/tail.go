@@ -75,7 +75,7 @@ func (t *tail) run(ctx context.Context) {
 			wait = 10 * time.Millisecond
 		}
 		t.fails(err)
-		pause(ctx, wait)
+		eventstore.Pause(ctx, wait)
 		wait = min(2*wait, resubscribePause)
 	}
 }
@@ -122,14 +122,14 @@ func (t *tail) follow(ctx context.Context) error {
 
 // watch drops a subscription that is silent although the log goes on: a connection may lead nowhere without being closed.
 func (t *tail) watch(ctx context.Context, drop context.CancelCauseFunc) {
-	for heard := int64(-1); pause(ctx, watchEvery); {
+	for heard := int64(-1); eventstore.Pause(ctx, watchEvery); {
 		now := t.heard.Load()
 		if now != heard {
 			heard = now
 			continue
 		}
 		head, err := t.log.head(ctx)
-		if err != nil || head <= t.at() || !pause(ctx, watchEvery) || t.heard.Load() != heard {
+		if err != nil || head <= t.at() || !eventstore.Pause(ctx, watchEvery) || t.heard.Load() != heard {
 			continue
 		}
 		drop(fmt.Errorf("the subscription is silent at %d, although the log is at %d", t.at(), head))

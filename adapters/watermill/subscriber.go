@@ -81,7 +81,7 @@ var _ message.Subscriber = (*Subscriber)(nil)
 // NewSubscriber makes a subscriber. Close it to stop its loops.
 func NewSubscriber(target projections.Target, log eventstore.LogReader, logger *slog.Logger) *Subscriber {
 	return &Subscriber{
-		target: target, log: log, pages: newPages(log), logger: logger, pause: pause,
+		target: target, log: log, pages: newPages(log), logger: logger, pause: eventstore.Pause,
 		closing: make(chan struct{}), status: map[string]*status{},
 	}
 }
@@ -288,7 +288,7 @@ func (l *loop) follow(ctx context.Context) error {
 		if !reading && next.err == nil {
 			// At the head a range would carry a handful of events and cost as much as one of a thousand. An event after a
 			// pause is applied at once; those that follow it gather for a moment.
-			if !pause(ctx, gatherFor) {
+			if !eventstore.Pause(ctx, gatherFor) {
 				return ctx.Err()
 			}
 			next = l.read(ctx, offset)
@@ -339,17 +339,5 @@ func (l *loop) deliver(ctx context.Context, r projections.Range, events []event.
 			return err
 		}
 		return errNacked
-	}
-}
-
-// pause waits, and reports whether the context is still alive.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }

@@ -80,7 +80,7 @@ func (f *follower) run() {
 			f.idle(ctx, at, wanted)
 		}
 		if err := f.round(ctx); err != nil {
-			sleep(ctx, followPause)
+			eventstore.Pause(ctx, followPause)
 		}
 	}
 }
@@ -93,7 +93,7 @@ func (f *follower) idle(ctx context.Context, at int64, wanted <-chan struct{}) {
 	go func() {
 		defer close(grown)
 		if f.limits.config.Store.Wait(waiting, f.position(at)) == nil {
-			sleep(waiting, followGather)
+			eventstore.Pause(waiting, followGather)
 		}
 	}()
 	select {
@@ -430,13 +430,4 @@ func (f *follower) overdue(now time.Time, most int) (tenants []event.TenantID) {
 		}
 	}
 	return tenants
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
 }

@@ -307,7 +307,7 @@ func (c *committer) commit(ctx context.Context, batch []*entry) {
 			c.commit(ctx, batch[len(batch)/2:])
 			return
 		}
-		if time.Now().Add(wait).After(deadline) || !pause(ctx, wait) {
+		if time.Now().Add(wait).After(deadline) || !eventstore.Pause(ctx, wait) {
 			c.answer(batch, eventstore.Result{Err: fmt.Errorf("%w: %w", eventstore.ErrUnavailable, err)})
 			return
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tollgate-io/tollgate/adapters/postgres/internal/pg"
+	"github.com/tollgate-io/tollgate/domain/eventstore"
 )
 
 const (
@@ -108,7 +109,7 @@ func (h *heads) announce(ctx context.Context) {
 		case <-h.pending:
 		}
 		_, _ = h.pool.Exec(ctx, `select pg_notify('`+channel+`', '')`)
-		if !pause(ctx, announceEvery) {
+		if !eventstore.Pause(ctx, announceEvery) {
 			return
 		}
 	}
@@ -118,7 +119,7 @@ func (h *heads) announce(ctx context.Context) {
 func (h *heads) follow(ctx context.Context) {
 	for ctx.Err() == nil {
 		_ = h.listen(ctx) // the next try, or the poll in it, makes good what was missed
-		pause(ctx, pollEvery)
+		eventstore.Pause(ctx, pollEvery)
 	}
 }
 
@@ -145,17 +146,5 @@ func (h *heads) listen(ctx context.Context) error {
 		if err != nil && !timedOut {
 			return err
 		}
-	}
-}
-
-// pause waits, and reports whether the context is still alive.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }

@@ -2,6 +2,7 @@
 package log
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -61,18 +62,10 @@ var ownerParameters = map[string]string{
 // of NewLogPool. The url is that of the user who migrated: the owner of the log is connected to only to make the next table
 // of events, every so many million events, and serves nobody.
 func Open(ctx context.Context, pool *pgxpool.Pool, url string, c Config) (*Log, error) {
-	if c.Partitions == 0 {
-		c.Partitions = DefaultPartitions
-	}
-	if c.LeafSize == 0 {
-		c.LeafSize = defaultLeafSize
-	}
-	if c.QueueLimit == 0 {
-		c.QueueLimit = defaultQueueLimit
-	}
-	if c.Retry == 0 {
-		c.Retry = defaultRetry
-	}
+	c.Partitions = cmp.Or(c.Partitions, DefaultPartitions)
+	c.LeafSize = cmp.Or(c.LeafSize, defaultLeafSize)
+	c.QueueLimit = cmp.Or(c.QueueLimit, defaultQueueLimit)
+	c.Retry = cmp.Or(c.Retry, defaultRetry)
 	owner, err := pgx.ParseConfig(url)
 	if err != nil {
 		return nil, fmt.Errorf("parse database URL: %w", err)
