@@ -230,7 +230,7 @@ func (r *reads) Shown(ctx context.Context, of event.TenantID) (eventstore.Positi
 }
 
 // Decisions reads the whole log.
-func (r *reads) Decisions(ctx context.Context, id event.Identity) (all []timeline.Event, at eventstore.Position, err error) {
+func (r *reads) Decisions(ctx context.Context, id event.Identity) (all []event.Decoded, at eventstore.Position, err error) {
 	at.Partition = eventstore.PartitionOf(string(id.Tenant), r.store.Partitions())
 	recorded, err := r.store.ReadLog(ctx, at, 50_000)
 	if err != nil || r.err != nil {

@@ -29,14 +29,13 @@ import (
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/export"
 	"github.com/tollgate-io/tollgate/domain/money"
-	"github.com/tollgate-io/tollgate/domain/timeline"
 )
 
 // exportSource reads the log in memory, and after each fact does what a test wants.
 type exportSource struct {
 	store eventstore.Store
 	// more makes facts of its own for a tenant, until visit fails or it has enough. nil: none.
-	more func(ctx context.Context, visit func(timeline.Event) error) error
+	more func(ctx context.Context, visit func(event.Decoded) error) error
 }
 
 func (s *exportSource) exports(d app.Directory) *app.Exports {
@@ -65,7 +64,7 @@ func (s *exportSource) FactsShown(ctx context.Context, partition int) (eventstor
 	return s.store.Head(ctx, partition)
 }
 
-func (s *exportSource) Facts(ctx context.Context, t event.TenantID, from, to time.Time, at eventstore.Position, visit func(timeline.Event) error) error {
+func (s *exportSource) Facts(ctx context.Context, t event.TenantID, from, to time.Time, at eventstore.Position, visit func(event.Decoded) error) error {
 	recorded, err := s.store.ReadLog(ctx, eventstore.Position{Partition: at.Partition}, 50_000)
 	if err != nil {
 		return err
@@ -92,7 +91,7 @@ func (s *exportSource) Facts(ctx context.Context, t event.TenantID, from, to tim
 }
 
 // madeUp is a fact that is on no log.
-func madeUp(n int64) timeline.Event {
+func madeUp(n int64) event.Decoded {
 	return event.Decoded{Recorded: eventstore.Recorded{Position: eventstore.Position{Offset: n + 1}, RecordedAt: clock}, Payload: event.UsageRecorded{Usage: event.Usage{
 		Identity: event.Identity{Tenant: "acme", Type: "tokens_spent", Source: event.SourceID(fmt.Sprint("made-up-", n))}, Quantity: money.Int(1), OccurredAt: clock}}}
 }
@@ -249,7 +248,7 @@ func TestExportThatFailsDoesNotLookWhole(t *testing.T) {
 	h := newHouse(t)
 	url := h.listen()
 	facts := int64(10)
-	h.source.more = func(_ context.Context, visit func(timeline.Event) error) error {
+	h.source.more = func(_ context.Context, visit func(event.Decoded) error) error {
 		for n := range facts {
 			if err := visit(madeUp(n)); err != nil {
 				return err
@@ -277,7 +276,7 @@ func TestExportThatFailsDoesNotLookWhole(t *testing.T) {
 // endlessExport makes facts until it is stopped, and says why.
 func endlessExport(h *house) (stopped chan error) {
 	stopped = make(chan error, 1)
-	h.source.more = func(ctx context.Context, visit func(timeline.Event) error) error {
+	h.source.more = func(ctx context.Context, visit func(event.Decoded) error) error {
 		for n := int64(0); ; n++ {
 			err := ctx.Err()
 			if err == nil {
@@ -348,7 +347,7 @@ func TestExportOutlivesTheTimeOutsOfARequest(t *testing.T) {
 	const timeOut = 50 * time.Millisecond
 	h := newHouse(t)
 	url := h.listen(func(s *http.Server) { s.ReadTimeout, s.WriteTimeout = timeOut, timeOut })
-	h.source.more = func(ctx context.Context, visit func(timeline.Event) error) error {
+	h.source.more = func(ctx context.Context, visit func(event.Decoded) error) error {
 		for n := range int64(2000) {
 			if n%500 == 0 { // a slow database
 				select {
@@ -372,7 +371,7 @@ func TestExportsAtOnceAreBounded(t *testing.T) {
 	url := h.listen()
 	var inside atomic.Int32
 	entered, release := make(chan struct{}, 10), make(chan struct{})
-	h.source.more = func(context.Context, func(timeline.Event) error) error {
+	h.source.more = func(context.Context, func(event.Decoded) error) error {
 		inside.Add(1)
 		entered <- struct{}{}
 		<-release
@@ -415,7 +414,7 @@ func TestExportNeedsHTTP11(t *testing.T) {
 func TestTrailersFit(t *testing.T) {
 	h := newHouse(t)
 	url := h.listen()
-	h.source.more = func(_ context.Context, visit func(timeline.Event) error) error {
+	h.source.more = func(_ context.Context, visit func(event.Decoded) error) error {
 		for n := range int64(2000) {
 			e := madeUp(n)
 			u := e.Payload.(event.UsageRecorded)

@@ -30,7 +30,7 @@ type TimelineReader interface {
 	Timeline(ctx context.Context, q timeline.Query) (timeline.Page, eventstore.Position, error)
 	// Decisions tells what was decided about the checks of one identity: event.LimitDecided, HoldReleased and HoldExpired,
 	// newest first and not without bound.
-	Decisions(ctx context.Context, id event.Identity) ([]timeline.Event, eventstore.Position, error)
+	Decisions(ctx context.Context, id event.Identity) ([]event.Decoded, eventstore.Position, error)
 }
 
 // Limits answers checks, and tells how limits stand; *limiter.Engine does.

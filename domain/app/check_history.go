@@ -5,7 +5,6 @@ import (
 
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
-	"github.com/tollgate-io/tollgate/domain/timeline"
 )
 
 // CheckHistory is what was decided about a fact before it happened.
@@ -28,7 +27,7 @@ const (
 )
 
 // Checks folds the events of the fact's checks, newest first, as far as they are known.
-func (h History) Checks(decided []timeline.Event) CheckHistory {
+func (h History) Checks(decided []event.Decoded) CheckHistory {
 	var s CheckHistory
 	for _, e := range slices.Backward(decided) {
 		if e.Position.Offset > h.Position.Offset { // a process that did not know the fact yet wrote what was over already

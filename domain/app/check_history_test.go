@@ -10,7 +10,6 @@ import (
 	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
-	"github.com/tollgate-io/tollgate/domain/timeline"
 )
 
 func TestStoryOfAFact(t *testing.T) {
@@ -42,7 +41,7 @@ func TestStoryOfAFact(t *testing.T) {
 		"not asked before it happened":  {[]any{denied}, 0, noon, 0, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var decided []timeline.Event
+			var decided []event.Decoded
 			for i, e := range c.events {
 				decided = append(decided, event.Decoded{Recorded: eventstore.Recorded{Position: eventstore.Position{Offset: int64(i + 1)}}, Payload: e})
 			}

@@ -16,7 +16,6 @@ import (
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/export"
 	"github.com/tollgate-io/tollgate/domain/invalid"
-	"github.com/tollgate-io/tollgate/domain/timeline"
 )
 
 // Encoder writes the rows of one file.
@@ -34,7 +33,7 @@ type Facts interface {
 	FactsShown(ctx context.Context, partition int) (eventstore.Position, error)
 	// Facts visits a tenant's facts and corrections that stand at a position or before it: facts that occurred, and corrections
 	// that were recorded, in [from, to), in the order of these instants. Zero is no bound.
-	Facts(ctx context.Context, t event.TenantID, from, to time.Time, at eventstore.Position, visit func(timeline.Event) error) error
+	Facts(ctx context.Context, t event.TenantID, from, to time.Time, at eventstore.Position, visit func(event.Decoded) error) error
 }
 
 // TenantLister lists tenants in the order of their ids, after one of them.
@@ -216,7 +215,7 @@ func (e *Export) rowsOf(ctx context.Context, t event.TenantID, visit func(export
 	at := e.at[e.partition(t)]
 	switch e.query.Dataset {
 	case export.Usage:
-		return e.c.Facts.Facts(ctx, t, e.query.From, e.query.To, at, func(fact timeline.Event) error {
+		return e.c.Facts.Facts(ctx, t, e.query.From, e.query.To, at, func(fact event.Decoded) error {
 			return visitAll(export.UsageRows(fact), visit)
 		})
 	case export.Journal:

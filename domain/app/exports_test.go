@@ -21,7 +21,6 @@ import (
 	"github.com/tollgate-io/tollgate/domain/invoicing"
 	"github.com/tollgate-io/tollgate/domain/money"
 	"github.com/tollgate-io/tollgate/domain/tenant"
-	"github.com/tollgate-io/tollgate/domain/timeline"
 )
 
 var exportDay = time.Date(2026, 4, 1, 0, 0, 0, 0, time.UTC)
@@ -101,7 +100,7 @@ func (m many) FactsShown(_ context.Context, p int) (eventstore.Position, error) 
 	return eventstore.Position{Partition: p, Offset: 3}, nil
 }
 
-func (m many) Facts(context.Context, event.TenantID, time.Time, time.Time, eventstore.Position, func(timeline.Event) error) error {
+func (m many) Facts(context.Context, event.TenantID, time.Time, time.Time, eventstore.Position, func(event.Decoded) error) error {
 	return nil
 }
 

@@ -3,7 +3,6 @@ package export
 import (
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/money"
-	"github.com/tollgate-io/tollgate/domain/timeline"
 )
 
 var usageColumns = []Column{
@@ -18,7 +17,7 @@ var usageColumns = []Column{
 // UsageRows are the changes by a fact or a correction. Quantities and tokens are signed, so that the rows of a fact sum to what is
 // left of it, in any grouping. An adjustment is one row with the difference; if it changes data, it is two: one subtracts the old
 // values and one adds the new. Other events have no rows.
-func UsageRows(e timeline.Event) []Row {
+func UsageRows(e event.Decoded) []Row {
 	switch p := e.Payload.(type) {
 	case event.UsageRecorded:
 		return []Row{usageRow(e, "usage", p.Usage, p.Quantity, 1, "")}
@@ -36,7 +35,7 @@ func UsageRows(e timeline.Event) []Row {
 }
 
 // usageRow multiplies token counts by sign.
-func usageRow(e timeline.Event, kind string, u event.Usage, q money.Decimal, sign int64, reason string) Row {
+func usageRow(e event.Decoded, kind string, u event.Usage, q money.Decimal, sign int64, reason string) Row {
 	label := func(name string) Value { return optional(u.Data.Get(name).String()) }
 	tokens := func(name string) Value {
 		n, ok := u.Data.Get(name).Decimal()

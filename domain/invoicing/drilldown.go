@@ -24,12 +24,12 @@ import (
 type FactList interface {
 	FactPage(ctx context.Context, t event.TenantID, p timeline.FactPage) ([]timeline.ListedFact, error)
 	// CorrectionsOf reads the corrections of facts, in the order of the log, up to a position.
-	CorrectionsOf(ctx context.Context, t event.TenantID, facts []event.Identity, at eventstore.Position) ([]timeline.Event, error)
+	CorrectionsOf(ctx context.Context, t event.TenantID, facts []event.Identity, at eventstore.Position) ([]event.Decoded, error)
 }
 
 // LineEvent is a fact or a correction that a line of an invoice counts.
 type LineEvent struct {
-	timeline.Event
+	event.Decoded
 	Usage      event.Usage // as it stands after the event
 	Correction bool
 	Quantity   money.Decimal // that it adds to the line's meter
@@ -146,7 +146,7 @@ type drilldown struct {
 // facts adds facts, and with them their corrections.
 func (d *drilldown) facts(ctx context.Context, after timeline.Mark, to time.Time, since eventstore.Position, corrected bool) error {
 	return d.scan(ctx, after, to, since, false, func(page []timeline.ListedFact) error {
-		corrections := map[event.Identity][]timeline.Event{}
+		corrections := map[event.Identity][]event.Decoded{}
 		if corrected {
 			var ids []event.Identity
 			for i := range page {
@@ -171,7 +171,7 @@ func (d *drilldown) facts(ctx context.Context, after timeline.Mark, to time.Time
 			if len(d.page.Items) >= d.most {
 				return d.stop(page[i-1].Mark, false)
 			}
-			for _, e := range append([]timeline.Event{page[i].Event}, corrections[u.Identity]...) {
+			for _, e := range append([]event.Decoded{page[i].Decoded}, corrections[u.Identity]...) {
 				if err := d.add(ctx, e); err != nil {
 					return err
 				}
@@ -191,7 +191,7 @@ func (d *drilldown) corrections(ctx context.Context, after timeline.Mark, since 
 			if len(d.page.Items) >= d.most {
 				return d.stop(page[i-1].Mark, true)
 			}
-			if err := d.add(ctx, page[i].Event); err != nil {
+			if err := d.add(ctx, page[i].Decoded); err != nil {
 				return err
 			}
 		}
@@ -230,12 +230,12 @@ func (d *drilldown) scan(ctx context.Context, after timeline.Mark, before time.T
 }
 
 // add adds an event if the line counts it.
-func (d *drilldown) add(ctx context.Context, e timeline.Event) error {
+func (d *drilldown) add(ctx context.Context, e event.Decoded) error {
 	q, counted, err := d.billing.adds(ctx, d.measures, e.Payload)
 	if err != nil || !counted {
 		return err
 	}
-	item := LineEvent{Event: e, Quantity: q}
+	item := LineEvent{Decoded: e, Quantity: q}
 	switch p := e.Payload.(type) {
 	case event.UsageRecorded:
 		item.Usage = p.Usage

@@ -34,7 +34,7 @@ type FactPage struct {
 // ListedFact is a fact or a correction with its place in the list.
 type ListedFact struct {
 	Mark
-	Event
+	event.Decoded
 }
 
 // FactReader reads all facts of a tenant, page by page.
@@ -99,7 +99,7 @@ func (r FactReader) FactPage(ctx context.Context, t event.TenantID, p FactPage) 
 	events, err := r.read(ctx, t, at)
 	facts := make([]ListedFact, len(events))
 	for i := range events {
-		facts[i] = ListedFact{Mark: marks[i], Event: events[i]}
+		facts[i] = ListedFact{Mark: marks[i], Decoded: events[i]}
 	}
 	return facts, err
 }

@@ -70,9 +70,6 @@ func (i Item) Is(typ string, source event.SourceID) bool {
 	return (typ == "" || string(i.EventType) == typ || string(i.Kind) == typ) && (source == "" || i.SourceID == source)
 }
 
-// Event is an event of the log with its payload.
-type Event = event.Decoded
-
 // Mark is a place in the list of a tenant's facts and corrections, in the order in which they are listed.
 type Mark struct {
 	ListedAt time.Time

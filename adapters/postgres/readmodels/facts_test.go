@@ -43,7 +43,7 @@ func TestFacts(t *testing.T) {
 	}
 	read := func(from, to time.Time, at eventstore.Position, visit func(visited) error) (all []visited) {
 		t.Helper()
-		require.NoError(t, reader.Facts(ctx, "acme", from, to, at, func(e timeline.Event) error {
+		require.NoError(t, reader.Facts(ctx, "acme", from, to, at, func(e event.Decoded) error {
 			var v visited
 			switch p := e.Payload.(type) {
 			case event.UsageRecorded:
@@ -89,10 +89,10 @@ func TestFacts(t *testing.T) {
 	require.Empty(t, read(noon.Add(-time.Hour), noon, at, nothing))
 
 	stop := errors.New("enough")
-	require.ErrorIs(t, reader.Facts(ctx, "acme", time.Time{}, time.Time{}, at, func(timeline.Event) error { return stop }), stop)
+	require.ErrorIs(t, reader.Facts(ctx, "acme", time.Time{}, time.Time{}, at, func(event.Decoded) error { return stop }), stop)
 	ended, cancel := context.WithCancel(ctx)
 	cancel()
-	require.ErrorIs(t, reader.Facts(ended, "acme", time.Time{}, time.Time{}, at, func(timeline.Event) error { return nil }), context.Canceled)
+	require.ErrorIs(t, reader.Facts(ended, "acme", time.Time{}, time.Time{}, at, func(event.Decoded) error { return nil }), context.Canceled)
 }
 
 func TestTenants(t *testing.T) {
