@@ -58,11 +58,11 @@ type Catalog struct {
 	catalog.Catalog
 	Revision eventstore.Revision
 	// Versions counts for each plan how often it became another one, from 1. Plans that were taken out stay in it, so that
-	// no number ever stands for two plans.
+	// no number ever means two plans.
 	Versions map[catalog.PlanKey]int
 }
 
-// Directory tells who and what exists. Answers may be up to a second old, and up to ten minutes while the store is
+// Directory looks up what exists. Answers may be up to a second old, and up to ten minutes while the store is
 // unavailable, except that what this process changed is seen at once.
 type Directory interface {
 	// Tenant's error wraps tenant.ErrUnknown where there is none.
@@ -72,12 +72,12 @@ type Directory interface {
 	Catalog(ctx context.Context) (Catalog, error)
 	// Subscription is empty for a tenant without one; whether the tenant exists is not asked.
 	Subscription(ctx context.Context, id event.TenantID) (tenant.Subscription, error)
-	// Holding is the zero one of a name that nobody has.
+	// Holding is the zero value for a name without a holder.
 	Holding(ctx context.Context, n tenant.Name) (tenant.Holding, error)
-	// PlansInUse lists, in order, the plans that some tenant has at the instant or will have. It says what stands in the store
-	// now.
+	// PlansInUse lists, in order, the plans that some tenant has at the instant or will have. It reads the store
+	// as it is now.
 	PlansInUse(ctx context.Context, at time.Time) ([]catalog.PlanKey, error)
-	// Reached waits until the directory shows what stands at the position, then forgets what is older.
+	// Reached waits until the directory shows what is at the position, then forgets what is older.
 	Reached(ctx context.Context, at eventstore.Position) error
 }
 

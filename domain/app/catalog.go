@@ -16,7 +16,7 @@ import (
 )
 
 // ReadCatalog reads the catalog of one revision from the log; the empty one of eventstore.NoStream. A revision never changes,
-// so callers may keep it for ever. Error: ErrNotFound.
+// so callers may keep it. Error: ErrNotFound.
 func ReadCatalog(ctx context.Context, store eventstore.StreamReader, revision eventstore.Revision) (Catalog, error) {
 	if revision < 0 {
 		return Catalog{Revision: eventstore.NoStream}, nil
@@ -97,8 +97,8 @@ type CatalogChange struct {
 }
 
 // ApplyCatalog makes the catalog the one in force. A catalog equal to the current one writes nothing; so does a dry run.
-// A plan that a tenant has, or will have, cannot be taken out: nothing would be limited for that tenant. Errors: ErrConflict
-// when somebody else changes it at the same time; *invalid.Error.
+// A plan that a tenant has, or will have, cannot be taken out: nothing would be limited for that tenant. Errors: ErrContended;
+// *invalid.Error.
 func (l *Ledger) ApplyCatalog(ctx context.Context, next catalog.Catalog, dryRun bool, by event.Actor) (CatalogChange, error) {
 	text := next.Canonical()
 	type state struct {
@@ -140,8 +140,8 @@ func (l *Ledger) ApplyCatalog(ctx context.Context, next catalog.Catalog, dryRun 
 	return change, nil
 }
 
-// keepsPlans refuses to take out a plan that is in use, or to change its currency: what was invoiced could not be adjusted. A plan that is assigned at the same time may still be lost: the two
-// streams have no transaction, and catalogs change by hand.
+// keepsPlans refuses to take out a plan that is in use, or to change its currency: what was invoiced could not be adjusted. A
+// plan that is assigned at the same time may still be lost: the two streams have no transaction, and catalogs change by hand.
 func (l *Ledger) keepsPlans(ctx context.Context, current, next catalog.Catalog) error {
 	kept, before := currenciesOf(next), currenciesOf(current)
 	gone := slices.DeleteFunc(planKeys(current), func(key string) bool {
@@ -171,8 +171,8 @@ func (l *Ledger) keepsPlans(ctx context.Context, current, next catalog.Catalog) 
 	return invalid.New("/plans", "in_use", fmt.Sprintf("the catalog lacks plans that tenants have or will have, or has them in another currency: %s; assign other plans first", names))
 }
 
-// catalogHead is the newest revision on the log. The directory knows nearly all of it, so that not every catalog that ever
-// was is read again; unseen is where the head stands when the directory does not show it yet.
+// catalogHead is the newest revision on the log. The directory knows nearly all of it, so that old catalogs
+// are not read again; unseen is the head's position while the directory does not show it yet.
 func (l *Ledger) catalogHead(ctx context.Context) (head eventstore.Revision, unseen eventstore.Position, err error) {
 	known, err := l.directory.Catalog(ctx)
 	if err != nil {

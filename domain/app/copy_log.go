@@ -21,12 +21,12 @@ const (
 	markEvery       = 50 // events, of which the place is remembered
 )
 
-// CopyLog copies a log into another store, and verifies the copy. Where an earlier CopyLog was interrupted it goes on: what it has to do is
-// found by comparing both logs from their beginnings, and nothing else is kept anywhere. It reads the log as it stands when it
-// begins; what is appended meanwhile is for the next CopyLog. Before it writes, it makes sure that the other store has nothing else.
+// CopyLog copies a log into another store, and verifies the copy. It goes on where an earlier one was interrupted: it finds what
+// is left to do by comparing both logs from their beginnings, and keeps nothing else. It reads the log up to its end at the start;
+// what is appended meanwhile is for the next CopyLog. Before it writes, it makes sure that the other store has nothing else.
 type CopyLog struct {
 	From, To eventstore.Copyable
-	// Progress is told how far it is, now and then; may be nil.
+	// Progress is called now and then; may be nil.
 	Progress func(CopyProgress)
 }
 
@@ -235,14 +235,14 @@ func (p *pass) compare(ctx context.Context, e *eventstore.Original, c *copiedEve
 	case !c.RecordedAt.Equal(e.RecordedAt) && (!c.RecordedAt.Equal(c.before) || c.RecordedAt.Before(e.RecordedAt)): // see eventstore.Copyable.Import
 		return differs("recordedAt")
 	case c.Position.Offset <= p.tenants[e.Tenant]:
-		return fmt.Errorf("%w: event %d of %s stands in another order", eventstore.ErrNotACopy, e.Revision, e.Stream)
+		return fmt.Errorf("%w: event %d of %s is in another order", eventstore.ErrNotACopy, e.Revision, e.Stream)
 	}
 	p.tenants[e.Tenant] = c.Position.Offset
 	return nil
 }
 
 // translate finds the place in the copy that a position of the log is for a tenant: with all of its events up to there before it,
-// and all others after it. An event that mentions a position stands after it itself.
+// and all others after it. An event that mentions a position comes after it.
 func (p *pass) translate(ctx context.Context, e *eventstore.Original, at eventstore.Position) (eventstore.Position, error) {
 	next, err := p.nextOf(ctx, e, at)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 )
 
-// source reads a log in one order: that of its instants, and within a tenant as it stands. In a store whose offsets do not count,
+// source reads a log in one order: that of its instants, and within a tenant that of the log. In a store whose offsets do not count,
 // tenants may be out of order among each other, by as much as the window of the CopyLog that wrote them: a partition of another store
 // whose time never goes back takes them in order.
 type source struct {
@@ -100,7 +100,7 @@ func (s *source) instant(o *eventstore.Original) time.Time {
 }
 
 // upTo is a place at a position or not far before it from which the log can be read: where offsets do not count, that is only
-// where an event stands, and the position may have been that of another log.
+// at an event, and the position may have been that of another log.
 func (s *source) upTo(at eventstore.Position) eventstore.Position {
 	if s.log.DenseOffsets() {
 		return at
@@ -124,7 +124,7 @@ func (s *source) done() (sum int64) {
 	return sum
 }
 
-// place is where an event stands in its stream.
+// place is an event's place in its stream.
 type place struct {
 	stream   eventstore.StreamName
 	revision eventstore.Revision
@@ -136,7 +136,7 @@ type copiedEvent struct {
 	before time.Time
 }
 
-// copied reads the copy as far as it is asked for, and keeps what nobody has asked for yet.
+// copied reads the copy as far as it is asked for, and keeps what was not asked for yet.
 type copied struct {
 	log   eventstore.Copyable
 	at    []eventstore.Position
@@ -171,7 +171,7 @@ func (c *copied) find(ctx context.Context, e *eventstore.Original) (found copied
 	}
 }
 
-// read reads on in a partition. There is never more that nobody has asked for than interrupted copies leave.
+// read reads on in a partition. There is never more left over than interrupted copies leave.
 func (c *copied) read(ctx context.Context, n int) error {
 	if len(c.ahead) > 2*copyWindow+copyPage*len(c.at) {
 		return foreign(c.ahead)
@@ -188,7 +188,7 @@ func (c *copied) read(ctx context.Context, n int) error {
 	return nil
 }
 
-// foreign names the first event of the copy that nobody has asked for.
+// foreign names the first event of the copy that was not asked for.
 func foreign(others map[place]copiedEvent) error {
 	var first *copiedEvent
 	for _, o := range others {

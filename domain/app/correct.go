@@ -34,7 +34,7 @@ type History struct {
 	Position    eventstore.Position
 	RecordedAt  time.Time
 	Corrections []Correction
-	Current     event.Usage // the fact as it stands
+	Current     event.Usage // the fact with its corrections
 	Voided      bool
 }
 

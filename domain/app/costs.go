@@ -141,8 +141,8 @@ type CostChange struct {
 
 // ImportCosts takes a price list into the book. It returns when what changed is durable; a list that changes nothing, and one
 // that was imported from the same day on before, write nothing. The change is answered also with a *costs.JumpError, which says
-// that the guard stopped it; a dry run is never stopped. Errors: *costs.JumpError; *invalid.Error; ErrConflict when others import
-// all the time; those of the store.
+// that the guard stopped it; a dry run is never stopped. Errors: *costs.JumpError; *invalid.Error; ErrContended; those of the
+// store.
 func (c *Costs) ImportCosts(ctx context.Context, i CostImport, by event.Actor) (CostChange, error) {
 	if err := c.check(&i); err != nil {
 		return CostChange{}, err
@@ -177,7 +177,7 @@ func (c *Costs) ImportCosts(ctx context.Context, i CostImport, by event.Actor) (
 	return change, err
 }
 
-// check completes an import, or tells what is wrong with it.
+// check completes an import, or returns what is wrong with it.
 func (c *Costs) check(i *CostImport) error {
 	var bad invalid.List
 	if err := event.CheckID(i.Source); err != nil {

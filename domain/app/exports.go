@@ -31,7 +31,7 @@ type NewEncoder func(f export.Format, d *export.Dataset, w io.Writer) (Encoder, 
 type Facts interface {
 	// FactsShown is how far the facts of a partition can be read.
 	FactsShown(ctx context.Context, partition int) (eventstore.Position, error)
-	// Facts visits a tenant's facts and corrections that stand at a position or before it: facts that occurred, and corrections
+	// Facts visits a tenant's facts and corrections at a position or before it: facts that occurred, and corrections
 	// that were recorded, in [from, to), in the order of these instants. Zero is no bound.
 	Facts(ctx context.Context, t event.TenantID, from, to time.Time, at eventstore.Position, visit func(event.Decoded) error) error
 }
@@ -70,7 +70,7 @@ type Books interface {
 	JournalAt(ctx context.Context, t event.TenantID, at eventstore.Position) ([]billing.Transfer, error)
 }
 
-// LogHeads tells how long the log is.
+// LogHeads is the length of the log.
 type LogHeads interface {
 	Partitions() int
 	Head(ctx context.Context, partition int) (eventstore.Position, error)
@@ -148,7 +148,7 @@ func (e *Export) Position() string {
 const exportBuffer = 64 << 10
 
 // Write writes the file, and says what it has written: with an error the file is not whole. Nothing is written before the first
-// part of it is complete. progress, which may be nil, is told the rows and bytes so far.
+// part of it is complete. progress, which may be nil, gets the rows and bytes so far.
 func (e *Export) Write(ctx context.Context, w io.Writer, progress func(rows, bytes int64)) (export.Manifest, error) {
 	dataset := export.Of(e.query.Dataset)
 	m := export.Manifest{Query: e.query, Position: e.Position(), CreatedAt: e.c.Now()}

@@ -24,7 +24,7 @@ type TXTResolver interface {
 type nameState struct {
 	tenant.Holding
 	revision eventstore.Revision
-	last     eventstore.Position // offset 0 for a name that nobody ever had
+	last     eventstore.Position // offset 0 for a name without a holder so far
 }
 
 func (l *Ledger) nameState(ctx context.Context, n tenant.Name) (s nameState, err error) {
@@ -45,11 +45,11 @@ func later(a, b eventstore.Position) eventstore.Position {
 }
 
 // claim makes the tenant the holder of all its names, or changes nothing where another one has one of them. When another one
-// takes a name at the same moment, some others may stay claimed; they lead nowhere. last is where the newest of the claims
-// stands that were there already.
+// takes a name at the same moment, some others may stay claimed; they lead nowhere. last is the
+// position of the newest claim that was there already.
 func (l *Ledger) claim(ctx context.Context, t tenant.Tenant, by event.Actor) (last eventstore.Position, wrote bool, err error) {
 	names := t.Names(l.domains)
-	// Everybody claims in one order: else two tenants that want the same names could get one each, and stop each other for ever.
+	// All claims are made in one order: else two tenants that want the same names could get one each, and block each other.
 	slices.SortFunc(names, func(a, b tenant.Name) int { return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name)) })
 	err = optimistic.Retry("the names of the tenant", func() (done bool, err error) {
 		var wanted []eventstore.Append
@@ -88,8 +88,8 @@ func taken(n tenant.Name, h tenant.Holding) error {
 	return fmt.Errorf("%w: the %s belongs to another tenant", ErrConflict, n)
 }
 
-// release lets go of the names that the tenant once used and does not use any more. last is where the newest of the releases
-// stands that were there already.
+// release lets go of the names that the tenant once used and does not use any more. last is the position of the newest
+// release that was there already.
 func (l *Ledger) release(ctx context.Context, t tenantState, by event.Actor) (last eventstore.Position, wrote bool, err error) {
 	seen := map[tenant.Name]bool{}
 	for _, n := range t.Names(l.domains) {
@@ -116,8 +116,8 @@ func (l *Ledger) release(ctx context.Context, t tenantState, by event.Actor) (la
 	return last, wrote, nil
 }
 
-// settle makes the holdings what the tenant's definition in force says, and returns where the newest of them stands. Two
-// definitions at once may claim what the other one releases: whoever wrote looks again, so the last to write leaves it right.
+// settle makes the holdings what the tenant's definition in force says, and returns the position of the newest. Two
+// definitions at once may claim what the other one releases: each looks again after it wrote, so the last one leaves it right.
 // Error: ErrConflict, where a name was freed meanwhile and went to another tenant.
 func (l *Ledger) settle(ctx context.Context, id event.TenantID, by event.Actor) (last eventstore.Position, err error) {
 	err = optimistic.Retry("the names of the tenant", func() (done bool, err error) {
@@ -143,8 +143,8 @@ func (l *Ledger) settle(ctx context.Context, id event.TenantID, by event.Actor) 
 	return last, err
 }
 
-// FreeName lets the next tenant that asks for a name have it, whoever had it before. A name that its holder still uses is
-// not freed; one that nobody has is no error. A host below a base domain is its slug. Errors: *invalid.Error; ErrConflict.
+// FreeName makes a name available to any tenant. A name that its holder still uses is not freed; a name without a holder is
+// no error. A host below a base domain is its slug. Errors: *invalid.Error; ErrConflict.
 func (l *Ledger) FreeName(ctx context.Context, n tenant.Name, reason string, by event.Actor) error {
 	if err := CheckReason(reason); err != nil {
 		return err
@@ -152,7 +152,7 @@ func (l *Ledger) FreeName(ctx context.Context, n tenant.Name, reason string, by 
 	if n.Kind == tenant.Host {
 		n = l.domains.NameOf(n.Name)
 	}
-	var freed eventstore.Position // or where it was before; offset 0 for a name that nobody ever had
+	var freed eventstore.Position // offset 0 for a name without a holder so far
 	err := optimistic.Retry("the "+n.String(), func() (done bool, err error) {
 		s, err := l.nameState(ctx, n)
 		if err != nil {
@@ -195,7 +195,7 @@ func (l *Ledger) notInUse(ctx context.Context, n tenant.Name, s nameState, by ev
 	return fmt.Errorf("%w: tenant %q uses the %s; take it out of its definition first", ErrConflict, s.Tenant, n)
 }
 
-// namesReached waits until this process sees what stands at a position of names; offset 0 is nothing.
+// namesReached waits until this process sees what is at a position of names; offset 0 is nothing.
 func (l *Ledger) namesReached(ctx context.Context, at eventstore.Position) error {
 	if at.Offset == 0 {
 		return nil
@@ -208,7 +208,7 @@ type HostReport struct {
 	Host      string
 	State     tenant.HostState
 	Challenge tenant.Challenge // for an unverified host that is claimed for the tenant
-	// Detail says what stands in the way: that the host is not claimed, or what was found in the DNS instead, after a
+	// Detail says what is missing: that the host is not claimed, or what was found in the DNS instead, after a
 	// verification that failed.
 	Detail string
 }
@@ -280,7 +280,7 @@ func (l *Ledger) VerifyHost(ctx context.Context, id event.TenantID, host string,
 	}
 	change, err := l.changeTenant(ctx, id, func(s tenantState) (eventstore.Append, error) {
 		if s.StateOf(canonical, asked.Holding, l.domains) != tenant.HostUnverified {
-			return optimistic.Nothing, nil // somebody was faster
+			return optimistic.Nothing, nil // another call was faster
 		}
 		now, err := l.nameState(ctx, name)
 		if err != nil {

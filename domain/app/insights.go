@@ -14,14 +14,14 @@ import (
 
 // InsightReader reads what insights are made of.
 type InsightReader interface {
-	// Insights gives a tally, after a reset, the cells of a complete question, as they stand at a position of each partition that
+	// Insights gives a tally, after a reset, the cells of a complete question, as of a position of each partition that
 	// the question is about. Errors: *invalid.Error of the tally; those of the store.
 	Insights(ctx context.Context, q insight.Question, into *insight.Tally) (at []eventstore.Position, err error)
 	// Plans are those of a tenant, or of all for "".
 	Plans(ctx context.Context, t event.TenantID) (insight.Plans, error)
 }
 
-// CostBook tells what providers charge; *Costs does.
+// CostBook says what providers charge; *Costs does.
 type CostBook interface {
 	Book(ctx context.Context) (costs.Book, error)
 }
@@ -44,7 +44,7 @@ func NewInsights(reader InsightReader, directory Directory, costs CostBook, now 
 	return &Insights{overall: make(chan struct{}, maxOverall), reader: reader, directory: directory, costs: costs, now: now}
 }
 
-// Ask answers a question, and tells the positions that the answer reflects. Plans and what providers charge are joined as they
+// Ask answers a question, and returns the positions that the answer reflects. Plans and what providers charge are joined as they
 // are known now. Errors: *invalid.Error; tenant.ErrUnknown; those of the store.
 func (i *Insights) Ask(ctx context.Context, q insight.Question) (insight.Answer, []eventstore.Position, error) {
 	q, err := q.Complete(i.now())

@@ -15,7 +15,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
-// Submission is a usage event as somebody sent it.
+// Submission is a usage event as it was sent.
 type Submission struct {
 	event.Usage
 	Emitter     string // CloudEvents source
@@ -85,7 +85,7 @@ func (l *Ledger) Record(ctx context.Context, submissions []Submission) []Receipt
 		}
 	}
 	if len(conflicts) > 0 {
-		// A note for support; the refusal stands without it, and the sender's next try writes it.
+		// A note for support; the refusal holds without it, and the sender's next try writes it.
 		l.store.Append(ctx, conflicts)
 	}
 	return receipts
@@ -133,7 +133,7 @@ func differences(a, b event.Usage) (fields []string) {
 	return fields
 }
 
-// refusal tells input that is wrong from a directory that did not answer.
+// refusal separates input that is wrong from a directory that did not answer.
 func refusal(err error) Receipt {
 	var bad *invalid.Error
 	var unknown *UnknownEventTypeError

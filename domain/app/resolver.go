@@ -11,7 +11,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
-// Resolver tells whose a host name or a slug is. Which tenant a request is about is decided by tenant.Resolve, from all that
+// Resolver finds the tenant of a host name or a slug. Which tenant a request is about is decided by tenant.Resolve, from all that
 // names one.
 type Resolver struct {
 	Directory Directory

@@ -100,7 +100,7 @@ type Override struct {
 	Limit  catalog.LimitKey
 	Max    money.Decimal // 0 blocks
 	From   time.Time     // zero: at once
-	Until  time.Time     // exclusive; zero: for ever
+	Until  time.Time     // exclusive; zero: without end
 	Reason string
 }
 
@@ -256,7 +256,7 @@ func maximums(c catalog.Catalog) map[catalog.LimitKey][]catalog.LimitKind {
 	return kinds
 }
 
-// knownKeys tells what there is instead.
+// knownKeys lists what there is instead.
 func knownKeys(what string, known []string) string {
 	const most = 50
 	switch {

@@ -45,8 +45,8 @@ type Config struct {
 	Now       func() time.Time
 }
 
-// Billing makes invoices. The tenant's billing stream is the boundary of consistency: whoever closes a period appends at the
-// revision that it decided on, so each boundary has one invoice whatever the number of servers, retries and crashes.
+// Billing makes invoices. The tenant's billing stream is the boundary of consistency: a period is closed by an append at the
+// revision that was decided on, so each boundary has one invoice whatever the number of servers, retries and crashes.
 type Billing struct{ c Config }
 
 // New makes it.
@@ -64,7 +64,7 @@ const (
 	InvoiceVoid          InvoiceState = "void"
 )
 
-// Invoice is an invoice, or how one stands.
+// Invoice is an invoice with its state, or a draft.
 type Invoice struct {
 	billing.Issued
 	Tenant event.TenantID

@@ -25,7 +25,7 @@ func (b *Billing) JournalAt(ctx context.Context, t event.TenantID, at eventstore
 	return billing.Journal(t, a.entries), err
 }
 
-// billed is what the billing stream of a tenant says up to a position; of what was agreed it knows nothing.
+// billed is what the billing stream of a tenant says up to a position, without what was agreed.
 func (b *Billing) billed(ctx context.Context, t event.TenantID, at eventstore.Position) (tenantBilling, error) {
 	a := tenantBilling{book: billing.Book{Tenant: t}}
 	_, err := event.Fold(ctx, b.c.Store, event.BillingStream(t), func(r event.Decoded) bool {

@@ -31,8 +31,8 @@ type ClosingConfig struct {
 	// Backfill is how long a tenant is left alone after a plan was assigned to it: usage of a plan that begins in the past is
 	// being imported then. An administrator may close earlier.
 	Backfill time.Duration
-	// Report is told of each invoice that this process finalised, with a nil error, and of each tenant whose period could not be
-	// closed; the tenant is "" where none could be listed.
+	// Report is called for each invoice that this process finalised, with a nil error, and for each tenant whose period could not
+	// be closed; the tenant is "" where none could be listed.
 	Report func(event.TenantID, Invoice, error)
 }
 

@@ -21,7 +21,7 @@ const (
 	maxPriority = 1000
 )
 
-// Credits is how the credit of a tenant stands.
+// Credits is a tenant's credit balance, with its grants.
 type Credits struct {
 	billing.CreditBalance
 	Grants []billing.Grant
@@ -29,7 +29,7 @@ type Credits struct {
 	Now    time.Time
 }
 
-// Credits tells what the tenant can draw on. Errors: tenant.ErrUnknown; billing.ErrUnpriced, ErrCurrencies.
+// Credits returns what the tenant can draw on. Errors: tenant.ErrUnknown; billing.ErrUnpriced, ErrCurrencies.
 func (b *Billing) Credits(ctx context.Context, id event.TenantID) (Credits, error) {
 	a, err := b.read(ctx, id)
 	if err != nil {
@@ -38,7 +38,7 @@ func (b *Billing) Credits(ctx context.Context, id event.TenantID) (Credits, erro
 	return b.credits(ctx, &a, eventstore.Position{})
 }
 
-// credits tells how the credit stands, with all usage up to a position.
+// credits is the credit balance with all usage up to a position.
 func (b *Billing) credits(ctx context.Context, a *tenantBilling, atLeast eventstore.Position) (Credits, error) {
 	c := Credits{Grants: a.book.Grants, Now: b.c.Now()}
 	open, err := a.open(c.Now)

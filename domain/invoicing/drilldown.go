@@ -30,7 +30,7 @@ type FactList interface {
 // LineEvent is a fact or a correction that a line of an invoice counts.
 type LineEvent struct {
 	event.Decoded
-	Usage      event.Usage // as it stands after the event
+	Usage      event.Usage // as of the event
 	Correction bool
 	Quantity   money.Decimal // that it adds to the line's meter
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
-// Preview is the invoice of the period that is open now, as it stands, as if the ones before it were closed. Errors:
+// Preview is the invoice of the period that is open now, as if the ones before it were closed. Errors:
 // tenant.ErrUnknown; ErrNothingToBill; billing.ErrUnpriced, ErrCurrencies.
 func (b *Billing) Preview(ctx context.Context, id event.TenantID) (Invoice, error) {
 	a, err := b.read(ctx, id)
@@ -85,7 +85,7 @@ func (b *Billing) Close(ctx context.Context, id event.TenantID, boundary time.Ti
 	return *last, created, nil
 }
 
-// finalise appends the next invoice; written is false when somebody else was faster.
+// finalise appends the next invoice; written is false when another server was faster.
 func (b *Billing) finalise(ctx context.Context, a tenantBilling, p billing.Period, due time.Time, by event.Actor) (written bool, err error) {
 	now := b.c.Now()
 	if cutOff := due.Add(a.book.Grace(p)); now.Before(cutOff) {
@@ -108,7 +108,7 @@ func (b *Billing) finalise(ctx context.Context, a tenantBilling, p billing.Perio
 	return r.Outcome == eventstore.Appended, err
 }
 
-// readable makes sure that what is about to be written for ever can be read again as the same.
+// readable makes sure that what is about to be written can be read again as the same.
 func readable(e event.InvoiceFinalised) error {
 	text, err := json.Marshal(e)
 	if err != nil {
@@ -184,7 +184,7 @@ func (b *Billing) Void(ctx context.Context, invoice event.InvoiceID, rebill bool
 	})
 }
 
-// Settle notes that an invoice is paid, or that nobody expects it to be. Again is no error; an invoice that was given up may
+// Settle notes that an invoice is paid, or that it will not be. Again is no error; an invoice that was given up may
 // be paid after all. Errors: app.ErrNotFound; *invalid.Error; app.ErrConflict, for an invoice that is void or paid.
 func (b *Billing) Settle(ctx context.Context, e event.InvoiceSettled) (Invoice, error) {
 	if e.Reference == "" || !invalid.IsText(e.Reference, app.MaxReason, "\n\r\t") {

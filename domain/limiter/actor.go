@@ -19,18 +19,18 @@ import (
 // errGone: the actor left the memory; there is, or will be, another one.
 var errGone = errors.New("the actor is gone")
 
-// actor decides for one tenant. A goroutine of its own runs while there are jobs; between jobs the account is changed by
-// whoever tells it what happened.
+// actor decides for one tenant. A goroutine of its own runs while there are jobs; between jobs the follower applies
+// events to the account.
 type actor struct {
 	limits   *Engine
 	follower *follower
 	tenant   event.TenantID
 	asked    time.Time    // last; guarded by the follower's lock
-	known    atomic.Int64 // so many of the tenant's decisions need not be told any more
+	known    atomic.Int64 // so many of the tenant's decisions are in the account already
 
 	mu      sync.Mutex
 	queue   []*job
-	running bool // the goroutine is at work and owns the account: what is told waits in the inbox
+	running bool // the goroutine is at work and owns the account: what is delivered waits in the inbox
 	gone    bool
 	loading bool
 	account *limit.Account // nil while it is not loaded
@@ -76,7 +76,7 @@ func (a *actor) enqueue(jobs []*job) error {
 	return nil
 }
 
-// listen makes room for what will be told from now on.
+// listen makes room for what is delivered from now on.
 func (a *actor) listen() {
 	a.mu.Lock()
 	a.loading, a.account, a.broken, a.inbox = true, nil, false, nil
@@ -84,8 +84,8 @@ func (a *actor) listen() {
 	a.mu.Unlock()
 }
 
-// knows reports whether the account need not be told an event, because it decided that itself.
-func (a *actor) knows(r *eventstore.Recorded) bool {
+// decided reports whether an event is in the account already, because this actor decided it.
+func (a *actor) decided(r *eventstore.Recorded) bool {
 	return int64(r.Revision) < a.known.Load() && event.IsDecision(r.Type)
 }
 
@@ -134,7 +134,7 @@ func (a *actor) drain() {
 	a.inbox = a.inbox[:0]
 }
 
-// idle reports whether the actor may leave the memory, and if so makes sure that nobody uses it any more.
+// idle reports whether the actor may leave the memory, and if so makes sure that it is not used any more.
 func (a *actor) idle() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -238,11 +238,11 @@ func (a *actor) refreshPolicy(ctx context.Context) error {
 	return nil
 }
 
-// load makes the account: what the read models say, and what stands on the log after that.
+// load makes the account: what the read models say, and what the log has after that.
 func (a *actor) load(ctx context.Context) (err error) {
 	a.limits.counts.Loads.Add(1)
 	defer func() {
-		if err != nil { // nobody need tell it anything
+		if err != nil { // nothing need be delivered
 			a.mu.Lock()
 			a.loading, a.inbox = false, nil
 			a.mu.Unlock()
@@ -308,7 +308,7 @@ type batch struct {
 	recorded map[limit.Source]eventstore.Position // checks whose usage turned out to be on the log
 	events   []event.QuotaEvent
 	guarded  []event.Identity    // of the checks and releases in events
-	at       eventstore.Position // up to which the account was told everything
+	at       eventstore.Position // up to which everything was delivered
 }
 
 // decide decides all jobs and appends what they have to say; done is false when it has to be tried again.
@@ -319,7 +319,7 @@ func (b *batch) decide(ctx context.Context) (done bool, err error) {
 		return false, err
 	}
 	b.at = a.follower.here()
-	if !a.receive() || a.account.Misses(a.policy, now) { // what was told may ask for another look at the read models
+	if !a.receive() || a.account.Misses(a.policy, now) { // what was delivered may make it necessary to load again
 		return false, nil
 	}
 	b.propose(now)
@@ -356,7 +356,7 @@ func (b *batch) decide(ctx context.Context) (done bool, err error) {
 	}
 }
 
-// usageAt is where a recorded fact stands.
+// usageAt is the position of a recorded fact.
 func (a *actor) usageAt(ctx context.Context, id event.Identity) (eventstore.Position, error) {
 	recorded, err := a.limits.config.Store.ReadStream(ctx, id.Stream(), 0, 1)
 	if err != nil {
@@ -419,7 +419,7 @@ func (b *batch) propose(now time.Time) {
 	}
 }
 
-// place tells each job where its event stands; at is the answer to the append.
+// place gives each job the position of its event; at is the answer to the append.
 func (b *batch) place(at eventstore.Result) {
 	for _, j := range b.jobs {
 		if j.record > 0 {

@@ -21,7 +21,7 @@ import (
 )
 
 // AccountLoader reads what limits have to know about a tenant before its first check in this process. What it returns may be
-// old: the log tells the rest.
+// old: the rest is read from the log.
 type AccountLoader interface {
 	// Account returns the fold of the tenant's quota stream.
 	Account(ctx context.Context, t event.TenantID) (limit.Snapshot, error)
@@ -74,7 +74,7 @@ const (
 )
 
 // Engine answers checks. Each tenant's checks go through one actor in this process, which decides all that is waiting
-// against the tenant's account, appends the decisions in one batch at the revision that it knows, and answers after the
+// against the tenant's account, appends the decisions in one batch at the revision that it has read, and answers after the
 // commit. When another replica was faster it learns what that one wrote, and decides again: the tenant's quota stream is
 // the only boundary of consistency, and needs neither leader nor lock.
 type Engine struct {
@@ -146,7 +146,7 @@ func (l *Engine) start(f func()) bool {
 	return !l.closed
 }
 
-// Counts tells what the engine has done.
+// Counts returns what the engine has done.
 func (l *Engine) Counts() *Counts { return &l.counts }
 
 // InMemory counts the accounts in memory.
@@ -206,7 +206,7 @@ func (l *Engine) Check(ctx context.Context, asks []limit.Ask) []Decision {
 		switch err := j.wait(waiting); {
 		case err == nil:
 			decisions[i] = j.decision
-		case ctx.Err() != nil: // nobody waits for the answer
+		case ctx.Err() != nil: // the caller has left
 			decisions[i].Err = err
 		default:
 			decisions[i] = undecided(l.follower(asks[i].Tenant).actor(asks[i].Tenant).lastPolicy.Load(), &asks[i], err, l.config.Now())
@@ -216,7 +216,7 @@ func (l *Engine) Check(ctx context.Context, asks []limit.Ask) []Decision {
 	return decisions
 }
 
-// undecided answers a check that nobody could decide: while the log is away, it is let through where its limits admit that. What
+// undecided answers a check that could not be decided: while the log is away, it is let through where its limits admit that. What
 // is under way may still be decided and recorded; asking again shows it.
 func undecided(p *limit.Policy, ask *limit.Ask, why error, now time.Time) Decision {
 	if p != nil && errors.Is(why, eventstore.ErrUnavailable) {
@@ -349,7 +349,7 @@ func (j *job) wait(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		select {
-		case <-j.done: // what was decided in time is told, however long another job kept its caller
+		case <-j.done: // what was decided in time is answered, however long another job kept its caller
 			return nil
 		default:
 		}
@@ -357,7 +357,7 @@ func (j *job) wait(ctx context.Context) error {
 	}
 }
 
-// maintain ends what nobody uses: accounts in memory, and holds.
+// maintain lets go of accounts that are not used, and writes down the ends of holds.
 func (l *Engine) maintain() {
 	every := l.config.SweepEvery
 	if every < 0 {
@@ -387,8 +387,8 @@ const (
 	sweepTimeout = 10 * time.Second
 )
 
-// Sweep writes down the ends of holds that are over. Nothing depends on it: a hold ends by time, whether or not anybody
-// says so.
+// Sweep writes down the ends of holds that are over. Nothing depends on it: a hold ends by time, written down
+// or not.
 func (l *Engine) Sweep(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
 	defer cancel()
@@ -398,7 +398,7 @@ func (l *Engine) Sweep(ctx context.Context) {
 			tenants[t] = true
 		}
 	}
-	// Tenants that nobody has in memory: any replica may do it.
+	// Tenants that are in no memory: any replica may do it.
 	if others, err := l.config.Accounts.Overdue(ctx, l.config.Now().Add(-sweepAfter), sweepTenants); err == nil { // else the next time
 		for _, t := range others {
 			tenants[t] = true

@@ -24,8 +24,8 @@ const (
 	recentBytes = 32 << 20
 )
 
-// follower reads one partition of the log, in order, and tells the accounts in memory what happened to their tenants. It
-// reads at once when somebody asks for everything that is there now, and otherwise when the log has grown and a moment has
+// follower reads one partition of the log, in order, and delivers its events to the accounts in memory. It
+// reads at once when a check needs everything that is on the log now, and otherwise when the log has grown and a moment has
 // passed. It reads nothing while there are no accounts.
 type follower struct {
 	limits    *Engine
@@ -33,10 +33,10 @@ type follower struct {
 
 	mu     sync.Mutex
 	actors map[event.TenantID]*actor
-	at     int64 // everything up to this offset was told
-	parked bool  // nobody listens: at is old
+	at     int64 // everything up to this offset was delivered
+	parked bool  // there are no accounts: at is old
 
-	// Rounds of reading are counted: one that began after somebody asked has seen all that was there when he did.
+	// Rounds of reading are counted: one that began after a check asked has seen all that was there when it did.
 	asked, begun, done int64
 	moved              chan struct{} // closed and replaced when done or parked changes
 	wanted             chan struct{} // closed and replaced when asked changes
@@ -45,7 +45,7 @@ type follower struct {
 	recentFrom  int64
 	recentCount int
 	recentSize  int
-	back        chan struct{} // held by who reads what stands before that
+	back        chan struct{} // held while what comes before that is read
 }
 
 func newFollower(l *Engine, partition int) *follower {
@@ -57,7 +57,7 @@ func (f *follower) position(offset int64) eventstore.Position {
 	return eventstore.Position{Partition: f.partition, Offset: offset}
 }
 
-// signal wakes who waits; f.mu is held.
+// signal wakes those that wait; f.mu is held.
 func (f *follower) signal() {
 	close(f.moved)
 	f.moved = make(chan struct{})
@@ -85,7 +85,7 @@ func (f *follower) run() {
 	}
 }
 
-// idle waits until the log has grown and a moment more, or until somebody asks.
+// idle waits until the log has grown and a moment more, or until a check asks.
 func (f *follower) idle(ctx context.Context, at int64, wanted <-chan struct{}) {
 	waiting, stop := context.WithCancel(ctx)
 	defer stop()
@@ -104,7 +104,7 @@ func (f *follower) idle(ctx context.Context, at int64, wanted <-chan struct{}) {
 	<-grown
 }
 
-// round reads and tells everything that is on the log when it begins.
+// round reads and delivers everything that is on the log when it begins.
 func (f *follower) round(ctx context.Context) error {
 	f.mu.Lock()
 	f.begun++
@@ -127,7 +127,7 @@ func (f *follower) round(ctx context.Context) error {
 	return nil
 }
 
-// advance reads the next page and tells it; more is false at the end of the log.
+// advance reads the next page and delivers it; more is false at the end of the log.
 func (f *follower) advance(ctx context.Context) (more bool, err error) {
 	f.mu.Lock()
 	at := f.at
@@ -136,35 +136,35 @@ func (f *follower) advance(ctx context.Context) (more bool, err error) {
 	if err != nil || len(page) == 0 {
 		return false, err
 	}
-	// Decoding, and looking up catalogs, does not keep anybody from the lock. Nobody is told a part of a page.
-	told := make([]*limit.Entry, len(page))
-	for decoded := false; !decoded; {
+	// Events are decoded, and catalogs looked up, without the lock. An account gets all of a page or nothing.
+	decoded := make([]*limit.Entry, len(page))
+	for complete := false; !complete; {
 		for i := range page {
 			a := f.find(event.TenantID(page[i].Tenant))
-			if a == nil || told[i] != nil || a.knows(&page[i]) {
+			if a == nil || decoded[i] != nil || a.decided(&page[i]) {
 				continue
 			}
-			if told[i], err = f.limits.decode(ctx, page[i]); errors.Is(err, event.ErrMalformed) {
-				a.breaks() // loading it again meets the same event, and tells those who ask for this tenant
-				told[i] = &limit.Entry{Position: page[i].Position}
+			if decoded[i], err = f.limits.decode(ctx, page[i]); errors.Is(err, event.ErrMalformed) {
+				a.breaks() // loading it again meets the same event, and fails the checks of this tenant
+				decoded[i] = &limit.Entry{Position: page[i].Position}
 			} else if err != nil {
 				return false, err
 			}
 		}
 		f.mu.Lock()
-		decoded = true
+		complete = true
 		for i := range page { // actors may have come while the page was decoded
 			a := f.actors[event.TenantID(page[i].Tenant)]
-			decoded = decoded && (a == nil || told[i] != nil || a.knows(&page[i]))
+			complete = complete && (a == nil || decoded[i] != nil || a.decided(&page[i]))
 		}
-		if !decoded {
+		if !complete {
 			f.mu.Unlock()
 		}
 	}
 	defer f.mu.Unlock()
 	for i := range page {
-		if a := f.actors[event.TenantID(page[i].Tenant)]; a != nil && told[i] != nil {
-			a.deliver(*told[i])
+		if a := f.actors[event.TenantID(page[i].Tenant)]; a != nil && decoded[i] != nil {
+			a.deliver(*decoded[i])
 		}
 	}
 	f.remember(page)
@@ -210,7 +210,7 @@ func (f *follower) since() int64 {
 	return f.recentFrom
 }
 
-// between returns the tenant's events after one offset and up to another one that was told already.
+// between returns the tenant's events after one offset and up to another one that was delivered already.
 func (f *follower) between(ctx context.Context, t event.TenantID, after, to int64) (events []eventstore.Recorded, err error) {
 	for after < to {
 		f.mu.Lock()
@@ -237,7 +237,7 @@ func (f *follower) between(ctx context.Context, t event.TenantID, after, to int6
 	return events, nil
 }
 
-// before reads what stands after an offset and is not remembered, up to since, unless that has moved meanwhile; it returns how
+// before reads what comes after an offset and is not remembered, up to since, unless that has moved meanwhile; it returns how
 // far it came. What it reads is remembered if there is room: many accounts are loaded at the same time, from the same read
 // models.
 func (f *follower) before(ctx context.Context, t event.TenantID, after, since int64) (events []eventstore.Recorded, to int64, err error) {
@@ -308,7 +308,7 @@ func (l *Engine) meters(ctx context.Context, revision eventstore.Revision, t eve
 	return c.MetersOf(string(t)), nil
 }
 
-// listen makes the actor be told everything after the offset that it returns.
+// listen has everything after the offset that it returns delivered to the actor.
 func (f *follower) listen(ctx context.Context, a *actor) (from int64, err error) {
 	f.mu.Lock()
 	parked := f.parked
@@ -332,8 +332,8 @@ func (f *follower) listen(ctx context.Context, a *actor) (from int64, err error)
 	return f.at, nil
 }
 
-// sync waits until everything was told that is on the log now, whoever wrote it. Those who ask while a round is under way
-// share the next one.
+// sync waits until everything is delivered that is on the log now, from all replicas. Checks that ask while a round is under
+// way share the next one.
 func (f *follower) sync(ctx context.Context) error {
 	f.mu.Lock()
 	round := f.begun + 1
@@ -358,7 +358,7 @@ func (f *follower) sync(ctx context.Context) error {
 	}
 }
 
-// here is how far the accounts were told.
+// here is the position up to which everything was delivered.
 func (f *follower) here() eventstore.Position {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -384,7 +384,7 @@ func (f *follower) actor(t event.TenantID) *actor {
 	now := f.limits.config.Now()
 	a := f.actors[t]
 	if a == nil {
-		if len(f.actors) >= f.most()*5/4 { // the housekeeper comes too late for a crowd
+		if len(f.actors) >= f.most()*5/4 { // maintain comes too late for a crowd
 			f.letGo(now)
 		}
 		a = &actor{limits: f.limits, follower: f, tenant: t}
