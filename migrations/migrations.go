@@ -17,7 +17,7 @@ import (
 var files embed.FS
 
 // ReadModels holds the tables of each read model, by file name <read model>.sql. They are created once per generation,
-// in a schema of their own, by whoever builds a generation.
+// in a schema of their own.
 //
 //go:embed readmodels
 var readModels embed.FS

@@ -153,7 +153,7 @@ func TestInsightsDoNotDependOnRanges(t *testing.T) {
 	})
 }
 
-// What stands after corrections is what the facts would have given that are left.
+// After corrections the result is that of the facts that are left.
 func TestInsightsAreThoseOfTheFactsThatAreLeft(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		store, _ := newStore(t, 1)

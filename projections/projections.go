@@ -55,8 +55,8 @@ type Range struct {
 	Sparse bool `json:"sparse,omitempty"`
 }
 
-// Check refuses a range that is none, and events that are not exactly those of the range: a checkpoint must never say
-// more than was applied.
+// Check refuses an empty or negative range, and events that are not exactly those of the range: a checkpoint must never
+// say more than was applied.
 func (r Range) Check(events []event.Decoded) error {
 	n := int64(len(events))
 	if r.After < 0 || r.To <= r.After || n == 0 || !r.Sparse && n != r.To-r.After || events[n-1].Position.Offset != r.To && r.Sparse {
@@ -81,7 +81,7 @@ var ErrStale = errors.New("range does not start at the checkpoint")
 type Target interface {
 	// ReadModels lists what is kept.
 	ReadModels() []string
-	// Checkpoint tells the generation of the read model that serves, and how far it is.
+	// Checkpoint returns the generation of the read model that serves, and how far it is.
 	Checkpoint(ctx context.Context, readModel string, partition int) (generation int, offset int64, err error)
 	// Apply moves the checkpoint from r.After to r.To and applies the events, both or neither. Errors: ErrStale;
 	// anything that wraps event.ErrMalformed will fail again; everything else may pass when tried again.

@@ -14,7 +14,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 )
 
-// farRevision: nobody stands near it, and the server's arithmetic ends not far behind.
+// farRevision: no stream gets near it, and the server's arithmetic ends not far behind.
 const farRevision = 1 << 62
 
 // Append implements eventstore.Appender. The server knows no batch of streams: each element is an append of its own, as many
@@ -26,7 +26,7 @@ func (l *Log) Append(ctx context.Context, batch []eventstore.Append) []eventstor
 	if err := ctx.Err(); err != nil {
 		return eventstore.Refuse(len(batch), fmt.Errorf("%w: %w", eventstore.ErrUnavailable, err))
 	}
-	// No others waiting takes any batch, so that the bound can never refuse the same call for ever.
+	// No others waiting takes any batch, so that the bound cannot refuse the same call again and again.
 	n := int64(len(batch))
 	if before := l.waiting.Add(n) - n; before > 0 && before+n > int64(l.config.QueueLimit) {
 		l.waiting.Add(-n)
@@ -42,7 +42,7 @@ func (l *Log) Append(ctx context.Context, batch []eventstore.Append) []eventstor
 			continue
 		}
 		before, done := order.next(&batch[i])
-		// Turns are taken in order, so whoever waits for an element before it waits for one that has its turn.
+		// Turns are taken in order, so an element waits only for one that has its turn.
 		select {
 		case l.turns <- struct{}{}:
 		case <-ctx.Done():
@@ -65,7 +65,7 @@ func (l *Log) Append(ctx context.Context, batch []eventstore.Append) []eventstor
 	return results
 }
 
-// order tells what each element of a batch has to wait for: those before it that write its stream or one that it wants
+// order says what each element of a batch has to wait for: those before it that write its stream or one that it wants
 // absent, and those that want its stream absent and must not see it.
 type order struct {
 	trivial bool // no stream occurs twice
@@ -146,7 +146,7 @@ func (l *Log) append(ctx context.Context, a *eventstore.Append) eventstore.Resul
 	return eventstore.Result{Err: err}
 }
 
-// write appends events to a stream directly after a revision. Where something else stands there, the error is the client's, with
+// write appends events to a stream directly after a revision. Where something else is there, the error is the client's, with
 // ErrorCodeWrongExpectedVersion.
 func (l *Log) write(ctx context.Context, stream eventstore.StreamName, after eventstore.Revision, events []esdb.EventData) (*esdb.WriteResult, error) {
 	expected := esdb.ExpectedRevision(esdb.NoStream{})
@@ -168,7 +168,7 @@ func (l *Log) write(ctx context.Context, stream eventstore.StreamName, after eve
 	return written, err
 }
 
-// readBack is for what the subscription did not show. It finds out where an append stands and when it was recorded, and whether
+// readBack is for what the subscription did not show. It finds out where an append is and when it was recorded, and whether
 // it was this call that wrote it: the server answers a repetition like the first time.
 func (l *Log) readBack(ctx context.Context, a *eventstore.Append, id uuid.UUID) eventstore.Result {
 	events, err := l.readStream(ctx, a.Stream, uint64(a.Expected+1), len(a.Events)) //nolint:gosec // not negative
@@ -198,7 +198,7 @@ func answer(o eventstore.Outcome, events []eventstore.Recorded) eventstore.Resul
 	return r
 }
 
-// judge answers an append whose guard found streams: what stands at its place counts first.
+// judge answers an append whose guard found streams: what is at its place counts first.
 func (l *Log) judge(ctx context.Context, a *eventstore.Append, present []int) eventstore.Result {
 	from := max(a.Expected, 0)
 	ahead := int(a.Expected-from) + 1 // the event at Expected itself, where there must be one

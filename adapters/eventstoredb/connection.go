@@ -24,7 +24,7 @@ var (
 )
 
 // connection contains the client, which is not to be trusted with its own life: it may hang without regard for the context,
-// it is dead for ever after an outage that was long enough, it leaks its connection when it finds a new one, and closing it
+// it never recovers from a long outage, it leaks its connection when it finds a new one, and closing it
 // during a call panics. So a call runs on a goroutine of its own, is given up when its context ends, and a client that has
 // failed is replaced; it is closed when the last call has left it.
 type connection struct {

@@ -171,7 +171,7 @@ func TestLostAnswers(t *testing.T) {
 	}
 }
 
-// Under the client's own settings an outage of a second kills it for ever, and callers hang in it. Here they return when their
+// Under the client's own settings an outage of a second kills it, and callers hang in it. Here they return when their
 // time is over, and go on when the server is back.
 func TestOutageLongerThanTheDiscovery(t *testing.T) {
 	for name, settings := range map[string]string{
@@ -273,7 +273,7 @@ func TestASilentSubscriptionIsReplaced(t *testing.T) {
 	require.NoError(t, log.Wait(ctx, eventstore.Position{}))
 }
 
-// A node that does not lead may be behind. It is never asked: what was acknowledged is read, whoever leads now.
+// A node that does not lead may be behind. It is never asked: what was acknowledged is read, whichever node leads now.
 func TestReadsAreTheLeaders(t *testing.T) {
 	cluster := esdbtest.New(t, 3)
 	first, second := open(t, eventstoredb.Config{URL: cluster.Seeds()}), open(t, eventstoredb.Config{URL: cluster.URL()})

@@ -19,7 +19,7 @@ const (
 	firstScan, laterScan = 1, 1000
 	// catchUp is how long a read waits for the tail to have what the log has, before it reads for itself.
 	catchUp = time.Second
-	// nearby is how many events are read at once where positions are asked for: they often stand together.
+	// nearby is how many events are read at once where positions are asked for: they are often close to each other.
 	nearby = 16
 )
 
@@ -46,7 +46,7 @@ func (m *headMemory) learn(seen, head int64) int64 {
 // head is the offset of the last event of ours; 0 when there is none.
 func (l *Log) head(ctx context.Context) (int64, error) {
 	known, head := l.heads.get()
-	end := int64(0) // of the log, whoever wrote there
+	end := int64(0) // of the whole log, with what others wrote
 	from := esdb.AllPosition(esdb.End{})
 	for count := firstScan; ; count = laterScan {
 		events, err := retry(ctx, l, "read the end of the log", func(ctx context.Context, db *esdb.Client) ([]*esdb.RecordedEvent, error) {

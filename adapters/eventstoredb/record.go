@@ -62,7 +62,7 @@ func (l *Log) decode(e *esdb.RecordedEvent) (r eventstore.Recorded, by uuid.UUID
 			eventstore.ErrHole, e.EventNumber, e.StreamID, e.EventType)
 	}
 	if e.Position.Commit == 0 || e.Position.Commit > math.MaxInt64 {
-		return eventstore.Recorded{}, uuid.Nil, fmt.Errorf("%w: the server does not tell where event %d of %s stands; it must be version 22.10 or later",
+		return eventstore.Recorded{}, uuid.Nil, fmt.Errorf("%w: the server does not say where event %d of %s is; it must be version 22.10 or later",
 			eventstore.ErrUnavailable, e.EventNumber, e.StreamID)
 	}
 	recordedAt := e.CreatedDate

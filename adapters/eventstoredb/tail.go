@@ -24,7 +24,7 @@ const (
 
 	keepBytes = 32 << 20 // of events in memory
 
-	// watchEvery is how often a subscription that tells nothing is held against the end of the log.
+	// watchEvery is how often a silent subscription is compared with the end of the log.
 	watchEvery = time.Second
 	// resubscribePause bounds the wait after a subscription that did not get far.
 	resubscribePause = time.Second
@@ -33,7 +33,7 @@ const (
 )
 
 // tail is the one reader of the log's end in this process: a subscription whose events all readers share. It subscribes
-// again for ever, each time after the last event it has, so that nothing is skipped; what it has already it passes over, so
+// again without end, each time after the last event it has, so that nothing is skipped; what it has already it passes over, so
 // that nothing is doubled.
 type tail struct {
 	log *Log
@@ -55,8 +55,8 @@ type tail struct {
 type awaited struct {
 	events []eventstore.Recorded
 	want   int
-	upTo   int64         // the server says that they stand up to here; 0 as long as it has not answered
-	done   chan struct{} // closed when they have, or when nobody knows whether they will
+	upTo   int64         // the server says that they are up to here; 0 as long as it has not answered
+	done   chan struct{} // closed when they have, or when it is unclear whether they will
 }
 
 func newTail(l *Log, head int64) *tail {
@@ -182,7 +182,7 @@ func (t *tail) release(call uuid.UUID, a *awaited) {
 	t.ends(call, a)
 }
 
-// ends tells who waits that nothing more comes; t.mu is held.
+// ends tells those who wait that nothing more comes; t.mu is held.
 func (t *tail) ends(call uuid.UUID, a *awaited) {
 	if t.awaited[call] == a {
 		delete(t.awaited, call)
@@ -190,7 +190,7 @@ func (t *tail) ends(call uuid.UUID, a *awaited) {
 	}
 }
 
-// came waits for the events of a call, which the server says stand up to an offset, and returns them; ok is false where they do
+// came waits for the events of a call, which the server says are up to an offset, and returns them; ok is false where they do
 // not come by, as those of a repetition do not.
 func (t *tail) came(ctx context.Context, a *awaited, upTo int64) (events []eventstore.Recorded, ok bool) {
 	t.mu.Lock()

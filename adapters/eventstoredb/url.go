@@ -24,7 +24,7 @@ var settings = []string{
 	"maxdiscoverattempts", "keepaliveinterval", "keepalivetimeout", "defaultdeadline",
 }
 
-// IsURL tells whether this is an EventStoreDB's URL: esdb://host, esdb://a,b,c or esdb+discover://name.
+// IsURL reports whether this is an EventStoreDB's URL: esdb://host, esdb://a,b,c or esdb+discover://name.
 func IsURL(raw string) bool {
 	return strings.HasPrefix(raw, "esdb://") || strings.HasPrefix(raw, "esdb+discover://")
 }
@@ -87,7 +87,7 @@ func ParseURL(raw string) (c *esdb.Configuration, prefix string, err error) {
 		return refuse("credentials are not sent over plain text: remove tls=false, or the credentials")
 	}
 	if !seen["maxdiscoverattempts"] {
-		c.MaxDiscoverAttempts = math.MaxInt32 // a client that has given up is dead for ever
+		c.MaxDiscoverAttempts = math.MaxInt32 // a client that has given up never recovers
 	}
 	return c, prefix, nil
 }

@@ -32,7 +32,7 @@ type partition struct {
 	grown  chan struct{} // closed, and replaced, when events are added
 }
 
-// stream remembers where its events stand and under which ids; both slices are indexed by revision.
+// stream remembers where its events are and under which ids; both slices are indexed by revision.
 type stream struct {
 	tenant  string
 	ids     []uuid.UUID
@@ -142,7 +142,7 @@ func (s *Store) present(names []eventstore.StreamName) []int {
 	return present
 }
 
-// holds tells whether exactly the events of a stand directly after its expected revision, which the stream has reached.
+// holds reports whether exactly the events of a come directly after its expected revision, which the stream has reached.
 func (st *stream) holds(a eventstore.Append) bool {
 	there := st.ids[a.Expected+1:]
 	if len(there) < len(a.Events) {

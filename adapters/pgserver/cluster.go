@@ -60,7 +60,7 @@ func (c *cluster) locate() (bool, error) {
 	data, err := filepath.EvalSymlinks(link)
 	if err != nil {
 		// A link without its target means lost data; a new cluster in its place would hide that.
-		return false, fmt.Errorf("pgserver: the cluster that %s stands for cannot be found; bring it back, or remove the link to start without data: %w", link, err)
+		return false, fmt.Errorf("pgserver: the cluster behind %s cannot be found; bring it back, or remove the link to start without data: %w", link, err)
 	}
 	if _, err := os.Stat(filepath.Join(data, "PG_VERSION")); err != nil {
 		return false, fmt.Errorf("pgserver: %s is not a cluster that we can use: %w", data, err)

@@ -9,7 +9,7 @@ import (
 // ErrOtherLog: the read models of this database were folded from another log. Their checkpoints mean nothing on this one.
 var ErrOtherLog = errors.New("the read models of this database are of another log")
 
-// CheckLogElsewhere makes sure that this database, which is to hold the read models of a log elsewhere, has never had a log of
+// CheckLogElsewhere makes sure that this database, which is to hold the read models of a log in another place, has never had a log of
 // its own. Error: ErrOtherLog.
 func (p *Pools) CheckLogElsewhere(ctx context.Context) error {
 	var own bool
@@ -22,7 +22,8 @@ func (p *Pools) CheckLogElsewhere(ctx context.Context) error {
 	return nil
 }
 
-// CheckLogHere makes sure that read models which are there were not folded from a log elsewhere. Call it before OpenLog.
+// CheckLogHere makes sure that the read models in this database were not folded from a log in another place. Call it before the
+// log is opened.
 // Error: ErrOtherLog.
 func (p *Pools) CheckLogHere(ctx context.Context) error {
 	if err := p.CheckLogElsewhere(ctx); !errors.Is(err, ErrOtherLog) {

@@ -19,7 +19,7 @@ const (
 	Following State = "following"
 	// Failing: the store or the target cannot be reached, or refuses; it is tried again.
 	Failing State = "failing"
-	// Halted: an event cannot be read or folded. The projection stands before it and never skips it.
+	// Halted: an event cannot be read or folded. The projection stops before it and never skips it.
 	Halted  State = "halted"
 	Stopped State = "stopped"
 )
@@ -29,7 +29,7 @@ type Health struct {
 	ReadModel  string
 	Partition  int
 	Generation int
-	Offset     int64 // up to which this process knows it to be applied
+	Offset     int64 // applied as far as this process has seen
 	State      State
 	Err        error // of the states Following, Failing and Halted
 }

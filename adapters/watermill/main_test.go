@@ -45,7 +45,7 @@ func newFixture(t *testing.T) *fixture {
 	return openFixture(t, pgtest.Database(t))
 }
 
-// openFixture is another replica, so to speak: its own connections to the same database.
+// openFixture is another replica: its own connections to the same database.
 func openFixture(t *testing.T, url string) *fixture {
 	t.Helper()
 	ctx := t.Context()

@@ -12,9 +12,9 @@ import (
 
 var (
 	offsetMetric = prometheus.NewDesc("tollgate_projection_offset",
-		"Offset up to which this process knows the read model to be applied.", []string{"read_model", "partition"}, nil)
+		"Offset up to which the read model is applied, as far as this process has seen.", []string{"read_model", "partition"}, nil)
 	haltedMetric = prometheus.NewDesc("tollgate_projection_halted",
-		"1 when the read model stands before an event that it cannot apply.", []string{"read_model", "partition"}, nil)
+		"1 when the read model has stopped before an event that it cannot apply.", []string{"read_model", "partition"}, nil)
 	failingMetric = prometheus.NewDesc("tollgate_projection_failing",
 		"1 when the store or the read model cannot be reached or refuses.", []string{"read_model", "partition"}, nil)
 )

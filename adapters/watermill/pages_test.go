@@ -54,7 +54,7 @@ func TestPagesAreTheLog(t *testing.T) {
 			for range rapid.IntRange(0, 10).Draw(t, "new") {
 				grow()
 			}
-			after := int64(0) // readers stand at an event, or at the beginning
+			after := int64(0) // readers are at an event, or at the beginning
 			if n := rapid.IntRange(0, len(log.all)).Draw(t, "reader"); n > 0 {
 				after = log.all[n-1].Position.Offset
 			}

@@ -90,7 +90,7 @@ func (r *Runner) Run(ctx context.Context) error {
 // Running is closed when all subscriptions are open.
 func (r *Runner) Running() <-chan struct{} { return r.router.Running() }
 
-// Health tells what each projection does, sorted by read model and partition.
+// Health returns what each projection does, sorted by read model and partition.
 func (r *Runner) Health() []Health {
 	r.subscriber.mu.Lock()
 	defer r.subscriber.mu.Unlock()
@@ -104,7 +104,7 @@ func (r *Runner) Health() []Health {
 	return all
 }
 
-// explain tells the subscriber why a message was refused. It takes the error out of the router's hands, which would log
+// explain says to the subscriber why a message was refused. It takes the error out of the router's hands, which would log
 // it each time: the subscriber logs a change of state once.
 func explain(next message.HandlerFunc) message.HandlerFunc {
 	return func(m *message.Message) ([]*message.Message, error) {
@@ -144,7 +144,7 @@ func (r *Runner) handle(m *message.Message) error {
 func (r *Runner) readRange(ctx context.Context, g projections.Range) ([]event.Decoded, error) {
 	at := eventstore.Position{Partition: g.Partition, Offset: g.After}
 	if g.To-g.After < 1 || g.To-g.After > eventstore.MaxReadLimit && !g.Sparse {
-		return nil, fmt.Errorf("range (%d, %d] is none that was sent", g.After, g.To)
+		return nil, fmt.Errorf("range (%d, %d] was never sent", g.After, g.To)
 	}
 	recorded, err := r.config.Log.ReadLog(ctx, at, int(min(g.To-g.After, maxEvents)))
 	if err != nil {

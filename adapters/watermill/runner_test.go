@@ -140,7 +140,7 @@ func TestAMalformedEventStopsOnlyItsPartition(t *testing.T) {
 	h.append(t, malformed(tenantIn(0)))
 	h.append(t, recorded(tenantIn(0), 300, 310)...)
 	h.await(t, h.append(t, recorded(tenantIn(1), 0, 300)...))
-	h.await(t, before) // what stands before the bad event is applied
+	h.await(t, before) // what comes before the bad event is applied
 	for _, name := range readmodels.Names() {
 		state := halted(t, runner, name, 0)
 		require.ErrorIs(t, state.Err, event.ErrMalformed)
@@ -179,7 +179,7 @@ func TestAnEventThatCannotBeFoldedStopsOnlyItsReadModel(t *testing.T) {
 	h.verify(t)
 }
 
-// halted waits until a projection stands before a bad event.
+// halted waits until a projection has stopped before a bad event.
 func halted(t *testing.T, runner *watermill.Runner, readModel string, partition int) (found watermill.Health) {
 	t.Helper()
 	require.Eventually(t, func() bool {

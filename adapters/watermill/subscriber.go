@@ -38,7 +38,7 @@ const (
 	// minPause and maxPause bound the wait after a failure, outages included.
 	minPause = 50 * time.Millisecond
 	maxPause = 5 * time.Second
-	// maxStalePause bounds the wait after another replica was faster: it is how long a read model stands still when the
+	// maxStalePause bounds the wait after another replica was faster: it is how long a read model does not move when the
 	// replica that leads dies.
 	maxStalePause = time.Second
 	// stoppedPause is between tries of an event that cannot be read: somebody has to install a version that can.
@@ -209,7 +209,7 @@ func level(err error) slog.Level {
 }
 
 // backOff says how long to wait after a failure, with jitter so that replicas do not move in step. It makes the next
-// ranges smaller: of a range with one bad event, what stands before the event is applied all the same.
+// ranges smaller: of a range with one bad event, what comes before the event is applied all the same.
 func (l *loop) backOff(err error) time.Duration {
 	longest := maxPause
 	switch {

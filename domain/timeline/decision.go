@@ -35,7 +35,7 @@ func decided(e event.LimitDecided) string {
 	return text
 }
 
-// why tells what a limit has against a check.
+// why says what a limit has against a check.
 func why(p *event.LimitPart) string {
 	fits := p.Used.Add(p.Held).Add(p.Requested).Cmp(p.Max) <= 0
 	switch {
@@ -79,7 +79,7 @@ func overage(parts []event.LimitPart) string {
 	return " beyond " + strings.Join(over, " and ")
 }
 
-// held tells until when the whole quantity is held.
+// held says until when the whole quantity is held.
 func held(e event.LimitDecided) string {
 	until := e.HoldEnds()
 	if until.IsZero() {
@@ -122,8 +122,8 @@ func explanation(e event.LimitDecided) json.RawMessage {
 	return object("allowed", e.Allowed, "planVersion", plan, "holdExpiresAt", optional(e.HoldEnds()), "limits", parts, "data", e.Data)
 }
 
-// clock is an instant for people, who need no seconds unless there are some. It is rounded up to what is shown: whoever comes
-// back then must not be early.
+// clock is an instant for people, who need no seconds unless there are some. It is rounded up to what is shown: a caller who
+// comes back then must not be early.
 func clock(t time.Time) string {
 	if t = t.UTC(); t.Equal(t.Truncate(time.Minute)) {
 		return t.Format("2006-01-02 15:04 UTC")
@@ -139,7 +139,7 @@ func day(t time.Time) string {
 	return clock(t)
 }
 
-// span tells between what an override holds.
+// span says from when until when an override holds.
 func span(from, until time.Time) string {
 	text := ""
 	if !from.IsZero() {

@@ -10,7 +10,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 )
 
-// FactIndex tells where the facts and corrections of a tenant are in the log.
+// FactIndex lists where the facts and corrections of a tenant are in the log.
 type FactIndex interface {
 	// FactsAfter lists a page, in order. A zero instant is no bound.
 	FactsAfter(ctx context.Context, t event.TenantID, p FactPage) ([]Mark, error)
@@ -54,9 +54,9 @@ func (r FactReader) FactsShown(ctx context.Context, partition int) (eventstore.P
 	return r.Index.FactsShown(ctx, partition)
 }
 
-// Facts visits a tenant's facts and corrections that stand at a position or before it: facts that occurred, and corrections that
+// Facts visits a tenant's facts and corrections at a position or before it: facts that occurred, and corrections that
 // were recorded, in [from, to), in this order. Nothing of it can change meanwhile: the index is only added to, and what is
-// added stands after the position.
+// added comes after the position.
 func (r FactReader) Facts(ctx context.Context, t event.TenantID, from, to time.Time, at eventstore.Position, visit func(event.Decoded) error) error {
 	after := Mark{ListedAt: from}
 	for {

@@ -11,7 +11,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 )
 
-// Index tells where the events of a page are in the log. It filters by hashes of type and source: now and then an
+// Index lists where the events of a page are in the log. It filters by hashes of type and source: now and then an
 // event is among them that the query did not ask for.
 type Index interface {
 	Timeline(ctx context.Context, q Query) (events []eventstore.Position, next string, at eventstore.Position, err error)
@@ -62,7 +62,7 @@ func (r Reader) Timeline(ctx context.Context, q Query) (Page, eventstore.Positio
 	return page, at, nil
 }
 
-// Bounds of what Decisions reads. Heartbeats of a long session are many, and the newest say how it stands; corrections and
+// Bounds of what Decisions reads. Heartbeats of a long session are many, and the newest say how it is; corrections and
 // conflicts of a fact come after its decisions, and are gone through.
 const (
 	decisionsPage  = 100

@@ -43,7 +43,7 @@ type record struct {
 type history struct {
 	records   []int
 	truncated int64 // events before this number cannot be read any more
-	deleted   bool  // for ever
+	deleted   bool  // finally
 }
 
 // ledger is what all nodes of a cluster agree on.
@@ -80,7 +80,7 @@ type appended struct {
 }
 
 // append does what the server's own check does: an expectation that was met long ago is an idempotent write when exactly
-// these ids stand there, and a conflict otherwise.
+// these ids are there, and a conflict otherwise.
 func (l *ledger) append(stream string, expected int64, events []proposed) (appended, int64, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -124,7 +124,7 @@ func (l *ledger) append(stream string, expected int64, events []proposed) (appen
 	return l.write(stream, events), current, nil
 }
 
-// recently tells how many of the events, from the first on, were appended to the stream lately, and which was the last.
+// recently counts how many of the events, from the first on, were appended to the stream lately, and which was the last.
 func (l *ledger) recently(stream string, events []proposed) (last, known int) {
 	for i, e := range events {
 		at, ok := l.recent[e.id]
@@ -162,7 +162,7 @@ func (l *ledger) write(stream string, events []proposed) appended {
 	return appended{last.number, last.position}
 }
 
-// remove deletes a stream: softly, so that it can begin again, or for ever.
+// remove deletes a stream: softly, so that it can begin again, or finally.
 func (l *ledger) remove(stream string, expected int64, forEver bool) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

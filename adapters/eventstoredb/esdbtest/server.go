@@ -160,7 +160,7 @@ func (c *Cluster) SetClock(now func() time.Time) {
 	c.ledger.now = now
 }
 
-// Lead makes another node the leader. Connections stay: whoever asks the old one is told.
+// Lead makes another node the leader. Connections stay: the old one refers its callers to the new one.
 func (c *Cluster) Lead(node int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

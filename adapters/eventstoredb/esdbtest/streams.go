@@ -28,7 +28,7 @@ func basic(user, password string) string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
 }
 
-// stalled waits for whoever gives up first.
+// stalled waits until either side gives up.
 func (n *Node) stalled(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -156,7 +156,7 @@ func (n *Node) Delete(_ context.Context, r *streams.DeleteReq) (*streams.DeleteR
 	return &streams.DeleteResp{PositionOption: &streams.DeleteResp_Position_{Position: &streams.DeleteResp_Position{}}}, nil
 }
 
-// Tombstone implements the Streams service: for ever.
+// Tombstone implements the Streams service: the stream can never begin again.
 func (n *Node) Tombstone(_ context.Context, r *streams.TombstoneReq) (*streams.TombstoneResp, error) {
 	stream := string(r.GetOptions().GetStreamIdentifier().GetStreamName())
 	if err := n.cluster.ledger.remove(stream, anyRevision, true); err != nil {

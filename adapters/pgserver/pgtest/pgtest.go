@@ -62,7 +62,7 @@ func Run(m *testing.M, migrate func(ctx context.Context, url string) error) (cod
 }
 
 // Database creates a database from the template and returns its URL. The
-// database is dropped when the test ends, whoever is still connected to it.
+// database is dropped when the test ends, even if somebody is still connected.
 func Database(t testing.TB) string {
 	t.Helper()
 	if err := ready(); err != nil {

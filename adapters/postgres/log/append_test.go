@@ -154,8 +154,8 @@ func TestAppendsCrossLeaves(t *testing.T) {
 	require.Len(t, all, processes*each)
 }
 
-// Whoever goes without the lock is refused by the primary key and cannot make a reader skip; those who take it go on.
-func TestThePrimaryKeyRefusesWhoGoesWithoutTheLock(t *testing.T) {
+// The primary key refuses a writer that does not take the lock, so it cannot make a reader skip; those who take it go on.
+func TestThePrimaryKeyRefusesAWriterWithoutTheLock(t *testing.T) {
 	url := pgtest.Database(t)
 	log := openLog(t, url, pglog.Config{Partitions: 1})
 	require.Equal(t, eventstore.Appended, log.Append(t.Context(), facts(0, 1, "a"))[0].Outcome)
@@ -249,7 +249,7 @@ func TestAppendsSurviveDyingConnections(t *testing.T) {
 		events, err := log.ReadLog(t.Context(), eventstore.Position{Partition: p}, eventstore.MaxReadLimit)
 		require.NoError(t, err)
 		for _, e := range events {
-			require.False(t, seen[e.Stream], "%s stands twice", e.Stream)
+			require.False(t, seen[e.Stream], "%s is there twice", e.Stream)
 			seen[e.Stream] = true
 		}
 	}

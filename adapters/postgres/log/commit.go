@@ -31,15 +31,15 @@ const (
 const lockPartition = `select pg_advisory_xact_lock($1, $2)`
 
 // appendEvents decides every event and writes the new ones, in one statement and without a dead row. An element of the
-// batch is a run of rows with the same op. For each row it looks up who stands at that revision of that stream (resident),
+// batch is a run of rows with the same op. For each row it looks up the event at that revision of that stream (the resident),
 // by an index probe per row, whatever the size of the log; an element is
 //
 //	a(ppended)   if all its places are free and the revision before the first one exists,
-//	d(uplicate)  if exactly its events stand there already,
+//	d(uplicate)  if exactly its events are there already,
 //	c(onflict)   otherwise.
 //
 // Only the holder of the partition's lock runs this, so what it has read cannot change before it commits; the primary
-// keys refuse whoever goes without the lock. recorded_at never goes back, also when the clock does.
+// keys refuse a writer that does not take it. recorded_at never goes back, also when the clock does.
 const appendEvents = appendInput + appendVerdict + verdictPerElement + appendPlaced + answerColumns + answerPerElement
 
 const answerPerElement = ` from verdict v left join (select op, max(position) as position, max(now) as now from placed group by op) p using (op)`
@@ -139,7 +139,7 @@ type entry struct {
 	result eventstore.Result
 	// followers wait for this entry's answer, because they want the same place of the same stream.
 	followers []*entry
-	resident  uuid.UUID // who stands at the place after the commit
+	resident  uuid.UUID // the event at the place after the commit
 	op        int32     // the entry's number in its commit
 }
 
@@ -180,7 +180,7 @@ func (c *committer) enqueue(entries []*entry) bool {
 		size += e.size()
 	}
 	c.mu.Lock()
-	// An empty queue takes any batch, so that the bound can never refuse the same call for ever.
+	// An empty queue takes any batch, so that the bound cannot refuse the same call again and again.
 	if c.closed || (c.queued > 0 && c.queued+size > c.limit) {
 		c.mu.Unlock()
 		return false
@@ -247,7 +247,7 @@ func (c *committer) take() []*entry {
 	return taken
 }
 
-// waits tells whether the entry's guard names a stream that an entry before it may write.
+// waits reports whether the entry's guard names a stream that an entry before it may write.
 func (e *entry) waits(leaders map[eventstore.StreamName]*entry, blocked map[eventstore.StreamName]bool) bool {
 	for _, name := range e.Absent {
 		if leaders[name] != nil || blocked[name] {
@@ -257,7 +257,7 @@ func (e *entry) waits(leaders map[eventstore.StreamName]*entry, blocked map[even
 	return false
 }
 
-// leads tells whether the answer to the entry also answers f.
+// leads reports whether the answer to the entry also answers f.
 func (e *entry) leads(f *entry) bool {
 	return e.Expected == f.Expected && len(e.Events) == 1 && len(f.Events) == 1 && len(e.Absent) == 0 && len(f.Absent) == 0
 }
@@ -384,7 +384,7 @@ func statementFor(batch []*entry) string {
 // noPartition is check_violation: the only check that an append can break is that a leaf exists for the position.
 const noPartition = "23514"
 
-// follow answers who wanted the same place: the same event is a duplicate of what stands there, another one a conflict.
+// follow answers the entries that wanted the same place: the same event is a duplicate of the one there, another is a conflict.
 func follow(e *entry) {
 	for _, f := range e.followers {
 		r := eventstore.Result{Outcome: eventstore.Conflict}
@@ -422,7 +422,7 @@ func (c *committer) arguments(batch []*entry) ([]any, error) {
 			}
 			ops = append(ops, e.op)
 			streams = append(streams, e.packed)
-			// Nobody stands near the largest revision: an absurd expectation is a conflict, not an overflow.
+			// No stream gets near the largest revision: an absurd expectation is a conflict, not an overflow.
 			revisions = append(revisions, min(int64(e.Expected), math.MaxInt64-eventstore.MaxStreamBatch)+1+int64(j))
 			ids = append(ids, e.Events[j].ID)
 			types = append(types, typeID)

@@ -21,7 +21,7 @@ const (
 	pollEvery = 500 * time.Millisecond
 )
 
-// heads knows how far each partition is, and wakes who waits for more: at once for this process's own commits, by
+// heads holds how far each partition is, and wakes those who wait for more: at once for this process's own commits, by
 // notification for those of others, by polling when all else fails.
 type heads struct {
 	pool    *pgxpool.Pool
@@ -100,7 +100,7 @@ func (h *heads) refresh(ctx context.Context) error {
 	return nil
 }
 
-// announce tells other processes of commits, not more often than announceEvery. A failure is no matter: they poll.
+// announce tells other processes of commits, not more often than announceEvery. A failure does no harm: they poll.
 func (h *heads) announce(ctx context.Context) {
 	for {
 		select {

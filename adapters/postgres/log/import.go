@@ -16,7 +16,7 @@ import (
 
 var _ eventstore.Copyable = (*Log)(nil)
 
-// selectIDs looks up who stands at places, in their order; null where nobody does.
+// selectIDs looks up the events at places, in their order; null where there is none.
 const selectIDs = `select s.event_id from unnest($1::bytea[], $2::bigint[]) with ordinality as t (stream, revision, ord)
 	left join lateral (select event_id from log_streams s where s.stream = t.stream and s.revision = t.revision limit 1) s on true order by ord`
 

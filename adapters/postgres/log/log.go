@@ -19,7 +19,7 @@ import (
 
 // Config says how a log is opened.
 type Config struct {
-	// Partitions and LeafSize (positions per table of events) count only when the log is created; later the log knows.
+	// Partitions and LeafSize (positions per table of events) count only when the log is created; later the log says.
 	Partitions int
 	LeafSize   int64
 	// QueueLimit bounds the events that wait for a commit, per partition, and what their guards name; more is refused as
@@ -344,7 +344,7 @@ func (l *Log) createLeaf(ctx context.Context, name string, from, to int64) error
 	})
 }
 
-// ensureFromHead creates what is missing when another process has moved the head far ahead of what this one knows.
+// ensureFromHead creates what is missing when another process has moved the head far ahead of what this one has seen.
 func (l *Log) ensureFromHead(ctx context.Context, partition int) error {
 	head, err := l.Head(ctx, partition)
 	if err != nil {

@@ -152,7 +152,7 @@ func (a *AccountLoader) facts(ctx context.Context, t event.TenantID, since time.
 	return at.Offset, a.factsAt(ctx, t, positions, visit)
 }
 
-// factsAt visits the facts of a tenant that stand at positions, and what corrections there change.
+// factsAt visits the facts of a tenant at positions, and what the corrections there change.
 func (a *AccountLoader) factsAt(ctx context.Context, t event.TenantID, positions []eventstore.Position, visit func(limit.Fact)) error {
 	for chunk := range slices.Chunk(positions, 5000) {
 		events, err := timeline.ReadOf(ctx, a.log, t, chunk)

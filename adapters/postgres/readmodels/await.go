@@ -43,7 +43,7 @@ func (p *progress) reached(readModel string, partition int, offset int64) {
 	}
 }
 
-// has reports whether all read models are at the position; changed tells when it is worth asking again.
+// has reports whether all read models are at the position; changed is closed when it is worth asking again.
 func (p *progress) has(readModels []string, at eventstore.Position) (reached bool, changed <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -24,7 +24,7 @@ const (
 	// after it. It is asked ahead of time, so that nobody waits for the answer.
 	freshFor = time.Second
 	askAfter = freshFor / 2
-	// staleFor is for how long what was known stands in while the store is unavailable: limits that fail open must still be
+	// staleFor is how long old answers are used while the store is unavailable: limits that fail open must still be
 	// known then.
 	staleFor = 10 * time.Minute
 	// Bounds of the caches, in entries.

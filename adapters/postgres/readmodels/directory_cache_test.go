@@ -60,7 +60,7 @@ func TestAbsenceIsRememberedAndFailureIsNot(t *testing.T) {
 	require.Equal(t, 3, calls)
 }
 
-// While the store is unavailable, what is known stands in, but not for ever. Otherwise it is used for a second, and beyond it
+// While the store is unavailable, old answers are used, but not without end. Otherwise it is used for a second, and beyond it
 // when nothing has changed.
 func TestFreshness(t *testing.T) {
 	down := fmt.Errorf("read: %w", eventstore.ErrUnavailable)

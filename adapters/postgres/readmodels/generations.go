@@ -60,7 +60,7 @@ func (r *Store) Ensure(ctx context.Context, partitions int) (outdated []string, 
 	return outdated, nil
 }
 
-// ensure also tells whether the serving generation fits this program's definition.
+// ensure also reports whether the serving generation fits this program's definition.
 func ensure(ctx context.Context, tx pgx.Tx, m readModel, partitions int) (generation int, fits bool, err error) {
 	name := m.name()
 	hash, err := definitionHash(name)

@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Whoever adds a table, a key or a view decides here who may see it. What stands on none of these lists holds the rows of
+// A new table, key or view is entered here, with who may see it. What is on none of these lists holds the rows of
 // tenants: it has a column tenant_id, which is the first of all its keys, and shows a reader the rows of one tenant.
 var (
 	// Nobody's rows: no tenant's data, and no policy.
@@ -31,8 +31,8 @@ var (
 		"rm_directory.tenant_names":      "whose a name is, is asked before the tenant is known",
 		"key_uses":                       "by key, like api_keys",
 	}
-	// The log is read by position. The reader has no grant; where a request needs what stands at a position, its tenant is
-	// compared (projections.ReadOf).
+	// The log is read by position. The reader has no grant; where a request needs the event at a position, its tenant is
+	// compared (timeline.ReadOf).
 	logTables = map[string]string{
 		"log_events": "tables of a range of positions are attached and detached whole, whosever events they hold",
 	}

@@ -88,7 +88,7 @@ func (l *ledger) append(batch ...eventstore.Append) {
 	}
 }
 
-// step applies the next range of a read model and reports whether there was one. A stale range is none of its business.
+// step applies the next range of a read model and reports whether there was one. It returns the error of a stale range.
 func (l *ledger) step(ctx context.Context, readModel string, partition, limit int) (more bool, err error) {
 	generation, offset, err := l.Checkpoint(ctx, readModel, partition)
 	if err != nil {

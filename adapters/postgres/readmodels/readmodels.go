@@ -13,7 +13,7 @@ import (
 )
 
 // Store keeps the read models. Each generation of one has tables of its own; the checkpoint moves in the same
-// transaction as the rows, so a range takes effect exactly once, whoever else applies it.
+// transaction as the rows, so a range takes effect exactly once, even if several processes apply it.
 type Store struct {
 	pool     *pgxpool.Pool // of the projections: writes, and sees all tenants
 	reads    *pgxpool.Pool // of requests: sees the tenant that is set

@@ -538,7 +538,7 @@ func TestAwait(t *testing.T) {
 	l.append(recordTokens(tenantOf(0), 5, 6)...)
 	for _, name := range readmodels.Names() {
 		if name == projections.UsageModel {
-			continue // stands before facts without a catalog
+			continue // stops at facts without a catalog
 		}
 		_, err := l.step(t.Context(), name, 0, 100)
 		require.NoError(t, err)

@@ -32,7 +32,7 @@ const (
 // ErrRebuilding: another process rebuilds or verifies read models of this database. Wait for it.
 var ErrRebuilding = errors.New("another rebuild is running")
 
-// RebuildReport tells what a rebuild or a verification did.
+// RebuildReport is what a rebuild or a verification did.
 type RebuildReport struct {
 	Events int64         // of the log, up to the checkpoints
 	Folded time.Duration // until all of them were in tables with indexes

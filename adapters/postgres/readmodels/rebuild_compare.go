@@ -112,7 +112,7 @@ func (b *build) freeze(ctx context.Context, tx pgx.Tx) error {
 	return b.catchUp(ctx, targets)
 }
 
-// compare holds both generations against each other. They stand still only until a snapshot of them is taken.
+// compare compares both generations. The serving one waits only until a snapshot of both is taken.
 func (b *build) compare(ctx context.Context, report *RebuildReport) (*Difference, error) {
 	if err := b.approach(ctx); err != nil {
 		return nil, err

@@ -264,7 +264,7 @@ func (b *build) readPage(ctx context.Context, after eventstore.Position, to int6
 	return event.DecodeAll(recorded)
 }
 
-// advance counts events, and the offsets that they take, and tells.
+// advance counts events and the offsets that they take, and reports the progress.
 func (b *build) advance(n int, offsets int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -9,8 +9,8 @@ import (
 	"github.com/tollgate-io/tollgate/adapters/postgres/internal/pg"
 )
 
-// swap makes the new generations serve, all at once. The old checkpoints are deleted in the same transaction: whoever
-// still wants to move one is told that it is stale.
+// swap makes the new generations serve, all at once. The old checkpoints are deleted in the same transaction: a
+// process that still wants to move one gets projections.ErrStale.
 func (b *build) swap(ctx context.Context) error {
 	const attempts = 5 // a reader of a view may be slow
 	for attempt := 1; ; attempt++ {

@@ -62,7 +62,7 @@ type usageCursor struct {
 	Labels []*string `json:"l"`
 }
 
-// Usage answers a question, and tells the position that the answer reflects. A bucket belongs to the window that
+// Usage answers a question, and returns the position that the answer reflects. A bucket belongs to the window that
 // contains its start. Errors: *invalid.Error.
 func (r *Store) Usage(ctx context.Context, question usage.Query) (usage.Report, eventstore.Position, error) {
 	q, windows, err := question.Plan()

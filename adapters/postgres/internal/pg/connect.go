@@ -65,7 +65,7 @@ func OpenPool(ctx context.Context, url, role string, size int32, parameters map[
 		}
 		switch {
 		case current != role: // a connection pooler in between may leave the parameter out
-			return fmt.Errorf("the server knows the connection as %s", current)
+			return fmt.Errorf("the server takes the connection as %s", current)
 		case unbound:
 			return errors.New("row level security does not bind the role: it is a superuser or has bypassrls")
 		}
