@@ -45,6 +45,8 @@ func (c Calendar) Window(p catalog.Period, t time.Time) Window {
 		w = Window{Start: unitStart(t, zone, hour), End: unitEnd(t, zone, hour)}
 	case catalog.Day:
 		w = dateWindow(t, zone, daily)
+	case catalog.Week:
+		w = weekWindow(t, zone)
 	case catalog.Month:
 		w = dateWindow(t, zone, 1)
 	case catalog.BillingCycle:
@@ -75,6 +77,20 @@ func dateWindow(t time.Time, zone *time.Location, day int) Window {
 	for !end.After(t) { // this ends: each date is at least a day after the one before, and no clock is days behind
 		n++
 		start, end = end, first(date(year, month, today, day, n+1), zone)
+	}
+	return Window{Start: start, End: end}
+}
+
+// weekWindow finds the window that contains t, of those that start on each Monday.
+func weekWindow(t time.Time, zone *time.Location) Window {
+	local := t.In(zone)
+	year, month, today := local.Date()
+	const daysPerWeek = 7
+	monday := today - (int(local.Weekday())+daysPerWeek-1)%daysPerWeek
+	start, end := first(date(year, month, monday, daily, 0), zone), first(date(year, month, monday, daily, daysPerWeek), zone)
+	for n := daysPerWeek; !end.After(t); { // as in dateWindow
+		n += daysPerWeek
+		start, end = end, first(date(year, month, monday, daily, n), zone)
 	}
 	return Window{Start: start, End: end}
 }

@@ -54,14 +54,15 @@ const (
 	Minute       Period = "minute"
 	Hour         Period = "hour"
 	Day          Period = "day"
+	Week         Period = "week" // from Monday
 	Month        Period = "month"
 	BillingCycle Period = "billing_cycle"
 )
 
-var periods = []Period{Minute, Hour, Day, Month, BillingCycle}
+var periods = []Period{Minute, Hour, Day, Week, Month, BillingCycle}
 
-// Window is the time over which a limit counts. Quotas and budgets have a Period, the sliding kinds a Length. Exactly one is
-// set; the zero Window is for kinds without a window.
+// Window is the time over which a limit counts. Quotas and budgets have a Period, or a Length where they are
+// rolling; the sliding kinds have a Length. Exactly one is set; the zero Window is for kinds without a window.
 type Window struct {
 	Period Period
 	Length Duration
@@ -97,6 +98,15 @@ const (
 	Allow OnError = "allow"
 )
 
+// Mode says what a limit's decisions are for; "" is enforce.
+type Mode string
+
+// The modes.
+const (
+	Enforce Mode = "enforce"
+	Observe Mode = "observe" // decided, recorded and counted, never enforced
+)
+
 // Limit is one limit of a plan. The kind determines which fields are set; all others are zero.
 type Limit struct {
 	Key         LimitKey      `json:"key"`
@@ -104,13 +114,14 @@ type Limit struct {
 	On          []string      `json:"on,omitempty"` // event types of the checks that it applies to
 	Meter       MeterKey      `json:"meter,omitempty"`
 	Field       string        `json:"field,omitempty"` // a top-level data field; "" is the quantity where the kind allows it
-	Max         money.Decimal `json:"max,omitzero"`
+	Max         money.Decimal `json:"max,omitzero"` // 0 lets nothing pass
 	Burst       int64         `json:"burst,omitempty"`
 	Values      []string      `json:"values,omitempty"`
 	Denials     int64         `json:"denials,omitempty"`
 	Ratio       money.Decimal `json:"ratio,omitzero"` // 0 < ratio <= 1
 	Minimum     int64         `json:"minimum,omitempty"`
 	Window      Window        `json:"window,omitzero"`
+	Rolling     bool          `json:"rolling,omitempty"` // the window always ends now
 	MaxAttempts int64         `json:"maxAttempts,omitempty"`
 	HoldTTL     Duration      `json:"holdTTL,omitzero"` // zero: the engine's default
 	Cooldown    Duration      `json:"cooldown,omitzero"`
@@ -118,17 +129,31 @@ type Limit struct {
 	Soft        bool          `json:"soft,omitempty"`
 	Credits     bool          `json:"credits,omitempty"` // of a budget: the maximum is what is left of the tenant's grants
 	OnError     OnError       `json:"onError,omitempty"`
+	Mode        Mode          `json:"mode,omitempty"`
+}
+
+// MarshalJSON writes the fields that the kind takes. A maximum of zero is written, because nothing is not the same as forgotten.
+func (l Limit) MarshalJSON() ([]byte, error) {
+	type fields Limit
+	out := struct {
+		fields
+		Max *money.Decimal `json:"max,omitempty"`
+	}{fields: fields(l)}
+	if l.HasMax() {
+		out.Max = &l.Max
+	}
+	return json.Marshal(out)
 }
 
 // limitShapes is the one list of each kind's fields besides key and kind.
 var limitShapes = map[LimitKind]shape{
 	Rate:        {required: []string{"on", "max", "window"}, optional: []string{"burst"}},
-	Quota:       {required: []string{"meter", "max", "window"}, optional: []string{"holdTTL", "soft", "onError"}},
+	Quota:       {required: []string{"meter", "max", "window"}, optional: []string{"holdTTL", "soft", "onError", "rolling"}},
 	Concurrency: {required: []string{"on", "max", "holdTTL"}, optional: []string{"onError"}},
 	Max:         {required: []string{"on", "max"}, optional: []string{"field"}},
 	Access:      {required: []string{"on", "field", "values"}},
 	RetryBudget: {required: []string{"on", "ratio", "window", "maxAttempts"}, optional: []string{"minimum"}},
-	Budget:      {required: []string{"max", "window"}, optional: []string{"holdTTL", "onError"}},
+	Budget:      {required: []string{"max", "window"}, optional: []string{"holdTTL", "onError", "rolling"}},
 	AbuseGuard:  {required: []string{"denials", "ratio", "window", "cooldown", "maxCooldown"}},
 }
 
@@ -141,6 +166,8 @@ const (
 	minHoldTTL = time.Second
 	maxHoldTTL = 7 * day
 	maxCount   = 1_000_000_000
+	// minRolling keeps the quarter of an hour in which usage is added up small beside a rolling window.
+	minRolling = day
 )
 
 func (d *decoder) limit(n node, at string, seen unique) Limit {
@@ -160,12 +187,12 @@ func (d *decoder) limit(n node, at string, seen unique) Limit {
 			o.refuse("credits", "out_of_range", "credits is true, or left out for a budget with max and window")
 		}
 	}
-	o.only("a limit of kind "+string(l.Kind), s.with("key", "kind"))
+	o.only("a limit of kind "+string(l.Kind), s.with("key", "kind", "mode"))
 
 	l.On = o.meteredTypes("on")
 	l.Meter = o.meter("meter")
 	l.Field = o.dataField("field")
-	l.Max = o.positive("max")
+	l.Max = o.notNegative("max")
 	l.Burst = o.count("burst", 1)
 	o.some("values")
 	l.Values = o.texts("values", "malformed", unreadable)
@@ -178,8 +205,12 @@ func (d *decoder) limit(n node, at string, seen unique) Limit {
 	l.MaxCooldown = o.duration("maxCooldown", minWindow, maxWindow)
 	l.Soft = o.boolean("soft")
 	l.OnError = OnError(o.oneOf("onError", string(Deny), string(Allow)))
+	l.Mode = Mode(o.oneOf("mode", string(Enforce), string(Observe)))
+	l.Rolling = o.boolean("rolling")
 	switch {
 	case l.Credits:
+	case l.Rolling:
+		l.Window.Length = o.duration("window", minRolling, maxWindow)
 	case l.Kind == Quota || l.Kind == Budget:
 		l.Window.Period = o.period("window")
 	default:

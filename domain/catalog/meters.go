@@ -1,6 +1,10 @@
 package catalog
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/tollgate-io/tollgate/domain/money"
+)
 
 // Aggregation is how a meter turns the values of its events into one number.
 type Aggregation string
@@ -20,6 +24,8 @@ type Meter struct {
 	Aggregation Aggregation `json:"aggregation"`
 	// Dimensions are the top-level data fields by which the number can be split and priced.
 	Dimensions []string `json:"dimensions,omitempty"`
+	// Estimate is what a check counts that leaves the data field out; zero: such a check is refused.
+	Estimate money.Decimal `json:"estimate,omitzero"`
 }
 
 const (
@@ -34,7 +40,7 @@ func (m Meter) Field() (name string, ok bool) { return strings.CutPrefix(m.Value
 
 var meterShape = shape{
 	required: []string{"key", "eventType", "aggregation"},
-	optional: []string{"value", "dimensions"},
+	optional: []string{"value", "dimensions", "estimate"},
 }
 
 func (d *decoder) meter(n node, at string, seen unique) Meter {
@@ -46,6 +52,7 @@ func (d *decoder) meter(n node, at string, seen unique) Meter {
 		Value:       o.text("value"),
 		Aggregation: Aggregation(o.text("aggregation")),
 		Dimensions:  o.texts("dimensions", "malformed", malformedField),
+		Estimate:    o.positive("estimate"),
 	}
 
 	if o.has("aggregation") && m.Aggregation != Sum && m.Aggregation != Count {
@@ -63,6 +70,9 @@ func (d *decoder) meter(n node, at string, seen unique) Meter {
 		}
 	case m.Value != quantity:
 		o.refuse("value", "malformed", "a meter's value is quantity or data.<field>, not %s", quoted(m.Value))
+	}
+	if o.has("estimate") && !isField {
+		o.refuse("estimate", "not_allowed", "an estimate is for a meter of a data field; a check always has a quantity")
 	}
 	if len(m.Dimensions) > maxDimensions {
 		o.refuse("dimensions", "out_of_range", "a meter has at most %d dimensions", maxDimensions)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"iter"
+	"slices"
 	"strconv"
 	"unicode/utf8"
 
@@ -105,6 +106,17 @@ func (d Data) Get(name string) Value {
 		w = rest
 	}
 	return Value{}
+}
+
+// Only keeps the members of these names, which are sorted.
+func (d Data) Only(names ...string) Data {
+	var kept []member
+	for name, v := range d.all {
+		if _, found := slices.BinarySearch(names, name); found {
+			kept = append(kept, newMember(name, v))
+		}
+	}
+	return Data{string(appendMembers(nil, kept))}
 }
 
 // Decimal returns a number; ok is false for any other kind.

@@ -39,8 +39,8 @@ func (c Check) Fingerprint() uint64 {
 	return binary.BigEndian.Uint64(sum[:8])
 }
 
-// LimitDecided: a check was answered. It says what each limit that applied saw, which is both the explanation for people
-// and all that the tenant's account has to know; so folding it needs no catalog.
+// LimitDecided: a check was answered. It says what was asked and what each limit that applied saw, which is both the explanation
+// for people and all that the tenant's account has to know; so folding it needs no catalog.
 type LimitDecided struct {
 	Identity
 	Quantity    money.Decimal
@@ -50,8 +50,16 @@ type LimitDecided struct {
 	KeepUntil   time.Time // when the decision is forgotten; zero unless Keeps
 	PlanVersion string    // "pro@3"; "" for a tenant without a plan
 	Fingerprint uint64    // of the check
-	Data        Data      // of a denied check; the usage event of an allowed one brings its own
-	Parts       []LimitPart
+	// Data is all that a denied check said; of an allowed one, whose usage event brings its own, the fields that the catalog looks at.
+	Data  Data
+	Parts []LimitPart
+	// Asked: Data is there. Decisions of before 2026-12 did not keep the data of an allowed check.
+	Asked bool
+	// Repeats: the check had an open hold, and is no later attempt of it. Sliding limits do not count it again.
+	Repeats bool
+	Retry   bool // the check said that it retries another one
+	// Remember is how long sliding limits have to remember the check: the longest of their windows in the catalog.
+	Remember time.Duration
 }
 
 // HoldEnds is when the first part of what the decision keeps ends: each has its own end. Where no limit holds anything it is
@@ -79,13 +87,13 @@ type LimitPart struct {
 	Denied     bool
 	Soft       bool // the limit was exceeded and admits it: overage
 	Overridden bool // Max is the tenant's own, not the plan's
+	Observed   bool // the limit is in mode observe: a denial of it was not enforced
 	Taken      bool // of a sliding limit: this decision counts; false when an earlier one of the same check did
 	Burst      int64
 	Max        money.Decimal
 	Used       money.Decimal // before the check, without holds
 	Held       money.Decimal // by other checks
-	// Requested is what the check asks for, and what its part of the hold keeps. For a budget of credits that is the most that its
-	// usage can come to, which may be more than what was left when it was judged by what it costs if it comes next.
+	// Requested is what the check adds to Used and Held: of a budget what its usage costs at most beside theirs.
 	Requested money.Decimal
 	// WindowStart and WindowEnd are the period, or the length of the sliding window up to the decision.
 	WindowStart, WindowEnd time.Time
@@ -186,16 +194,17 @@ func AppendDecisions(writer uuid.UUID, t TenantID, expected eventstore.Revision,
 //	  string source_id = 1;  sint64 quantity = 2;  uint32 quantity_scale = 3;  string quantity_text = 4;
 //	  sint64 at = 5;                 // milliseconds since 1970-01-01 UTC
 //	  bytes  data = 6;               // see wireNames
-//	  uint32 flags = 7;              // 1 allowed, 2 keeps
+//	  uint32 flags = 7;              // 1 allowed, 2 keeps, 4 asked, 8 repeats, 16 retry
 //	  sint64 keep_until = 8;         // milliseconds after at
 //	  string plan_version = 9;
 //	  bytes fingerprint = 10;        // 8, big-endian
 //	  string by = 11;                // of a release
 //	  repeated Part parts = 12;
+//	  uint64 remember = 13;          // milliseconds
 //	}
 //	message Part {
 //	  string limit = 1;  uint32 kind = 2;
-//	  uint32 flags = 3;              // 1 denied, 2 soft, 4 overridden, 8 taken
+//	  uint32 flags = 3;              // 1 denied, 2 soft, 4 overridden, 8 taken, 16 observed
 //	  sint64 max = 4;  sint64 used = 5;  sint64 held = 6;  sint64 requested = 7;   // coefficients
 //	  uint32 scale = 8;              // of all four
 //	  sint64 window_start = 9;  sint64 window_end = 10;  sint64 reset_at = 11;     // milliseconds after at, plus 1
@@ -211,12 +220,16 @@ const (
 	fieldPlanVersion protowire.Number = 9
 	fieldFingerprint protowire.Number = 10
 	fieldParts       protowire.Number = 12
+	fieldRemember    protowire.Number = 13
 )
 
 const (
-	flagAllowed, flagKeeps                          = 1, 2
-	flagDenied, flagSoft, flagOverridden, flagTaken = 1, 2, 4, 8
+	flagAllowed, flagKeeps, flagAsked, flagRepeats, flagRetry     = 1, 2, 4, 8, 16
+	flagDenied, flagSoft, flagOverridden, flagTaken, flagObserved = 1, 2, 4, 8, 16
 )
+
+// maxRemember is a year in milliseconds; no window is so long.
+const maxRemember = 366 * 24 * 60 * 60 * 1000
 
 // maxParts bounds the limits of one decision; a plan has a dozen.
 const maxParts = 1000
@@ -272,7 +285,7 @@ func appendHead(b []byte, source SourceID, quantity *money.Decimal, at time.Time
 func (e LimitDecided) encode() []byte {
 	b := appendHead(make([]byte, 0, 64+48*len(e.Parts)), e.Source, &e.Quantity, e.DecidedAt)
 	b = appendText(b, fieldData, e.Data.wire)
-	b = appendUint(b, fieldFlags, flag(e.Allowed, flagAllowed)|flag(e.Keeps, flagKeeps))
+	b = appendUint(b, fieldFlags, flag(e.Allowed, flagAllowed)|flag(e.Keeps, flagKeeps)|flag(e.Asked, flagAsked)|flag(e.Repeats, flagRepeats)|flag(e.Retry, flagRetry))
 	b = appendInstant(b, fieldKeepUntil, e.DecidedAt, e.KeepUntil)
 	b = appendText(b, fieldPlanVersion, e.PlanVersion)
 	b = appendText(b, fieldFingerprint, string(binary.BigEndian.AppendUint64(nil, e.Fingerprint)))
@@ -281,7 +294,7 @@ func (e LimitDecided) encode() []byte {
 		part = e.Parts[i].append(part[:0], e.DecidedAt)
 		b = protowire.AppendBytes(protowire.AppendTag(b, fieldParts, protowire.BytesType), part)
 	}
-	return b
+	return appendUint(b, fieldRemember, uint64(e.Remember.Milliseconds())) //nolint:gosec // positive
 }
 
 func (e HoldReleased) encode() []byte {
@@ -293,7 +306,7 @@ func (e HoldExpired) encode() []byte { return appendHead(nil, e.Source, nil, e.E
 func (p *LimitPart) append(b []byte, at time.Time) []byte {
 	b = appendText(b, 1, p.Limit)
 	b = appendUint(b, 2, uint64(p.Kind))
-	b = appendUint(b, 3, flag(p.Denied, flagDenied)|flag(p.Soft, flagSoft)|flag(p.Overridden, flagOverridden)|flag(p.Taken, flagTaken))
+	b = appendUint(b, 3, flag(p.Denied, flagDenied)|flag(p.Soft, flagSoft)|flag(p.Overridden, flagOverridden)|flag(p.Taken, flagTaken)|flag(p.Observed, flagObserved))
 	numbers := [...]money.Decimal{p.Max, p.Used, p.Held, p.Requested}
 	coefficients, scale, fits := commonScale(numbers)
 	if fits {
@@ -374,6 +387,9 @@ func decodeQuotaEvent(k kind, id Identity, payload []byte) (any, error) {
 	if !m.marked || m.Keeps && (!m.Allowed || m.KeepUntil.IsZero()) {
 		return nil, errors.New("the decision contradicts itself")
 	}
+	if !m.Asked {
+		m.complete()
+	}
 	return m.LimitDecided, nil
 }
 
@@ -394,7 +410,7 @@ func lastQuotaField(k kind) protowire.Number {
 	case holdReleased:
 		return fieldBy
 	default:
-		return fieldParts
+		return fieldRemember
 	}
 }
 
@@ -421,10 +437,13 @@ func (m *decisionMessage) setVarint(n protowire.Number, u uint64) error {
 		m.quantity.scale = u
 	case n == fieldOccurredAt:
 		m.DecidedAt, m.dated = time.UnixMilli(protowire.DecodeZigZag(u)).UTC(), true
-	case n == fieldFlags && u <= flagAllowed|flagKeeps:
-		m.Allowed, m.Keeps = u&flagAllowed != 0, u&flagKeeps != 0
+	case n == fieldFlags && u <= flagAllowed|flagKeeps|flagAsked|flagRepeats|flagRetry:
+		m.Allowed, m.Keeps, m.Asked = u&flagAllowed != 0, u&flagKeeps != 0, u&flagAsked != 0
+		m.Repeats, m.Retry = u&flagRepeats != 0, u&flagRetry != 0
 	case n == fieldKeepUntil:
 		return setInstant(&m.KeepUntil, m.DecidedAt, u)
+	case n == fieldRemember && u > 0 && u <= maxRemember:
+		m.Remember = time.Duration(u) * time.Millisecond //nolint:gosec // bounded
 	default:
 		return errForeign
 	}
@@ -466,6 +485,22 @@ func (m *decisionMessage) setText(n protowire.Number, s string) error {
 	return nil
 }
 
+// complete says of a decision that did not keep what was asked what its parts show: whether sliding limits counted the check,
+// as what, and for how long.
+func (e *LimitDecided) complete() {
+	taken, sliding := false, false
+	for i := range e.Parts {
+		p := &e.Parts[i]
+		switch p.Kind {
+		case RateLimit, RetryBudgetLimit, AbuseGuardLimit:
+			e.Remember = max(e.Remember, p.WindowEnd.Sub(p.WindowStart))
+			sliding, taken = true, taken || p.Taken
+			e.Retry = e.Retry || p.Kind == RetryBudgetLimit && p.Requested.Sign() > 0
+		}
+	}
+	e.Repeats = sliding && !taken
+}
+
 var errForeign = errors.New("a field or value that the message does not have")
 
 func setInstant(t *time.Time, at time.Time, u uint64) error {
@@ -489,8 +524,9 @@ func (p *partMessage) setVarint(n protowire.Number, u uint64) error {
 	switch {
 	case n == 2 && u < uint64(len(limitKindNames)):
 		p.Kind = LimitKind(u)
-	case n == 3 && u <= flagDenied|flagSoft|flagOverridden|flagTaken:
+	case n == 3 && u <= flagDenied|flagSoft|flagOverridden|flagTaken|flagObserved:
 		p.Denied, p.Soft, p.Overridden, p.Taken = u&flagDenied != 0, u&flagSoft != 0, u&flagOverridden != 0, u&flagTaken != 0
+		p.Observed = u&flagObserved != 0
 	case n >= 4 && n <= 7:
 		p.coefficients[n-4] = protowire.DecodeZigZag(u)
 	case n == 8 && u <= 64:

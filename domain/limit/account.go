@@ -13,7 +13,6 @@ import (
 	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
-	"github.com/tollgate-io/tollgate/domain/money"
 )
 
 // ErrGap: a decision is missing between what an account knows and what it is told. Load the account again.
@@ -29,59 +28,6 @@ func compareSources(a, b Source) int {
 	return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Source, b.Source))
 }
 
-// Hold is an allowed check whose usage has not arrived: what it keeps aside, and the memory that makes asking again
-// harmless.
-type Hold struct {
-	event.LimitDecided
-	Position eventstore.Position // of the decision
-}
-
-func (h *Hold) source() Source { return Source{h.Type, h.Source} }
-
-// part is what the hold keeps of a limit at an instant.
-func (h *Hold) part(limit limitKey, now Tick) money.Decimal {
-	for i := range h.Parts {
-		if p := &h.Parts[i]; keyOf(p) == limit && !p.ExpiresAt.IsZero() && TickOf(p.ExpiresAt) > now {
-			return p.Requested
-		}
-	}
-	return money.Decimal{}
-}
-
-// lease is a part of a hold among those of one limit, ordered by when they end.
-type lease struct {
-	ends   Tick
-	source Source
-	amount money.Decimal
-}
-
-func (a lease) before(b lease) bool {
-	return cmp.Or(cmp.Compare(a.ends, b.ends), compareSources(a.source, b.source)) < 0
-}
-
-// pool is what is held of one limit: the leases that have not ended, and their sum.
-type pool struct {
-	leases *btree.BTreeG[lease]
-	sum    money.Decimal
-}
-
-const branching = 16 // of the trees
-
-func newTree() *btree.BTreeG[lease] { return btree.NewG(branching, lease.before) }
-
-func (p *pool) put(l lease) {
-	if _, replaced := p.leases.ReplaceOrInsert(l); replaced {
-		panic(fmt.Sprintf("limit: two leases of %s end at %d", l.source.Source, l.ends)) // a hold is dropped before it is replaced
-	}
-	p.sum = p.sum.Add(l.amount)
-}
-
-func (p *pool) drop(l lease) {
-	if gone, ok := p.leases.Delete(l); ok {
-		p.sum = p.sum.Sub(gone.amount)
-	}
-}
-
 // Account is what limits know about one tenant: a fold of its decisions and usage events. It is not safe for concurrent
 // use.
 type Account struct {
@@ -90,7 +36,7 @@ type Account struct {
 	state    State
 	holds    map[Source]*Hold
 	endings  *btree.BTreeG[lease] // of whole holds
-	pools    map[limitKey]*pool
+	held     []*heldUnder         // of the policies that were asked for, the latest last
 	series   map[Series]*series
 	credit   *CreditTracker // nil where no limit looks at credit
 	told     int64          // offset of the last event that the account was told
@@ -117,7 +63,7 @@ type Snapshot struct {
 func NewAccount(t event.TenantID, s Snapshot) *Account {
 	a := &Account{
 		tenant: t, revision: s.Revision, state: s.State, holds: make(map[Source]*Hold, len(s.Holds)), endings: newTree(),
-		pools: map[limitKey]*pool{}, series: map[Series]*series{}, windows: map[catalog.Period]calendar.Window{},
+		series: map[Series]*series{}, windows: map[catalog.Period]calendar.Window{},
 	}
 	for i := range s.Holds {
 		a.put(&s.Holds[i])
@@ -195,8 +141,8 @@ func (a *Account) decided(payload any, at eventstore.Position) {
 	a.revision++
 	switch p := payload.(type) {
 	case event.LimitDecided:
-		a.keepState(p)
-		a.state.Apply(p)
+		a.keepState()
+		a.state.Apply(&p)
 		if p.Keeps {
 			a.drop(Source{p.Type, p.Source})
 			a.put(&Hold{LimitDecided: p, Position: at})
@@ -209,42 +155,20 @@ func (a *Account) decided(payload any, at eventstore.Position) {
 }
 
 // keepState notes how to undo what a decision does to the state.
-func (a *Account) keepState(e event.LimitDecided) {
+func (a *Account) keepState() {
 	if !a.recording {
 		return
 	}
-	now := a.state.Now
-	a.note(func() { a.state.Now = now })
-	for i := range e.Parts {
-		if !e.Parts[i].Taken {
-			continue
-		}
-		key := keyOf(&e.Parts[i])
-		if e.Parts[i].Kind == event.AbuseGuardLimit {
-			guard := a.state.Guards[key]
-			a.note(func() { a.state.Guards[key] = guard })
-		} else {
-			slide := a.state.Slides[key]
-			a.note(func() { a.state.Slides[key] = slide })
-		}
-	}
+	before := a.state.clone()
+	a.note(func() { a.state = before })
 }
 
 func (a *Account) put(h *Hold) {
 	source := h.source()
 	a.holds[source] = h
 	a.endings.ReplaceOrInsert(lease{ends: TickOf(h.KeepUntil), source: source})
-	for i := range h.Parts {
-		p := &h.Parts[i]
-		if p.ExpiresAt.IsZero() {
-			continue
-		}
-		of := a.pools[keyOf(p)]
-		if of == nil {
-			of = &pool{leases: newTree()}
-			a.pools[keyOf(p)] = of
-		}
-		of.put(lease{TickOf(p.ExpiresAt), source, p.Requested})
+	for _, of := range a.held {
+		of.put(h)
 	}
 	a.note(func() { a.drop(source) })
 }
@@ -256,11 +180,8 @@ func (a *Account) drop(source Source) {
 	}
 	delete(a.holds, source)
 	a.endings.Delete(lease{ends: TickOf(h.KeepUntil), source: source})
-	for i := range h.Parts {
-		p := &h.Parts[i]
-		if of := a.pools[keyOf(p)]; of != nil && !p.ExpiresAt.IsZero() {
-			of.drop(lease{ends: TickOf(p.ExpiresAt), source: source})
-		}
+	for _, of := range a.held {
+		of.drop(h)
 	}
 	a.note(func() { a.put(h) })
 }
@@ -307,14 +228,8 @@ func (a *Account) clock(now time.Time) Tick { return max(TickOf(now), a.state.No
 func (a *Account) advance(now time.Time) Tick {
 	at := a.clock(now)
 	a.reached = at
-	for _, p := range a.pools { // each on its own, so their order is of no importance
-		for {
-			first, ok := p.leases.Min()
-			if !ok || first.ends > at {
-				break
-			}
-			p.drop(first)
-		}
+	for _, of := range a.held {
+		of.advance(at)
 	}
 	if at >= a.forgot.after(forgetEvery) {
 		a.forgot = at
@@ -340,17 +255,6 @@ func (a *Account) open(s Source, at Tick) *Hold {
 		return nil
 	}
 	return h
-}
-
-// Holds returns the open holds in the order in which they end.
-func (a *Account) Holds(now time.Time) []Hold {
-	at := a.clock(now)
-	open := make([]Hold, 0, len(a.holds))
-	a.endings.AscendGreaterOrEqual(lease{ends: at + 1}, func(l lease) bool {
-		open = append(open, *a.holds[l.source])
-		return true
-	})
-	return open
 }
 
 // Expired returns holds that have ended without anybody having said so, at most so many.

@@ -32,7 +32,7 @@ func TestATenantWithoutAPlanIsNotLimited(t *testing.T) {
 	w.sub = tenant.Subscription{}
 	got := w.check(call("s1", "1"))
 	require.True(t, got.Allowed && got.Record)
-	require.False(t, got.Keeps)
+	require.True(t, got.Keeps, "its next plan finds what is held")
 	require.Empty(t, got.Parts)
 	require.Empty(t, got.PlanVersion)
 	require.Equal(t, -1, limit.Binding(&got.LimitDecided))
@@ -211,7 +211,7 @@ func TestACheckThatRequestsNothing(t *testing.T) {
 	got := w.check(call("s1", "1", "tokens", 0))
 	require.True(t, got.Allowed, "nothing fits in where all is used")
 	require.False(t, w.check(call("s2", "1", "tokens", 1)).Allowed)
-	require.False(t, w.check(call("s3", "1")).Allowed, "it is not known how much it is, and nothing is left")
+	require.ErrorContains(t, w.policy().Check(call("s3", "1").Check), "data.tokens is missing, and the limit tokens needs it")
 	w.settle(call("u2", "1", "tokens", 1), "1")
 	require.False(t, w.check(call("s4", "1", "tokens", 0)).Allowed, "more than all is used")
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/money"
+	"github.com/tollgate-io/tollgate/domain/pricing"
 )
 
 // CreditTracker keeps a tenant's credit balance current: its billing as of when the tracker was made, and the usage since the
@@ -104,6 +105,21 @@ func (c *CreditTracker) balanceAt(at Tick) billing.CreditBalance {
 	return balance
 }
 
+// endAfter is when the billing period of an instant ends; ok is false where no other one follows it.
+func (c *CreditTracker) endAfter(at Tick) (end Tick, ok bool) {
+	if len(c.open) == 0 {
+		return 0, false
+	}
+	ends := c.ends()
+	for !c.book.Ended(ends) {
+		if TickOf(ends) > at {
+			return TickOf(ends), true
+		}
+		ends = c.book.Next(ends).End
+	}
+	return 0, false
+}
+
 // used is what was used by a price in the part of the period that contains an instant.
 func (c *CreditTracker) used(price *catalog.Price, at Tick) (q money.Decimal) {
 	now, end := at.Time(), time.Time{}
@@ -116,53 +132,66 @@ func (c *CreditTracker) used(price *catalog.Price, at Tick) (q money.Decimal) {
 	return q
 }
 
-// draws is what a check will draw on the credit at an instant. The spend cap of the plan is left out: beyond it usage costs nothing,
-// and a check is still asked for its price.
-func (d *decision) draws(at Tick, alone bool) (cost money.Decimal, known bool) {
-	return d.cost(alone, func(i int) money.Decimal { return d.account.credit.used(&d.policy.prices[i].Price, at) })
+// costs is what amounts will draw on the credit at an instant, at most. The spend cap of the plan is left out: beyond it usage
+// costs nothing, and a check is still asked for its price.
+func (d *decision) costs(at Tick, takes amounts) (cost money.Decimal) {
+	for i := range d.policy.prices {
+		if p := &d.policy.prices[i].Price; takes[i].Sign() > 0 {
+			used := d.account.credit.used(p, at)
+			cost = cost.Add(peak(p, used, takes[i]).Sub(pricing.Amount(p, used)))
+		}
+	}
+	return cost.Add(takes[len(takes)-1])
 }
 
 // credits judges what a check will cost against what the tenant's grants leave. Max is what they pay for since the last
 // invoice, used or not.
-func (d *decision) credits(part *event.LimitPart) {
-	limit := keyOf(part)
-	s := d.account.credit.balanceAt(d.at)
-	part.Used, part.Max, part.Held = s.Drawn, s.Drawn.Add(s.Available), d.others(limit)
-	if d.covers(limit, part.Held, d.alone(limit), d.at) {
-		// Others may come before its usage and take what is free or cheap: then it costs more, and that is held.
-		part.Requested, _ = d.draws(d.at, false)
-		return
+func (d *decision) credits(i int, part *event.LimitPart) {
+	l := &d.policy.Limits[i]
+	balance := d.account.credit.balanceAt(d.at)
+	held, takes := d.others(i), d.policy.takes(l, d.ask.Check)
+	part.Used, part.Max, part.Held = balance.Drawn, balance.Drawn.Add(balance.Available), d.costs(d.at, held)
+	part.Requested = d.costs(d.at, held.plus(takes)).Sub(part.Held)
+	if !d.covers(i, held, takes, d.at) {
+		part.Denied, part.ResetAt = true, d.whenCovered(i, held, takes).Time()
 	}
-	part.Requested, _ = d.draws(d.at, d.alone(limit))
-	part.Denied, part.ResetAt = true, d.whenCovered(limit, part.Held).Time()
 }
 
-// covers reports whether grants pay at an instant for what is held and requested, or the check holds that much already.
-func (d *decision) covers(limit limitKey, held money.Decimal, alone bool, at Tick) bool {
-	q, known := d.draws(at, alone)
-	available := d.account.credit.balanceAt(at).Available
-	if fits(held, q, known, available) {
-		return true
+// covers reports whether grants pay at an instant for what is held and requested, or the check asks for no more than it holds.
+func (d *decision) covers(i int, held, takes amounts, at Tick) bool {
+	l, credit := &d.policy.Limits[i], d.account.credit
+	pays := func(at Tick) bool {
+		cost := d.costs(at, held.plus(takes))
+		if cost.Sign() == 0 || cost.Cmp(credit.balanceAt(at).Available) <= 0 {
+			return true
+		}
+		own := d.owns(i, at)
+		return own != nil && cost.Cmp(d.costs(at, held.plus(own))) <= 0
 	}
-	most, _ := d.draws(at, false)
-	return known && d.hasWithin(available.Sub(held), limit, most, at)
+	if !pays(at) {
+		return false
+	}
+	// Its usage may come in the next period, where dearer units are ahead again.
+	ends, open := credit.endAfter(at)
+	return !open || d.ask.NoHold || d.holdEnd(l, at) <= ends || pays(ends)
 }
 
 // whenCovered is the first instant at which the check passes if nothing else happens: leases of other checks end, grants become
 // effective, and in another period there are included units again. Between those instants nothing gets better.
-func (d *decision) whenCovered(limit limitKey, held money.Decimal) Tick {
+func (d *decision) whenCovered(i int, held, takes amounts) Tick {
 	changes := d.account.credit.changes(d.at)
 	var ends []lease
-	for l := range d.leases(limit) {
+	for l := range d.leases(i) {
 		ends = append(ends, l)
 		changes = append(changes, l.ends)
 	}
 	slices.Sort(changes)
 	for _, at := range slices.Compact(changes) {
 		for len(ends) > 0 && ends[0].ends <= at {
-			held, ends = held.Sub(ends[0].amount), ends[1:]
+			held.sub(ends[0].takes)
+			ends = ends[1:]
 		}
-		if d.covers(limit, held, len(ends) == 0, at) {
+		if d.covers(i, held, takes, at) {
 			return at
 		}
 	}

@@ -23,6 +23,15 @@ type Ask struct {
 	event.Check
 	NoHold bool          // decide and record, keep nothing
 	TTL    time.Duration // of the hold; 0: as the limits say
+	UpTo   bool          // admit the largest quantity that passes, where the whole does not
+}
+
+// fingerprint tells asks of one identity apart.
+func (a *Ask) fingerprint() uint64 {
+	if a.UpTo {
+		return ^a.Fingerprint()
+	}
+	return a.Fingerprint()
 }
 
 // Answer is what a check is told.
@@ -32,49 +41,58 @@ type Answer struct {
 	Replayed bool
 	// Record: the decision is new and has to be appended before anybody is told.
 	Record bool
-	// Hold is the open hold of a replayed answer.
+	// Hold is the open hold of a replayed answer, and of one that was asked again without a hold.
 	Hold *Hold
 }
 
-// Decide answers a check. All limits that apply are decided together: all pass and everything is taken, or nothing is. The
-// account is left as it is; Propose the decision to make it count.
+// HoldEnds is when the first part of what is held for the check ends; zero where nothing is.
+func (a *Answer) HoldEnds() time.Time {
+	if !a.Keeps && a.Hold != nil {
+		return a.Hold.HoldEnds()
+	}
+	return a.LimitDecided.HoldEnds()
+}
+
+// Decide answers a check that Policy.Check accepts. All limits that apply are decided together: all pass and everything is
+// taken, or nothing is. The account is left as it is; Propose the decision to make it count.
 //
 // An open hold of the same check is the check's own: asking again for the same renews it, for more tries to raise it, for
-// less lowers it. What is asked again is not counted again by sliding limits, and never needs more room than it adds; but a budget
-// decides it anew where the hold is larger than the room there is.
+// less lowers it. What is asked again is not counted again by sliding limits, unless it is a later attempt, and it never needs
+// more room than it adds.
 func (a *Account) Decide(p *Policy, ask Ask, now time.Time) Answer {
 	at := a.advance(now)
-	own := a.open(Source{ask.Type, ask.Source}, at)
-	d := &decision{account: a, policy: p, ask: ask, at: at, own: own}
-	fingerprint := ask.Fingerprint()
-	if own != nil && own.Fingerprint == fingerprint && d.whole() && p.Status == tenant.Active {
-		return d.renew()
-	}
-	e := event.LimitDecided{
-		Identity: ask.Identity, Quantity: ask.Quantity, DecidedAt: at.Time(), Allowed: true, PlanVersion: p.PlanVersion, Fingerprint: fingerprint,
-		Parts: make([]event.LimitPart, 0, len(p.Limits)),
-	}
-	var limits [16]*Limit
-	asked := limits[:0]
-	for i := range p.Limits {
-		l := &p.Limits[i]
-		if !p.applies(l, ask.Type) {
-			continue
+	d := &decision{account: a, policy: p, ask: ask, at: at, own: a.open(Source{ask.Type, ask.Source}, at), fresh: true, fingerprint: ask.fingerprint()}
+	if d.own != nil {
+		attempt, _ := attemptOf(ask.Data)
+		before, _ := attemptOf(d.own.Data)
+		d.fresh = attempt.Cmp(before) > 0
+		if d.own.Fingerprint == d.fingerprint && d.whole() && p.Status == tenant.Active {
+			return d.renew()
 		}
-		part := d.judge(l)
-		if part.Denied {
-			e.Allowed = false
-			d.lookAhead(&part)
-		}
-		e.Parts, asked = append(e.Parts, part), append(asked, l)
 	}
-	d.settle(&e, asked)
-	return Answer{LimitDecided: e, Record: true}
+	e := d.judgeAll()
+	if !e.Allowed && ask.UpTo {
+		if granted := d.largest(); granted.Sign() > 0 {
+			d.ask.Quantity = granted
+			e = d.judgeAll()
+		}
+	}
+	for i := range e.Parts {
+		if part := &e.Parts[i]; part.Denied {
+			d.lookAhead(part)
+		}
+	}
+	d.settle(&e)
+	answer := Answer{LimitDecided: e, Record: true}
+	if e.Allowed && ask.NoHold {
+		answer.Hold = d.own
+	}
+	return answer
 }
 
 // Recorded answers a check whose usage is on the log already: it was allowed, and there is nothing left to hold.
 func (a *Account) Recorded(p *Policy, ask Ask, now time.Time) Answer {
-	d := &decision{account: a, policy: p, ask: ask, at: a.advance(now)}
+	d := &decision{account: a, policy: p, ask: ask, at: a.advance(now), fingerprint: ask.fingerprint()}
 	return Answer{LimitDecided: d.view(), Replayed: true}
 }
 
@@ -85,12 +103,64 @@ type decision struct {
 	ask     Ask
 	at      Tick
 	own     *Hold // the check's open hold
+	fresh   bool  // sliding limits count the check: it is asked for the first time, or as a later attempt
+	// fingerprint is that of what was asked, also where less is granted.
+	fingerprint uint64
 }
 
-// whole reports whether every part of the check's hold is open.
+// begin is a decision about the check that nobody has judged.
+func (d *decision) begin() event.LimitDecided {
+	return event.LimitDecided{
+		Identity: d.ask.Identity, Quantity: d.ask.Quantity, DecidedAt: d.at.Time(), Allowed: true, PlanVersion: d.policy.PlanVersion,
+		Fingerprint: d.fingerprint,
+		Asked: true, Data: d.ask.Data.Only(d.policy.fields[d.ask.Type]...), Remember: d.policy.remember,
+	}
+}
+
+// judgeAll asks all limits.
+func (d *decision) judgeAll() event.LimitDecided {
+	e := d.begin()
+	for i := range d.policy.Limits {
+		if l := &d.policy.Limits[i]; d.policy.applies(l, d.ask.Type) {
+			part := d.judge(i)
+			e.Allowed = e.Allowed && (!part.Denied || l.observes())
+			if e.Parts == nil {
+				e.Parts = make([]event.LimitPart, 0, len(d.policy.Limits)-i)
+			}
+			e.Parts = append(e.Parts, part)
+		}
+	}
+	return e
+}
+
+// largest is the most of the quantity that all limits let pass, in units of its last decimal place; zero where they let nothing
+// pass. Whatever passes at a quantity passes at a smaller one.
+func (d *decision) largest() money.Decimal {
+	n, scale, ok := d.ask.Quantity.Coefficient()
+	if !ok {
+		return money.Decimal{}
+	}
+	whole := d.ask.Quantity
+	passes := func(n int64) bool {
+		d.ask.Quantity = money.Scaled(n, scale)
+		return d.judgeAll().Allowed
+	}
+	low, high := int64(0), n // low passes or is nothing, high does not
+	for high-low > 1 {
+		if middle := low + (high-low)/2; passes(middle) {
+			low = middle
+		} else {
+			high = middle
+		}
+	}
+	d.ask.Quantity = whole
+	return money.Scaled(low, scale)
+}
+
+// whole reports whether the check's hold is open for every limit.
 func (d *decision) whole() bool {
-	for i := range d.own.Parts {
-		if e := d.own.Parts[i].ExpiresAt; !e.IsZero() && TickOf(e) <= d.at {
+	for i := range d.policy.Limits {
+		if l := &d.policy.Limits[i]; l.holds() && d.policy.applies(l, d.ask.Type) && d.own.ends(l) <= d.at {
 			return false
 		}
 	}
@@ -109,16 +179,17 @@ func (d *decision) ttl(l catalog.Duration) time.Duration {
 	}
 }
 
-// judge asks one limit.
-func (d *decision) judge(l *Limit) event.LimitPart {
-	part := event.LimitPart{Limit: string(l.Key), Kind: l.kind, Max: l.Max, Overridden: l.Overridden}
+// judge asks the limit of an index.
+func (d *decision) judge(i int) event.LimitPart {
+	l := &d.policy.Limits[i]
+	part := event.LimitPart{Limit: string(l.Key), Kind: l.kind, Max: l.Max, Overridden: l.Overridden, Observed: l.observes()}
 	switch l.kind {
 	case event.RateLimit:
 		d.rate(l, &part)
 	case event.QuotaLimit:
-		d.quota(l, &part)
+		d.quota(i, &part)
 	case event.ConcurrencyLimit:
-		d.concurrency(l, &part)
+		d.concurrency(i, &part)
 	case event.MaxLimit:
 		d.ceiling(l, &part)
 	case event.AccessLimit:
@@ -127,9 +198,9 @@ func (d *decision) judge(l *Limit) event.LimitPart {
 		d.retries(l, &part)
 	case event.BudgetLimit:
 		if l.Credits {
-			d.credits(&part)
+			d.credits(i, &part)
 		} else {
-			d.budget(l, &part)
+			d.budget(i, &part)
 		}
 	case event.AbuseGuardLimit:
 		d.guard(l, &part)
@@ -143,13 +214,13 @@ func (d *decision) lookAhead(part *event.LimitPart) {
 	if d.policy.Until.IsZero() || !part.ResetAt.IsZero() && part.ResetAt.Before(d.policy.Until) {
 		return
 	}
-	then := &decision{account: d.account, policy: d.policy.next(), ask: d.ask, at: TickOf(d.policy.Until), own: d.own}
+	then := &decision{account: d.account, policy: d.policy.next(), ask: d.ask, at: TickOf(d.policy.Until), own: d.own, fresh: d.fresh}
 	if d.own != nil && TickOf(d.own.KeepUntil) <= then.at {
-		then.own = nil
+		then.own, then.fresh = nil, true
 	}
 	part.ResetAt = d.policy.Until
-	if l := then.policy.find(part.Limit); l != nil && then.policy.applies(l, d.ask.Type) && !d.account.Misses(then.policy, then.at.Time()) {
-		if next := then.judge(l); next.Denied {
+	if i := then.policy.index(part.Limit); i >= 0 && then.policy.applies(&then.policy.Limits[i], d.ask.Type) && !d.account.Misses(then.policy, then.at.Time()) {
+		if next := then.judge(i); next.Denied {
 			then.lookAhead(&next)
 			part.ResetAt = next.ResetAt
 		}
@@ -157,40 +228,40 @@ func (d *decision) lookAhead(part *event.LimitPart) {
 }
 
 // settle ends a decision: what is taken, held and counted depends on whether all limits pass.
-func (d *decision) settle(e *event.LimitDecided, limits []*Limit) {
+func (d *decision) settle(e *event.LimitDecided) {
 	if !e.Allowed {
 		e.Data = d.ask.Data
 	}
-	keep := e.Allowed && !d.ask.NoHold && len(e.Parts) > 0
+	e.Repeats = d.own != nil && !d.fresh
+	_, e.Retry = attemptOf(d.ask.Data)
+	keep := e.Allowed && !d.ask.NoHold
 	until := d.at.after(d.ttl(catalog.Duration{}))
 	if d.own != nil {
 		until = max(until, TickOf(d.own.KeepUntil))
 	}
 	for i := range e.Parts {
-		part, l := &e.Parts[i], limits[i]
+		part := &e.Parts[i]
+		l := d.policy.find(part.Limit)
 		switch part.Kind {
 		case event.RateLimit, event.RetryBudgetLimit:
-			part.Taken = e.Allowed && d.own == nil
-			if part.Taken {
+			part.Taken = e.Allowed && d.fresh
+			if part.Taken && !part.Denied {
 				d.replenished(l, part)
 			}
 		case event.QuotaLimit, event.ConcurrencyLimit, event.BudgetLimit:
 			if keep {
 				ends := d.at.after(d.ttl(l.HoldTTL))
 				if d.own != nil { // asking for more or less does not end it earlier
-					if before := d.own.expires(keyOf(part)); !before.IsZero() {
-						ends = max(ends, TickOf(before))
-					}
+					ends = max(ends, d.own.ends(l))
 				}
 				part.ExpiresAt = ends.Time()
 				until = max(until, ends)
 			}
-			if e.Allowed {
+			if e.Allowed && !part.Denied {
 				d.replenished(l, part)
 			}
 		case event.AbuseGuardLimit:
-			// What is held goes on during a cooldown, and counts only when it asks for more than it gets.
-			part.Taken = d.account.state.Guards[keyOf(part)].Until <= d.at && (d.own == nil || !e.Allowed)
+			part.Taken = d.account.state.Guard.Until <= d.at && (!e.Repeats || !e.Allowed)
 			if part.Taken && !e.Allowed {
 				d.strike(l, part)
 			}
@@ -204,82 +275,53 @@ func (d *decision) settle(e *event.LimitDecided, limits []*Limit) {
 // renew answers a check that asks for exactly what it holds. It moves the ends of the hold ahead, but writes so only when
 // that makes a difference: a client that asks twice within a moment has one decision.
 func (d *decision) renew() Answer {
+	d.fresh = false
+	d.ask.Quantity = d.own.Quantity // of an ask for up to so much: what was granted
 	e := d.view()
 	moved := false
 	until := TickOf(d.own.KeepUntil)
-	move := func(ends time.Time, ttl time.Duration) Tick {
-		next := max(TickOf(ends), d.at.after(ttl))
-		moved = moved || next > TickOf(ends).after(min(time.Second, ttl/10))
+	move := func(ends Tick, ttl time.Duration) Tick {
+		next := max(ends, d.at.after(ttl))
+		moved = moved || next > ends.after(min(time.Second, ttl/10))
 		return next
 	}
 	for i := range e.Parts {
 		if part := &e.Parts[i]; !part.ExpiresAt.IsZero() {
-			var ttl catalog.Duration
-			if l := d.policy.find(part.Limit); l != nil {
-				ttl = l.HoldTTL
-			}
-			ends := move(part.ExpiresAt, d.ttl(ttl))
+			ends := move(TickOf(part.ExpiresAt), d.ttl(d.policy.find(part.Limit).HoldTTL))
 			part.ExpiresAt = ends.Time()
 			until = max(until, ends)
 		}
 	}
-	until = max(until, move(d.own.KeepUntil, d.ttl(catalog.Duration{})))
+	until = max(until, move(TickOf(d.own.KeepUntil), d.ttl(catalog.Duration{})))
 	if d.ask.NoHold || !moved {
+		e = d.view()
 		e.Keeps, e.KeepUntil = true, d.own.KeepUntil
-		for i := range e.Parts {
-			e.Parts[i].ExpiresAt = d.own.expires(keyOf(&e.Parts[i]))
-		}
 		return Answer{LimitDecided: e, Replayed: true, Hold: d.own}
 	}
 	e.Keeps, e.KeepUntil = true, until.Time()
 	return Answer{LimitDecided: e, Replayed: true, Record: true, Hold: d.own}
 }
 
-// expires is when the hold's part of a limit ends; zero where it has none.
-func (h *Hold) expires(limit limitKey) time.Time {
-	for i := range h.Parts {
-		if keyOf(&h.Parts[i]) == limit {
-			return h.Parts[i].ExpiresAt
-		}
-	}
-	return time.Time{}
-}
-
-// soft reports whether the hold went over a soft limit.
-func (h *Hold) soft(limit limitKey) bool {
-	return slices.ContainsFunc(h.Parts, func(p event.LimitPart) bool { return keyOf(&p) == limit && p.Soft })
-}
-
-// view is how the limits stand for a check that was allowed before. Parts of its hold keep what they hold.
+// view is how the limits are for a check that was allowed before, and what its hold takes of them.
 func (d *decision) view() event.LimitDecided {
-	e := event.LimitDecided{
-		Identity: d.ask.Identity, Quantity: d.ask.Quantity, DecidedAt: d.at.Time(), Allowed: true, PlanVersion: d.policy.PlanVersion,
-		Fingerprint: d.ask.Fingerprint(),
-	}
+	e := d.begin()
+	e.Repeats = true
 	for i := range d.policy.Limits {
 		l := &d.policy.Limits[i]
 		if !d.policy.applies(l, d.ask.Type) {
 			continue
 		}
-		part := d.judge(l)
-		part.Denied, part.Soft, part.Taken = false, false, false
-		part.Requested, part.ResetAt = money.Decimal{}, time.Time{}
-		if d.own != nil {
-			part.Requested, part.ExpiresAt = d.own.part(keyOf(&part), d.at), d.own.expires(keyOf(&part))
-			part.Soft = d.own.soft(keyOf(&part))
+		part := d.judge(i)
+		part.Denied, part.Taken, part.ResetAt = false, false, time.Time{}
+		if d.own == nil {
+			part.Requested, part.Soft = money.Decimal{}, false
+		} else if ends := d.own.ends(l); l.holds() && ends > d.at {
+			part.Requested, part.ExpiresAt = d.ownPart(i), ends.Time()
+		} else {
+			part.Requested, part.Soft = money.Decimal{}, false
 		}
 		d.replenished(l, &part)
 		e.Parts = append(e.Parts, part)
-	}
-	if d.own == nil {
-		return e
-	}
-	for _, part := range d.own.Parts { // limits that are gone from the plan go on being held
-		gone := !slices.ContainsFunc(e.Parts, func(p event.LimitPart) bool { return keyOf(&p) == keyOf(&part) })
-		if gone && !part.ExpiresAt.IsZero() {
-			part.Taken = false
-			e.Parts = append(e.Parts, part)
-		}
 	}
 	return e
 }
@@ -287,7 +329,8 @@ func (d *decision) view() event.LimitDecided {
 // LimitState is how one limit is at an instant, whatever is asked of it.
 type LimitState struct {
 	event.LimitPart
-	Limit *Limit
+	Limit     *Limit
+	WouldDeny int64 // checks that a limit in mode observe would have denied
 }
 
 // View tells how every limit of the policy stands.
@@ -297,74 +340,56 @@ func (a *Account) View(p *Policy, now time.Time) []LimitState {
 	for i := range p.Limits {
 		l := &p.Limits[i]
 		d := &decision{account: a, policy: p, at: at}
-		part := d.judge(l)
+		part := d.judge(i)
 		part.Denied, part.Soft, part.Requested = false, false, money.Decimal{}
 		if l.kind != event.AbuseGuardLimit {
 			part.ResetAt = time.Time{}
 			d.replenished(l, &part)
 		}
-		all = append(all, LimitState{part, l})
+		all = append(all, LimitState{LimitPart: part, Limit: l, WouldDeny: a.state.Observed[part.Limit]})
 	}
 	return all
 }
 
-// others is what other checks hold of a limit.
-func (d *decision) others(limit limitKey) money.Decimal {
-	of := d.account.pools[limit]
-	if of == nil {
-		return money.Decimal{}
-	}
-	sum := of.sum
+// others is what other checks hold of the limit of an index.
+func (d *decision) others(i int) amounts {
+	of := d.account.under(d.policy, d.at).pools[i]
+	sum := slices.Clone(of.sum)
 	of.leases.Ascend(func(l lease) bool { // only of an instant that has not come are there any that end before it
 		if l.ends > d.at {
 			return false
 		}
-		sum = sum.Sub(l.amount)
+		sum.sub(l.takes)
 		return true
 	})
-	if d.own == nil {
-		return sum
+	if own := d.owns(i, d.at); own != nil {
+		sum.sub(own)
 	}
-	return sum.Sub(d.own.part(limit, d.at))
+	return sum
 }
 
-// has reports whether the check's own hold is open at an instant and has no less of a limit than this: then it asks for
-// nothing more.
-func (d *decision) has(limit limitKey, q money.Decimal, at Tick) bool {
-	return d.own != nil && TickOf(d.own.KeepUntil) > at && q.Cmp(d.own.part(limit, at)) <= 0
-}
-
-// hasWithin is like has, where a hold is of the most that a check can come to. Such a hold may be larger than the room there was
-// for it, as a check that is alone passes by less: then it shows nothing.
-func (d *decision) hasWithin(room money.Decimal, limit limitKey, q money.Decimal, at Tick) bool {
-	return d.has(limit, q, at) && d.own.part(limit, at).Cmp(room) <= 0
-}
-
-// alone reports whether no other check has a lease.
-func (d *decision) alone(limit limitKey) bool {
-	for range d.leases(limit) {
-		return false
+// owns is what the check's own hold takes at an instant; nil where it takes nothing of the limit any more.
+func (d *decision) owns(i int, at Tick) amounts {
+	l := &d.policy.Limits[i]
+	if d.own == nil || !d.policy.applies(l, d.own.Type) || d.own.ends(l) <= at {
+		return nil
 	}
-	return true
+	return d.policy.takenBy(l, d.own)
 }
 
 // leases are those of other checks, in the order in which they end.
-func (d *decision) leases(limit limitKey) iter.Seq[lease] {
+func (d *decision) leases(i int) iter.Seq[lease] {
 	return func(yield func(lease) bool) {
-		of := d.account.pools[limit]
-		if of == nil {
-			return
-		}
-		of.leases.AscendGreaterOrEqual(lease{ends: d.at + 1}, func(l lease) bool {
+		d.account.under(d.policy, d.at).pools[i].leases.AscendGreaterOrEqual(lease{ends: d.at + 1}, func(l lease) bool {
 			return d.own != nil && l.source == d.own.source() || yield(l)
 		})
 	}
 }
 
-func (d *decision) concurrency(l *Limit, part *event.LimitPart) {
-	one := money.Int(1)
-	part.Held, part.Requested = d.others(keyOf(part)), one
-	if part.Held.Add(one).Cmp(l.Max) <= 0 || d.has(keyOf(part), one, d.at) {
+func (d *decision) concurrency(i int, part *event.LimitPart) {
+	l, one := &d.policy.Limits[i], money.Int(1)
+	part.Held, part.Requested = d.others(i)[0], one
+	if part.Held.Add(one).Cmp(l.Max) <= 0 || d.owns(i, d.at) != nil {
 		return
 	}
 	part.Denied = true
@@ -372,8 +397,8 @@ func (d *decision) concurrency(l *Limit, part *event.LimitPart) {
 		return
 	}
 	excess := part.Held.Add(one).Sub(l.Max)
-	for next := range d.leases(keyOf(part)) {
-		excess = excess.Sub(next.amount)
+	for next := range d.leases(i) {
+		excess = excess.Sub(next.takes[0])
 		if excess.Sign() <= 0 {
 			part.ResetAt = next.ends.Time()
 			return
@@ -407,8 +432,6 @@ func (d *decision) access(l *Limit, part *event.LimitPart) {
 
 // replenished sets when a limit will be as good as new after an allowed check.
 func (d *decision) replenished(l *Limit, part *event.LimitPart) {
-	slide := d.account.state.Slides[keyOf(part)]
-	window := l.length()
 	set := func(t Tick) {
 		if t > 0 {
 			part.ResetAt = t.Time()
@@ -417,15 +440,15 @@ func (d *decision) replenished(l *Limit, part *event.LimitPart) {
 	switch part.Kind {
 	case event.RateLimit:
 		if part.Taken {
-			set(d.at.after(window))
+			set(d.at.after(l.length()))
 		} else {
-			set(slide.Taken.empty(d.at, window))
+			set(empty(d.both(l), d.at, l.length()))
 		}
 	case event.RetryBudgetLimit:
 		if part.Taken && part.Requested.Sign() > 0 {
-			set(d.at.after(window))
+			set(d.at.after(l.length()))
 		} else {
-			set(slide.Taken.empty(d.at, window))
+			set(empty(d.admitted(l, func(a Admissions) Cells { return a.Retries }), d.at, l.length()))
 		}
 	case event.QuotaLimit, event.BudgetLimit:
 		part.ResetAt = part.WindowEnd
@@ -434,10 +457,8 @@ func (d *decision) replenished(l *Limit, part *event.LimitPart) {
 		if !part.ExpiresAt.IsZero() {
 			last = TickOf(part.ExpiresAt)
 		}
-		if of := d.account.pools[keyOf(part)]; of != nil {
-			if l, ok := of.leases.Max(); ok {
-				last = max(last, l.ends)
-			}
+		if l, ok := d.account.under(d.policy, d.at).pools[d.policy.index(part.Limit)].leases.Max(); ok {
+			last = max(last, l.ends)
 		}
 		set(last)
 	}

@@ -12,10 +12,8 @@ import (
 // abuse guards pass, because they protect against bursts and not against cost; quotas, budgets and concurrency do not
 // unless the plan says so.
 func Degraded(p *Policy, ask Ask, now time.Time) (answer Answer, ok bool) {
-	d := &decision{account: NewAccount(ask.Tenant, Snapshot{}), policy: p, ask: ask, at: TickOf(now)}
-	e := event.LimitDecided{
-		Identity: ask.Identity, Quantity: ask.Quantity, DecidedAt: d.at.Time(), Allowed: true, PlanVersion: p.PlanVersion, Fingerprint: ask.Fingerprint(),
-	}
+	d := &decision{account: NewAccount(ask.Tenant, Snapshot{}), policy: p, ask: ask, at: TickOf(now), fresh: true, fingerprint: ask.fingerprint()}
+	e := d.begin()
 	for i := range p.Limits {
 		l := &p.Limits[i]
 		if !p.applies(l, ask.Type) {
@@ -23,11 +21,11 @@ func Degraded(p *Policy, ask Ask, now time.Time) (answer Answer, ok bool) {
 		}
 		switch l.kind {
 		case event.MaxLimit, event.AccessLimit:
-			part := d.judge(l)
-			e.Allowed = e.Allowed && !part.Denied
+			part := d.judge(i)
+			e.Allowed = e.Allowed && (!part.Denied || l.observes())
 			e.Parts = append(e.Parts, part)
 		case event.QuotaLimit, event.ConcurrencyLimit, event.BudgetLimit:
-			if l.OnError != catalog.Allow {
+			if l.OnError != catalog.Allow && !l.observes() {
 				return Answer{}, false
 			}
 		}

@@ -35,11 +35,14 @@ func ReasonOf(k event.LimitKind) Reason {
 	}
 }
 
+// denies reports whether a limit denied the check; one in mode observe only says that it would have.
+func denies(p *event.LimitPart) bool { return p.Denied && !p.Observed }
+
 // Why is the reason of a denied check; "" of an allowed one.
 func Why(e *event.LimitDecided) Reason {
 	for _, r := range reasons {
 		for i := range e.Parts {
-			if e.Parts[i].Denied && ReasonOf(e.Parts[i].Kind) == r {
+			if denies(&e.Parts[i]) && ReasonOf(e.Parts[i].Kind) == r {
 				return r
 			}
 		}
@@ -75,10 +78,10 @@ func Binding(e *event.LimitDecided) int {
 	for i := range e.Parts {
 		p := &e.Parts[i]
 		if e.Allowed {
-			if _, ok := Remaining(p); ok && (best < 0 || emptier(p, &e.Parts[best])) {
+			if _, ok := Remaining(p); ok && !p.Observed && (best < 0 || emptier(p, &e.Parts[best])) {
 				best = i
 			}
-		} else if p.Denied && (best < 0 || later(p, &e.Parts[best])) {
+		} else if denies(p) && (best < 0 || later(p, &e.Parts[best])) {
 			best = i
 		}
 	}
@@ -155,11 +158,14 @@ func Explain(p *Policy, e *event.LimitDecided) string {
 	return text + " More at " + p.clock(part.ResetAt) + "."
 }
 
+// index is the place of a limit; -1 where the policy does not have it.
+func (p *Policy) index(key string) int {
+	return slices.IndexFunc(p.Limits, func(l Limit) bool { return string(l.Key) == key })
+}
+
 func (p *Policy) find(key string) *Limit {
-	for i := range p.Limits {
-		if string(p.Limits[i].Key) == key {
-			return &p.Limits[i]
-		}
+	if i := p.index(key); i >= 0 {
+		return &p.Limits[i]
 	}
 	return nil
 }
@@ -167,9 +173,11 @@ func (p *Policy) find(key string) *Limit {
 // overdrawn explains a sum: it is used up, or what is left is too little.
 func (p *Policy) overdrawn(part *event.LimitPart) string {
 	when := map[catalog.Period]string{catalog.Minute: "this minute", catalog.Hour: "this hour", catalog.Day: "today",
-		catalog.Month: "this month", catalog.BillingCycle: "this billing cycle"}
+		catalog.Week: "this week", catalog.Month: "this month", catalog.BillingCycle: "this billing cycle"}
 	period := "this period" // of a limit that is not in the plan any more
-	if l := p.find(part.Limit); l != nil {
+	if l := p.find(part.Limit); l != nil && l.Rolling {
+		period = "any " + l.Window.Length.String()
+	} else if l != nil {
 		period = when[l.Window.Period]
 	}
 	left, _ := Remaining(part)

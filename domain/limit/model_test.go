@@ -24,26 +24,22 @@ type model struct {
 
 // past is a check that was decided.
 type past struct {
-	ask     limit.Ask
+	asked   limit.Ask
+	ask     limit.Ask // with the quantity that was granted
 	at      int64
 	allowed bool
-	again   bool // its hold was open when it was asked
+	repeats bool // its hold was open when it was asked, and it is no later attempt
 	parts   map[catalog.LimitKey]*pastPart
 	until   int64 // keeps its hold until then; 0: keeps nothing
 	over    bool  // used, released, or asked again since
+	guarded bool  // abuse guards count the check
 }
 
 type pastPart struct {
-	kind        catalog.LimitKind
-	denied      bool
-	retry       bool
-	holds       *big.Rat
-	ends        int64 // 0: holds nothing
-	max, burst  int64 // of a rate
-	cooldown    int64 // of an abuse guard: until then
-	strikes     int
-	guarded     bool // an abuse guard counts the check
-	widthMillis int64
+	kind     catalog.LimitKind
+	ends     int64 // 0: holds nothing
+	cooldown int64 // of an abuse guard: until then
+	strikes  int
 }
 
 type fact struct {
@@ -80,7 +76,6 @@ type verdict struct {
 	denied, soft          bool
 	used, held, requested *big.Rat
 	resets                int64 // 0: never
-	retry                 bool
 }
 
 // own is the open hold of a check.
@@ -93,32 +88,38 @@ func (m *model) own(s limit.Source, at int64) *past {
 	return nil
 }
 
-func (p *past) holdsOf(key catalog.LimitKey, at int64) *big.Rat {
-	if p != nil && p.parts[key] != nil && p.parts[key].ends > at {
-		return p.parts[key].holds
+// endsFor is when a hold ends for a limit.
+func (p *past) endsFor(l catalog.Limit) int64 {
+	if part := p.parts[l.Key]; part != nil && part.kind == l.Kind && part.ends > 0 {
+		return part.ends
 	}
-	return new(big.Rat)
+	latest := int64(0)
+	for _, part := range p.parts {
+		latest = max(latest, part.ends)
+	}
+	if latest == 0 {
+		return p.until
+	}
+	return latest
 }
 
-// held is what checks other than this one hold.
-func (m *model) held(key catalog.LimitKey, except limit.Source, at int64) *big.Rat {
-	sum := new(big.Rat)
+// open are the asks of the holds that are open for a limit, but for one check.
+func (m *model) open(t terms, l catalog.Limit, except limit.Source, at int64) (asks []limit.Ask) {
 	for _, p := range m.checks {
-		if !p.over && p.until > 0 && source(p.ask) != except {
-			sum.Add(sum, p.holdsOf(key, at))
+		if !p.over && p.until > at && source(p.ask) != except && m.applies(t, l, p.ask.Type) && p.endsFor(l) > at {
+			asks = append(asks, p.ask)
 		}
 	}
-	return sum
+	return asks
 }
 
-// alone says whether no other open check has a part in a limit.
-func (m *model) alone(key catalog.LimitKey, except limit.Source, at int64) bool {
-	for _, p := range m.checks {
-		if part := p.parts[key]; !p.over && p.until > 0 && source(p.ask) != except && part != nil && part.ends > at {
-			return false
-		}
+// ofOwn is the hold of a check, as long as it is open for a limit.
+func (m *model) ofOwn(t terms, l catalog.Limit, s limit.Source, at int64) []limit.Ask {
+	own := m.own(s, at)
+	if own == nil || !m.applies(t, l, own.ask.Type) || own.endsFor(l) <= at {
+		return nil
 	}
-	return true
+	return []limit.Ask{own.ask}
 }
 
 // measure is what a meter counts; nil where the data does not say.
@@ -198,30 +199,25 @@ func price(p catalog.Price, quantity *big.Rat) *big.Rat {
 	return cost
 }
 
-// most is the largest amount that a quantity can add when others come before it: the dearest tier that is still to come for
-// all of it, and nothing free.
-func most(p catalog.Price, before, q *big.Rat) *big.Rat {
-	p.Included, before = money.Decimal{}, new(big.Rat).Sub(before, rat(p.Included))
-	if before.Sign() < 0 {
-		before = new(big.Rat)
+// dearest is the most that a price can come to while any part of more is used: found by trying each tenth of a unit and, as the
+// cost of a volume price falls there, each end of a tier.
+func dearest(p catalog.Price, used, more *big.Rat) *big.Rat {
+	most := price(p, plus(used, more))
+	if p.Model != catalog.Volume {
+		return most
 	}
-	if p.Model != catalog.Graduated && p.Model != catalog.Volume {
-		return price(p, q)
+	try := func(part *big.Rat) {
+		if cost := price(p, plus(used, part)); part.Sign() >= 0 && part.Cmp(more) < 0 && cost.Cmp(most) > 0 {
+			most = cost
+		}
 	}
-	unit := new(big.Rat)
+	for part := new(big.Rat); part.Cmp(more) < 0; part = plus(part, big.NewRat(1, 10)) {
+		try(part)
+	}
 	for _, t := range p.Tiers {
-		if (t.Open() || rat(t.UpTo).Cmp(before) > 0) && rat(t.Unit).Cmp(unit) > 0 {
-			unit = rat(t.Unit)
-		}
+		try(new(big.Rat).Sub(plus(rat(t.UpTo), rat(p.Included)), used))
 	}
-	dearest := new(big.Rat).Mul(q, unit)
-	for i := range len(p.Tiers) - 1 { // what comes before gets dearer with each step up that is still ahead
-		step := new(big.Rat).Sub(rat(p.Tiers[i+1].Unit), rat(p.Tiers[i].Unit))
-		if p.Model == catalog.Volume && rat(p.Tiers[i].UpTo).Cmp(before) >= 0 && step.Sign() > 0 {
-			dearest.Add(dearest, step.Mul(step, rat(p.Tiers[i].UpTo)))
-		}
-	}
-	return dearest
+	return most
 }
 
 func (m *model) meter(key catalog.MeterKey) catalog.Meter {
@@ -242,63 +238,96 @@ func (m *model) applies(t terms, l catalog.Limit, of event.Type) bool {
 	return slices.Contains(l.On, string(of))
 }
 
-// sum is what a quota or budget looks at in the window that an instant is in: what is asked for, nil where it is not known, and
-// what is held of it.
-func (m *model) sum(t terms, l catalog.Limit, ask limit.Ask, at int64) (used, requested, holds *big.Rat) {
-	w := t.cal.Window(l.Window.Period, instant(at))
+// total is what the usage of the window that an instant is in and these asks come to, at most.
+func (m *model) total(t terms, l catalog.Limit, asks []limit.Ask, at int64) *big.Rat {
+	w := t.window(l, at)
+	amount := func(of catalog.Meter, where map[string]string) *big.Rat {
+		sum := new(big.Rat)
+		for _, ask := range asks {
+			if of.EventType != string(ask.Type) || !fitsFilter(where, ask.Data) {
+				continue
+			}
+			if q := measure(of, ask.Quantity, ask.Data); q != nil {
+				sum.Add(sum, q)
+			}
+		}
+		return sum
+	}
 	if l.Kind == catalog.Quota {
 		of := m.meter(l.Meter)
-		q := measure(of, ask.Quantity, ask.Data)
-		return m.usedIn(of, nil, w), q, q
+		return plus(m.usedIn(of, nil, w), amount(of, nil))
 	}
-	used, requested, holds = new(big.Rat), new(big.Rat), new(big.Rat)
+	sum := new(big.Rat)
 	for _, p := range t.prices {
-		if p.Meter == "" {
-			continue
-		}
-		of := m.meter(p.Meter)
-		before := m.usedIn(of, p.Where, w)
-		used.Add(used, price(p, before))
-		if requested == nil || of.EventType != string(ask.Type) || !fitsFilter(p.Where, ask.Data) {
-			continue
-		}
-		q := measure(of, ask.Quantity, ask.Data)
-		if q == nil {
-			requested = nil
-			continue
-		}
-		more := new(big.Rat).Sub(price(p, plus(before, q)), price(p, before))
-		if !m.alone(l.Key, source(ask), at) {
-			more = most(p, before, q)
-		}
-		if more.Sign() > 0 {
-			requested.Add(requested, more)
-		}
-		holds.Add(holds, most(p, before, q))
-	}
-	return used, requested, holds
-}
-
-// counted counts what a sliding limit has seen within the window that ends at an instant.
-func (m *model) counted(l catalog.Limit, at int64, which func(p *past, part *pastPart) bool) (n int64) {
-	for _, p := range m.checks {
-		part := p.parts[l.Key]
-		if part != nil && p.at > at-l.Window.Length.Value().Milliseconds() && which(p, part) {
-			n++
+		if p.Meter != "" {
+			of := m.meter(p.Meter)
+			sum.Add(sum, dearest(p, m.usedIn(of, p.Where, w), amount(of, p.Where)))
 		}
 	}
-	return n
+	return sum
 }
 
-func admitted(p *past, _ *pastPart) bool { return p.allowed && !p.again }
+// window is that of a limit which contains an instant. A rolling one begins with a whole quarter of an hour.
+func (t terms) window(l catalog.Limit, at int64) calendar.Window {
+	if !l.Rolling {
+		return t.cal.Window(l.Window.Period, instant(at))
+	}
+	const quarter = 15 * time.Minute
+	return calendar.Window{
+		Start: instant(at).Add(-l.Window.Length.Value()).Truncate(quarter),
+		End:   instant(at).AddDate(1000, 0, 0),
+	}
+}
 
-// arrival is when the burst of a rate has all come in, in nanoseconds, if one more were let pass at an instant.
-func (m *model) arrival(key catalog.LimitKey) int64 {
-	var full int64
-	for _, p := range m.checks {
-		if part := p.parts[key]; part != nil && admitted(p, part) && part.burst > 0 {
-			full = max(full, p.at*1e6) + emission(part.max, part.widthMillis*1e6)
+// missing are the fields that a check leaves out and a limit or price looks at.
+func (m *model) missing(t terms, ask limit.Ask) bool {
+	lacks := func(of catalog.Meter) bool { return measure(of, ask.Quantity, ask.Data) == nil }
+	for _, l := range t.limits {
+		switch {
+		case !m.applies(t, l, ask.Type):
+		case l.Kind == catalog.Quota:
+			if lacks(m.meter(l.Meter)) {
+				return true
+			}
+		case l.Kind == catalog.Max && l.Field != "":
+			if _, ok := ask.Data.Get(l.Field).Decimal(); !ok {
+				return true
+			}
+		case l.Kind == catalog.Budget:
+			for _, p := range t.prices {
+				if p.Meter == "" || m.meter(p.Meter).EventType != string(ask.Type) {
+					continue
+				}
+				for field := range p.Where {
+					if ask.Data.Get(field).Kind == event.Absent {
+						return true
+					}
+				}
+				if fitsFilter(p.Where, ask.Data) && lacks(m.meter(p.Meter)) {
+					return true
+				}
+			}
 		}
+	}
+	return false
+}
+
+// admitted are the instants of admitted checks that a sliding limit looks at, within the window that ends at an instant.
+func (m *model) admitted(l catalog.Limit, at int64, which func(p *past) bool) (instants []int64) {
+	for _, p := range m.checks {
+		if slices.Contains(l.On, string(p.ask.Type)) && p.allowed && !p.repeats && p.at > at-l.Window.Length.Value().Milliseconds() && which(p) {
+			instants = append(instants, p.at)
+		}
+	}
+	return instants
+}
+
+func anyCheck(*past) bool { return true }
+
+// arrival is when the burst of a rate has all come in, in nanoseconds.
+func (m *model) arrival(l catalog.Limit, at int64) (full int64) {
+	for _, came := range m.admitted(l, at, anyCheck) {
+		full = max(full, came*1e6) + emission(rat(l.Max).Num().Int64(), l.Window.Length.Value().Nanoseconds())
 	}
 	return full
 }
@@ -320,15 +349,28 @@ func isRetry(data event.Data) (attempt *big.Rat, retry bool) {
 	return attempt, attempt.Cmp(whole(1)) > 0 || data.Get("retryOf").Kind == event.Text && data.Get("retryOf").String() != ""
 }
 
-// cooldown is the last one of a guard: when it was started, until when, and how many there were in a row.
-func (m *model) cooldown(key catalog.LimitKey) (index int, until int64, strikes int) {
+// cooldown is the last one of the tenant: when it was started, until when, and how many there were in a row.
+func (m *model) cooldown() (index int, until int64, strikes int) {
 	index = -1
 	for i, p := range m.checks {
-		if part := p.parts[key]; part != nil && part.cooldown > 0 {
-			index, until, strikes = i, part.cooldown, part.strikes
+		for _, part := range p.parts {
+			if part.cooldown > 0 {
+				index, until, strikes = i, part.cooldown, part.strikes
+			}
 		}
 	}
 	return index, until, strikes
+}
+
+// fresh reports whether sliding limits count a check: it has no open hold, or is a later attempt of it.
+func (m *model) fresh(ask limit.Ask, at int64) bool {
+	own := m.own(source(ask), at)
+	if own == nil {
+		return true
+	}
+	now, _ := isRetry(ask.Data)
+	before, _ := isRetry(own.ask.Data)
+	return now.Cmp(before) > 0
 }
 
 // judge says how a limit would answer at an instant, if nothing else had happened until then.
@@ -338,44 +380,49 @@ func (m *model) judge(t terms, l catalog.Limit, ask limit.Ask, at int64) (v verd
 	v.used, v.held, v.requested = new(big.Rat), new(big.Rat), new(big.Rat)
 	switch l.Kind {
 	case catalog.Quota, catalog.Budget:
-		var requested, holds *big.Rat
-		v.used, requested, holds = m.sum(t, l, ask, at)
-		v.held = m.held(l.Key, source(ask), at)
-		taken := plus(v.used, v.held)
-		full := taken.Cmp(rat(l.Max)) >= 0
-		if requested != nil {
-			v.requested = requested
-			full = plus(taken, requested).Cmp(rat(l.Max)) > 0
-			if own != nil && holds.Cmp(own.holdsOf(l.Key, at)) <= 0 {
-				// It asks for no more than it has, unless it has more than there is room for.
-				full = l.Kind == catalog.Budget && full && plus(taken, own.holdsOf(l.Key, at)).Cmp(rat(l.Max)) > 0
+		others := m.open(t, l, source(ask), at)
+		v.used = m.total(t, l, nil, at)
+		before := m.total(t, l, others, at)
+		v.held = new(big.Rat).Sub(before, v.used)
+		v.requested = new(big.Rat).Sub(m.total(t, l, append(slices.Clone(others), ask), at), before)
+		fits := func(when int64) bool {
+			total := m.total(t, l, append(slices.Clone(others), ask), when)
+			mine := m.ofOwn(t, l, source(ask), at)
+			return total.Cmp(rat(l.Max)) <= 0 || mine != nil && total.Cmp(m.total(t, l, append(slices.Clone(others), mine...), when)) <= 0
+		}
+		full := !fits(at)
+		if l.Kind == catalog.Budget && !ask.NoHold {
+			ends := at + ttlOf(ask, l.HoldTTL)
+			if own != nil {
+				ends = max(ends, own.endsFor(l))
+			}
+			if turn := t.window(l, at).End.UnixMilli(); ends > turn {
+				full = full || !fits(turn)
 			}
 		}
 		v.denied, v.soft = full && !l.Soft, full && l.Soft
-		if requested != nil && !v.denied {
-			v.requested = holds
-		}
 	case catalog.Concurrency:
-		v.held, v.requested = m.held(l.Key, source(ask), at), one
-		v.denied = plus(v.held, one).Cmp(rat(l.Max)) > 0 && own.holdsOf(l.Key, at).Sign() == 0
+		v.held, v.requested = whole(int64(len(m.open(t, l, source(ask), at)))), one
+		v.denied = plus(v.held, one).Cmp(rat(l.Max)) > 0 && m.ofOwn(t, l, source(ask), at) == nil
 	case catalog.Rate:
-		n := m.counted(l, at, admitted)
+		n := int64(len(m.admitted(l, at, anyCheck)))
 		v.used, v.requested = whole(n), one
 		v.denied = whole(n+1).Cmp(rat(l.Max)) > 0
 		if most := rat(l.Max); l.Burst > 0 && most.Sign() > 0 {
 			every := emission(most.Num().Int64(), l.Window.Length.Value().Nanoseconds())
-			v.denied = v.denied || max(m.arrival(l.Key), at*1e6)+every-at*1e6 > l.Burst*every
+			v.denied = v.denied || max(m.arrival(l, at), at*1e6)+every-at*1e6 > l.Burst*every
 		}
-		v.denied = v.denied && own == nil
+		v.denied = v.denied && m.fresh(ask, at)
 	case catalog.RetryBudget:
-		retries := m.counted(l, at, func(p *past, part *pastPart) bool { return admitted(p, part) && part.retry })
-		firsts := m.counted(l, at, func(p *past, part *pastPart) bool { return admitted(p, part) && !part.retry })
+		of := func(p *past) bool { _, retry := isRetry(p.ask.Data); return retry }
+		retries := int64(len(m.admitted(l, at, of)))
+		firsts := int64(len(m.admitted(l, at, func(p *past) bool { return !of(p) })))
 		v.used = whole(retries)
 		attempt, retry := isRetry(ask.Data)
-		if !retry || own != nil {
+		if !retry || !m.fresh(ask, at) {
 			break
 		}
-		v.retry, v.requested = true, one
+		v.requested = one
 		may := plus(whole(l.Minimum), new(big.Rat).Mul(rat(l.Ratio), whole(firsts)))
 		v.denied = attempt.Cmp(whole(l.MaxAttempts)) > 0 || whole(retries+1).Cmp(may) > 0
 	case catalog.Max:
@@ -391,7 +438,7 @@ func (m *model) judge(t terms, l catalog.Limit, ask limit.Ask, at int64) (v verd
 		has := ask.Data.Get(l.Field)
 		v.denied = has.Kind == event.Absent || !slices.Contains(l.Values, has.String())
 	case catalog.AbuseGuard:
-		index, until, _ := m.cooldown(l.Key)
+		index, until, _ := m.cooldown()
 		denials, _ := m.denials(l, index, at)
 		v.used = whole(denials)
 		v.denied = until > at && own == nil
@@ -402,8 +449,7 @@ func (m *model) judge(t terms, l catalog.Limit, ask limit.Ask, at int64) (v verd
 // denials counts what a guard has seen since its last cooldown.
 func (m *model) denials(l catalog.Limit, after int, at int64) (denials, all int64) {
 	for i, p := range m.checks {
-		part := p.parts[l.Key]
-		if i <= after || part == nil || !part.guarded || p.at <= at-l.Window.Length.Value().Milliseconds() {
+		if i <= after || !p.guarded || p.at <= at-l.Window.Length.Value().Milliseconds() {
 			continue
 		}
 		all++
@@ -419,7 +465,8 @@ func (m *model) resets(t terms, l catalog.Limit, ask limit.Ask, at int64) int64 
 	changes := slices.Clone(t.changes)
 	for _, p := range m.checks {
 		changes = append(changes, p.at+l.Window.Length.Value().Milliseconds())
-		if part := p.parts[l.Key]; part != nil {
+		changes = append(changes, p.until)
+		for _, part := range p.parts {
 			changes = append(changes, part.ends, part.cooldown)
 		}
 	}
@@ -427,10 +474,17 @@ func (m *model) resets(t terms, l catalog.Limit, ask limit.Ask, at int64) int64 
 	case catalog.Rate:
 		if most := rat(l.Max); l.Burst > 0 && most.Sign() > 0 {
 			every := emission(most.Num().Int64(), l.Window.Length.Value().Nanoseconds())
-			earliest := m.arrival(l.Key) + every - l.Burst*every
+			earliest := m.arrival(l, at) + every - l.Burst*every
 			changes = append(changes, (earliest+999_999)/1_000_000)
 		}
 	case catalog.Quota, catalog.Budget:
+		if l.Rolling {
+			for _, f := range m.facts {
+				left := f.OccurredAt.Truncate(15 * time.Minute).Add(15*time.Minute + l.Window.Length.Value())
+				changes = append(changes, left.UnixMilli())
+			}
+			break
+		}
 		w := t.cal.Window(l.Window.Period, instant(at))
 		changes = append(changes, w.End.UnixMilli(), t.cal.Window(l.Window.Period, w.End).End.UnixMilli())
 		for _, f := range m.facts {
@@ -462,67 +516,76 @@ func ttlOf(ask limit.Ask, l catalog.Duration) int64 {
 	return limit.DefaultTTL.Milliseconds()
 }
 
-func sameCheck(a, b limit.Ask) bool { return a.Quantity.Equal(b.Quantity) && a.Data.Equal(b.Data) }
+func sameCheck(a, b limit.Ask) bool {
+	return a.Quantity.Equal(b.Quantity) && a.Data.Equal(b.Data) && a.UpTo == b.UpTo
+}
 
 // decide answers a check and remembers it. Renewed is true where the check's own hold answers it; written, where that is
 // recorded.
 func (m *model) decide(t terms, ask limit.Ask, now int64) (answer *past, verdicts map[catalog.LimitKey]verdict, renewed, written bool) {
 	at := max(now, m.latest)
 	own := m.own(source(ask), at)
-	if own != nil && sameCheck(own.ask, ask) && own.allOpen(at) {
+	if own != nil && sameCheck(own.asked, ask) && m.allOpen(t, own, at) {
 		written = m.renew(t, own, ask, at)
-		return own, nil, true, written
+		return m.own(source(ask), at), nil, true, written
 	}
 	m.latest = at
-	verdicts = map[catalog.LimitKey]verdict{}
-	answer = &past{ask: ask, at: at, allowed: true, again: own != nil, parts: map[catalog.LimitKey]*pastPart{}}
-	for _, l := range t.limits {
-		if !m.applies(t, l, ask.Type) {
-			continue
+	asked := ask
+	judge := func(ask limit.Ask) bool {
+		answer = &past{asked: asked, ask: ask, at: at, allowed: true, repeats: !m.fresh(ask, at), parts: map[catalog.LimitKey]*pastPart{}}
+		verdicts = map[catalog.LimitKey]verdict{}
+		for _, l := range t.limits {
+			if m.applies(t, l, ask.Type) {
+				v := m.judge(t, l, ask, at)
+				verdicts[l.Key], answer.parts[l.Key] = v, &pastPart{kind: l.Kind}
+				answer.allowed = answer.allowed && (!v.denied || l.Mode == catalog.Observe)
+			}
 		}
-		v := m.judge(t, l, ask, at)
-		if v.denied {
-			v.resets = m.resets(t, l, ask, at)
-			answer.allowed = false
+		return answer.allowed
+	}
+	if !judge(ask) && ask.UpTo {
+		_, scale, _ := ask.Quantity.Coefficient()
+		less := ask
+		for less.Quantity = ask.Quantity.Sub(money.Scaled(1, scale)); less.Quantity.Sign() > 0 && !judge(less); {
+			less.Quantity = less.Quantity.Sub(money.Scaled(1, scale))
 		}
-		verdicts[l.Key] = v
-		answer.parts[l.Key] = &pastPart{kind: l.Kind, denied: v.denied, retry: v.retry, burst: l.Burst, widthMillis: l.Window.Length.Value().Milliseconds()}
-		if l.Kind == catalog.Rate {
-			answer.parts[l.Key].max = rat(l.Max).Num().Int64()
+		if !answer.allowed {
+			judge(ask)
 		}
 	}
-	if answer.allowed {
-		if !ask.NoHold && len(answer.parts) > 0 {
-			if own != nil {
-				own.over = true
-			}
-			answer.until = at + ttlOf(ask, catalog.Duration{})
-			if own != nil {
-				answer.until = max(answer.until, own.until)
-			}
-			for _, l := range t.limits {
-				if part := answer.parts[l.Key]; part != nil && (l.Kind == catalog.Quota || l.Kind == catalog.Budget || l.Kind == catalog.Concurrency) {
-					part.holds, part.ends = verdicts[l.Key].requested, at+ttlOf(ask, l.HoldTTL)
-					if own != nil && own.parts[l.Key] != nil {
-						part.ends = max(part.ends, own.parts[l.Key].ends)
-					}
-					answer.until = max(answer.until, part.ends)
+	ask.Quantity = answer.ask.Quantity
+	for _, l := range t.limits {
+		if v, ok := verdicts[l.Key]; ok && v.denied {
+			v.resets = m.resets(t, l, ask, at)
+			verdicts[l.Key] = v
+		}
+	}
+	if answer.allowed && !ask.NoHold {
+		if own != nil {
+			own.over = true
+		}
+		answer.until = at + ttlOf(ask, catalog.Duration{})
+		if own != nil {
+			answer.until = max(answer.until, own.until)
+		}
+		for _, l := range t.limits {
+			if part := answer.parts[l.Key]; part != nil && (l.Kind == catalog.Quota || l.Kind == catalog.Budget || l.Kind == catalog.Concurrency) {
+				part.ends = at + ttlOf(ask, l.HoldTTL)
+				if own != nil {
+					part.ends = max(part.ends, own.endsFor(l))
 				}
+				answer.until = max(answer.until, part.ends)
 			}
 		}
 	}
 	// What is held goes on during a cooldown; outside of one it counts when it asks for more than it gets.
-	for _, l := range t.limits {
-		if part := answer.parts[l.Key]; part != nil && l.Kind == catalog.AbuseGuard {
-			_, until, _ := m.cooldown(l.Key)
-			part.guarded = until <= at && (own == nil || !answer.allowed)
-		}
-	}
+	_, until, _ := m.cooldown()
+	answer.guarded = until <= at && (!answer.repeats || !answer.allowed)
 	m.checks = append(m.checks, answer)
 	for _, l := range t.limits {
-		if part := answer.parts[l.Key]; part != nil && part.guarded && !answer.allowed {
-			m.strike(l, part, at)
-			if v := verdicts[l.Key]; part.cooldown > 0 {
+		if part := answer.parts[l.Key]; part != nil && l.Kind == catalog.AbuseGuard && answer.guarded && !answer.allowed {
+			if m.strike(l, part, at) {
+				v := verdicts[l.Key]
 				v.denied, v.resets = true, part.cooldown
 				verdicts[l.Key] = v
 			}
@@ -531,12 +594,15 @@ func (m *model) decide(t terms, ask limit.Ask, now int64) (answer *past, verdict
 	return answer, verdicts, false, true
 }
 
-// strike starts a cooldown if there are too many denials; the one of now is among them.
-func (m *model) strike(l catalog.Limit, part *pastPart, at int64) {
-	index, until, strikes := m.cooldown(l.Key)
+// strike starts a cooldown if there are too many denials; the one of now is among them. A guard in mode observe only says so.
+func (m *model) strike(l catalog.Limit, part *pastPart, at int64) bool {
+	index, until, strikes := m.cooldown()
 	denials, all := m.denials(l, index, at)
 	if denials < l.Denials || new(big.Rat).SetFrac64(denials, all).Cmp(rat(l.Ratio)) < 0 {
-		return
+		return false
+	}
+	if l.Mode == catalog.Observe {
+		return true
 	}
 	longest := l.MaxCooldown.Value().Milliseconds()
 	if at >= until+longest {
@@ -547,11 +613,17 @@ func (m *model) strike(l catalog.Limit, part *pastPart, at int64) {
 		long = min(2*long, longest)
 	}
 	part.strikes, part.cooldown = strikes+1, at+long
+	return true
 }
 
-func (p *past) allOpen(at int64) bool {
-	for _, part := range p.parts {
-		if part.ends > 0 && part.ends <= at {
+func holds(k catalog.LimitKind) bool {
+	return k == catalog.Quota || k == catalog.Budget || k == catalog.Concurrency
+}
+
+// allOpen says whether a hold is open for every limit.
+func (m *model) allOpen(t terms, p *past, at int64) bool {
+	for _, l := range t.limits {
+		if holds(l.Kind) && m.applies(t, l, p.ask.Type) && p.endsFor(l) <= at {
 			return false
 		}
 	}
@@ -565,28 +637,21 @@ func (m *model) renew(t terms, own *past, ask limit.Ask, at int64) (written bool
 		moved = moved || at+ttl > ends+min(1000, ttl/10)
 		return max(ends, at+ttl)
 	}
-	until, ends := next(own.until, ttlOf(ask, catalog.Duration{})), map[catalog.LimitKey]int64{}
-	for key, part := range own.parts {
-		if part.ends == 0 {
-			continue
+	until, parts := next(own.until, ttlOf(ask, catalog.Duration{})), map[catalog.LimitKey]*pastPart{}
+	for _, l := range t.limits {
+		if holds(l.Kind) && m.applies(t, l, ask.Type) {
+			parts[l.Key] = &pastPart{kind: l.Kind, ends: next(own.endsFor(l), ttlOf(ask, l.HoldTTL))}
+			until = max(until, parts[l.Key].ends)
 		}
-		ttl := catalog.Duration{}
-		for _, l := range t.limits {
-			if l.Key == key && m.applies(t, l, ask.Type) {
-				ttl = l.HoldTTL
-			}
-		}
-		ends[key] = next(part.ends, ttlOf(ask, ttl))
-		until = max(until, ends[key])
 	}
 	if ask.NoHold || !moved {
 		return false
 	}
 	m.latest = at
-	own.until = until
-	for key, at := range ends {
-		own.parts[key].ends = at
-	}
+	// The hold is what was said last; what was counted when it was decided stays where it is.
+	own.over = true
+	renewed := &past{asked: own.asked, ask: own.ask, at: at, allowed: true, repeats: true, parts: parts, until: until}
+	m.checks = append(m.checks, renewed)
 	return true
 }
 

@@ -4,11 +4,13 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/tollgate-io/tollgate/domain/calendar"
 	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/invalid"
 	"github.com/tollgate-io/tollgate/domain/money"
 	"github.com/tollgate-io/tollgate/domain/tenant"
 	"github.com/tollgate-io/tollgate/domain/usage"
@@ -29,9 +31,11 @@ type Policy struct {
 	// check may be answered.
 	Lost catalog.PlanKey
 
-	prices []pricedMeter
-	needs  []Need
-	next   func() *Policy // what holds from Until on
+	prices   []pricedMeter
+	needs    []Need
+	remember time.Duration           // the longest sliding window of all plans
+	fields   map[event.Type][]string // data fields that something in the catalog looks at, sorted
+	next     func() *Policy          // what holds from Until on
 }
 
 // Limit is a limit of the plan with the tenant's own maximum, where it has one.
@@ -43,11 +47,21 @@ type Limit struct {
 	meter catalog.Meter // of a quota
 }
 
-// length is that of a sliding window in whole ticks, rounded up, so that a window that is no whole number of them never
-// has more in it than its limit.
-func (l *Limit) length() time.Duration {
+// length is that of a sliding window in whole ticks.
+func (l *Limit) length() time.Duration { return lengthOf(&l.Limit) }
+
+// lengthOf is rounded up, so that a window that is no whole number of ticks never has more in it than its limit.
+func lengthOf(l *catalog.Limit) time.Duration {
 	return (l.Window.Length.Value() + time.Millisecond - 1).Truncate(time.Millisecond)
 }
+
+// holds reports whether an open hold takes something of the limit.
+func (l *Limit) holds() bool {
+	return l.kind == event.QuotaLimit || l.kind == event.ConcurrencyLimit || l.kind == event.BudgetLimit
+}
+
+// observes reports whether the limit is decided and recorded, and not enforced.
+func (l *Limit) observes() bool { return l.Mode == catalog.Observe }
 
 type pricedMeter struct {
 	catalog.Price
@@ -57,7 +71,7 @@ type pricedMeter struct {
 
 // NewPolicy puts together what holds at an instant.
 func NewPolicy(c *catalog.Catalog, versions map[catalog.PlanKey]int, s tenant.Subscription, status tenant.Status, zone *time.Location, at time.Time) *Policy {
-	p := &Policy{From: at, Status: status, Calendar: calendar.Calendar{Zone: zone}}
+	p := &Policy{From: at, Status: status, Calendar: calendar.Calendar{Zone: zone}, remember: longestSliding(c), fields: fieldsLookedAt(c)}
 	if status != tenant.Active {
 		p.Limits = append(p.Limits, Limit{Limit: catalog.Limit{Key: StatusLimit, Kind: catalog.Access}, kind: event.AccessLimit})
 	}
@@ -73,7 +87,7 @@ func NewPolicy(c *catalog.Catalog, versions map[catalog.PlanKey]int, s tenant.Su
 		change(o.From)
 		change(o.Until)
 	}
-	p.next = func() *Policy { return NewPolicy(c, versions, s, status, zone, p.Until) }
+	p.next = sync.OnceValue(func() *Policy { return NewPolicy(c, versions, s, status, zone, p.Until) })
 	assigned, ok := s.At(at)
 	if !ok {
 		return p
@@ -109,6 +123,65 @@ func NewPolicy(c *catalog.Catalog, versions map[catalog.PlanKey]int, s tenant.Su
 	}
 	p.needs = p.findNeeds()
 	return p
+}
+
+// longestSliding is how long an account has to remember admissions and denials. It is that of all plans, so that a tenant's next
+// plan finds what was admitted under this one.
+func longestSliding(c *catalog.Catalog) (longest time.Duration) {
+	for i := range c.Plans {
+		for j := range c.Plans[i].Limits {
+			switch l := &c.Plans[i].Limits[j]; l.Kind {
+			case catalog.Rate, catalog.RetryBudget, catalog.AbuseGuard:
+				longest = max(longest, lengthOf(l))
+			}
+		}
+	}
+	return longest
+}
+
+// The data fields that say which attempt a check is.
+const (
+	fieldAttempt = "attempt"
+	fieldRetryOf = "retryOf"
+)
+
+// fieldsLookedAt lists, for each event type, the data fields that a meter, limit or price of any plan looks at. A hold keeps
+// them, so that it can be counted under the next plan.
+func fieldsLookedAt(c *catalog.Catalog) map[event.Type][]string {
+	sets := map[event.Type]map[string]bool{}
+	look := func(eventType, field string) {
+		if field == "" {
+			return
+		}
+		t := event.Type(eventType)
+		if sets[t] == nil {
+			sets[t] = map[string]bool{fieldAttempt: true, fieldRetryOf: true}
+		}
+		sets[t][field] = true
+	}
+	for i := range c.Meters {
+		m := &c.Meters[i]
+		look(m.EventType, fieldAttempt)
+		if field, ok := m.Field(); ok {
+			look(m.EventType, field)
+		}
+		for _, dimension := range m.Dimensions {
+			look(m.EventType, dimension)
+		}
+	}
+	for i := range c.Plans {
+		for j := range c.Plans[i].Limits {
+			l := &c.Plans[i].Limits[j]
+			for _, t := range l.On {
+				look(t, l.Field)
+			}
+		}
+	}
+	fields := make(map[event.Type][]string, len(sets))
+	for t, set := range sets {
+		fields[t] = slices.Sorted(maps.Keys(set))
+	}
+	return fields
 }
 
 // wholeOf is a count of checks; the catalog makes sure that it is one.
@@ -179,7 +252,80 @@ func (p *Policy) applies(l *Limit, t event.Type) bool {
 	}
 }
 
-// requested is how much of a meter a check asks for; known is false when the data does not say.
-func requested(m catalog.Meter, c event.Check) (q money.Decimal, known bool) {
-	return usage.Quantity(m, event.Usage{Identity: c.Identity, Quantity: c.Quantity, Data: c.Data})
+// quantityOf is how much of a meter a check asks for: what it says, else the meter's estimate. known is false where it says
+// nothing and there is no estimate.
+func quantityOf(m *catalog.Meter, c event.Check) (q money.Decimal, known bool) {
+	if q, known = usage.Quantity(*m, event.Usage{Identity: c.Identity, Quantity: c.Quantity, Data: c.Data}); known {
+		return q, true
+	}
+	field, _ := m.Field()
+	if v := c.Data.Get(field); v.Kind == event.Absent || v.Kind == event.Null {
+		return m.Estimate, m.Estimate.Sign() > 0
+	}
+	return money.Decimal{}, false
+}
+
+// Check refuses a check that leaves out a field which a limit or a price of the policy looks at, or that has something else
+// there: what is unknown is never zero. Error: *invalid.Error that names the fields.
+func (p *Policy) Check(c event.Check) error {
+	var bad invalid.List
+	seen := map[string]bool{}
+	refuse := func(field, what string) {
+		if seen[field] {
+			return
+		}
+		seen[field] = true
+		if v := c.Data.Get(field); v.Kind == event.Absent || v.Kind == event.Null {
+			bad.Add("/data/"+invalid.Token(field), "required", fmt.Sprintf("data.%s is missing, and %s needs it", field, what))
+		} else {
+			bad.Add("/data/"+invalid.Token(field), "invalid_event", fmt.Sprintf("data.%s must be a number that the ledger can keep, as %s needs it", field, what))
+		}
+	}
+	amount := func(m *catalog.Meter, what string) {
+		if _, known := quantityOf(m, c); !known {
+			field, _ := m.Field()
+			refuse(field, what)
+		}
+	}
+	for i := range p.Limits {
+		l := &p.Limits[i]
+		if !p.applies(l, c.Type) {
+			continue
+		}
+		what := "the limit " + string(l.Key)
+		switch l.kind {
+		case event.QuotaLimit:
+			amount(&l.meter, what)
+		case event.MaxLimit:
+			if l.Field == "" {
+				continue
+			}
+			if _, ok := c.Data.Get(l.Field).Decimal(); !ok {
+				refuse(l.Field, what)
+			}
+		case event.BudgetLimit:
+			p.checkPrices(c, what, amount, refuse)
+		}
+	}
+	return bad.Err()
+}
+
+// checkPrices looks at what the prices of a budget need: the fields that they are filtered by, and then what they are for.
+func (p *Policy) checkPrices(c event.Check, what string, amount func(*catalog.Meter, string), refuse func(string, string)) {
+	for i := range p.prices {
+		price := &p.prices[i]
+		if price.meter.EventType != string(c.Type) {
+			continue
+		}
+		complete := true
+		for _, field := range slices.Sorted(maps.Keys(price.Where)) {
+			if v := c.Data.Get(field); v.Kind == event.Absent || v.Kind == event.Null {
+				complete = false
+				refuse(field, what)
+			}
+		}
+		if complete && matches(price.Where, c.Data) {
+			amount(&price.meter, what)
+		}
+	}
 }

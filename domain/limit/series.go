@@ -70,7 +70,7 @@ type Loaded struct {
 // series adds up what it is told, by parts of time.
 type series struct {
 	Loaded
-	sums map[catalog.Period]windowSum // of the windows that were asked for last
+	sums map[catalog.Window]windowSum // of the windows that were asked for last
 }
 
 type windowSum struct {
@@ -78,7 +78,7 @@ type windowSum struct {
 	sum money.Decimal
 }
 
-func newSeries(l Loaded) *series { return &series{Loaded: l, sums: map[catalog.Period]windowSum{}} }
+func newSeries(l Loaded) *series { return &series{Loaded: l, sums: map[catalog.Window]windowSum{}} }
 
 // add counts a fact (or takes it back, with a negative quantity) that stands at an offset of the log.
 func (s *series) add(offset int64, occurred time.Time, quantity money.Decimal) {
@@ -93,34 +93,34 @@ func (s *series) add(offset int64, occurred time.Time, quantity money.Decimal) {
 }
 
 func (s *series) count(occurred time.Time, quantity money.Decimal, minutes bool) {
-	for period, w := range s.sums { // each on its own, so their order is of no importance
-		if (period == catalog.Minute) == minutes && w.Contains(occurred) {
+	for of, w := range s.sums { // each on its own, so their order is of no importance
+		if (of.Period == catalog.Minute) == minutes && w.Contains(occurred) {
 			w.sum = w.sum.Add(quantity)
-			s.sums[period] = w
+			s.sums[of] = w
 		}
 	}
 }
 
-func (s *series) buckets(period catalog.Period) []Bucket {
-	if period == catalog.Minute {
+func (s *series) buckets(of catalog.Window) []Bucket {
+	if of.Period == catalog.Minute {
 		return s.Minutes
 	}
 	return s.Quarters
 }
 
 // used is the sum of one window.
-func (s *series) used(period catalog.Period, w calendar.Window) money.Decimal {
-	if known, ok := s.sums[period]; ok && known.Window == w {
+func (s *series) used(of catalog.Window, w calendar.Window) money.Decimal {
+	if known, ok := s.sums[of]; ok && known.Window == w {
 		return known.sum
 	}
-	sum := s.sum(period, w)
-	s.sums[period] = windowSum{w, sum}
+	sum := s.sum(of, w)
+	s.sums[of] = windowSum{w, sum}
 	return sum
 }
 
 // sum is used without remembering the answer.
-func (s *series) sum(period catalog.Period, w calendar.Window) (sum money.Decimal) {
-	buckets := s.buckets(period)
+func (s *series) sum(of catalog.Window, w calendar.Window) (sum money.Decimal) {
+	buckets := s.buckets(of)
 	from, _ := find(buckets, w.Start.Unix())
 	for _, b := range buckets[from:] {
 		if b.Start >= w.End.Unix() {
@@ -132,8 +132,8 @@ func (s *series) sum(period catalog.Period, w calendar.Window) (sum money.Decima
 }
 
 // next is the first part of time from an instant on in which something is counted; never where there is none.
-func (s *series) next(period catalog.Period, from time.Time) Tick {
-	buckets := s.buckets(period)
+func (s *series) next(of catalog.Window, from time.Time) Tick {
+	buckets := s.buckets(of)
 	i, _ := find(buckets, from.Unix())
 	if i == len(buckets) {
 		return never

@@ -1,98 +1,151 @@
 package limit
 
 import (
-	"fmt"
+	"cmp"
+	"maps"
 	"math/bits"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
-// exactCells is up to how many different instants a sliding window keeps apart. With more, instants of the same 64th of the
-// window are kept together, on the side of refusing: memory is bounded, and at most a 64th of the window is given away.
-const exactCells = 64
-
-// Cell is a number of things that happened from First to Last.
-type Cell struct {
-	First Tick  `json:"f"`
-	Last  Tick  `json:"l"`
-	N     int64 `json:"n"`
+// State is the part of an account that decisions alone determine and that stays small: the projection of the quota read
+// model keeps it in one row. It counts what was asked and admitted, whatever limits there were, so that rates, retry budgets
+// and cooldowns survive a change of plan.
+type State struct {
+	Now      Tick                      `json:"now"` // of the last decision: the clock of an account never goes back
+	Admitted map[event.Type]Admissions `json:"admitted,omitempty"`
+	Guard    Guard                     `json:"guard,omitzero"`
+	// Observed counts, by the key of a limit in mode observe, the checks that it would have denied.
+	Observed map[string]int64 `json:"observed,omitempty"`
 }
 
-// Cells is what happened within a sliding window, ascending. It is immutable: add makes another one.
-type Cells []Cell
+// Admissions are the admitted checks of one event type. A check that was asked again while its hold was open is not counted
+// again, unless it is a later attempt.
+type Admissions struct {
+	Firsts  Cells `json:"f,omitempty"`
+	Retries Cells `json:"r,omitempty"`
+}
 
-// add counts one thing at an instant that is not before the last one, and drops what has left the window.
-func (c Cells) add(at Tick, window time.Duration) Cells {
-	keep := 0
-	for keep < len(c) && c[keep].Last.after(window) <= at {
-		keep++
+// Guard is what abuse guards have seen of a tenant. A cooldown belongs to the tenant, whichever guard started it.
+type Guard struct {
+	Checks  Cells `json:"c,omitempty"`
+	Denials Cells `json:"d,omitempty"`
+	Until   Tick  `json:"u,omitempty"` // end of the last cooldown
+	Strikes int64 `json:"s,omitempty"` // cooldowns in a row
+}
+
+// count is the guard after a check that it let pass.
+func (g Guard) count(at Tick, denied bool, remember time.Duration) Guard {
+	g.Checks = g.Checks.add(at, remember)
+	if denied {
+		g.Denials = g.Denials.add(at, remember)
 	}
-	next := make(Cells, len(c)-keep, len(c)-keep+1)
-	copy(next, c[keep:])
-	if i := len(next) - 1; i >= 0 {
-		width := max(Tick(window.Milliseconds())/exactCells, 1)
-		if last := &next[i]; last.Last >= at || len(next) >= exactCells && last.First/width == at/width {
-			last.Last, last.N = max(last.Last, at), last.N+1
-			return next
+	return g
+}
+
+func (s *State) clone() State {
+	c := *s
+	c.Admitted, c.Observed = maps.Clone(s.Admitted), maps.Clone(s.Observed)
+	return c
+}
+
+// Apply counts a decision. A decision says how long the sliding limits of its catalog have to remember it; that keeps the
+// fold free of plans and catalogs.
+func (s *State) Apply(e *event.LimitDecided) {
+	at := TickOf(e.DecidedAt)
+	s.Now = max(s.Now, at)
+	if e.Allowed && !e.Repeats {
+		if s.Admitted == nil {
+			s.Admitted = map[event.Type]Admissions{}
+		}
+		a := s.Admitted[e.Type]
+		if e.Retry {
+			a.Retries = a.Retries.add(at, e.Remember)
+		} else {
+			a.Firsts = a.Firsts.add(at, e.Remember)
+		}
+		s.Admitted[e.Type] = a
+	}
+	// What is held goes on during a cooldown, and counts only when it asks for more than it gets.
+	if s.Guard.Until <= at && (!e.Repeats || !e.Allowed) {
+		s.Guard = s.Guard.count(at, !e.Allowed, e.Remember)
+	}
+	for i := range e.Parts {
+		p := &e.Parts[i]
+		switch {
+		case p.Observed && p.Denied:
+			if s.Observed == nil {
+				s.Observed = map[string]int64{}
+			}
+			s.Observed[p.Limit]++
+		case p.Kind == event.AbuseGuardLimit && !p.Until.IsZero(): // what led to a cooldown does not lead to the next one
+			s.Guard = Guard{Until: max(s.Guard.Until, TickOf(p.Until)), Strikes: max(p.Strikes, s.Guard.Strikes)}
 		}
 	}
-	return append(next, Cell{at, at, 1})
 }
 
-// most is the number of things of which some may still be within the window that ends at an instant (inclusive): a cell
-// counts until its last one has left.
-func (c Cells) most(at Tick, window time.Duration) (n int64) {
-	for i := len(c) - 1; i >= 0 && c[i].Last.after(window) > at; i-- {
-		n += c[i].N
+// admitted gives the admitted checks that a limit looks at, one list for each event type.
+func (d *decision) admitted(l *Limit, of func(Admissions) Cells) []Cells {
+	lists := make([]Cells, 0, len(l.On))
+	for _, t := range l.On {
+		if c := of(d.account.state.Admitted[event.Type(t)]); len(c) > 0 {
+			lists = append(lists, c)
+		}
+	}
+	return lists
+}
+
+// both gives first attempts and retries.
+func (d *decision) both(l *Limit) []Cells {
+	return append(d.admitted(l, func(a Admissions) Cells { return a.Firsts }), d.admitted(l, func(a Admissions) Cells { return a.Retries })...)
+}
+
+func mostOf(lists []Cells, at Tick, window time.Duration) (n int64) {
+	for _, c := range lists {
+		n += c.most(at, window)
 	}
 	return n
 }
 
-// least is the number of things that are surely within the window: a cell counts until its first one leaves.
-func (c Cells) least(at Tick, window time.Duration) (n int64) {
-	for i := len(c) - 1; i >= 0 && c[i].First.after(window) > at; i-- {
-		n += c[i].N
+// ordered are the cells that mostOf counts, in the order in which they leave the window.
+func ordered(lists []Cells, at Tick, window time.Duration) Cells {
+	var all Cells
+	for _, c := range lists {
+		all = append(all, c.within(at, window)...)
 	}
-	return n
+	slices.SortFunc(all, func(a, b Cell) int { return cmp.Compare(a.Last, b.Last) })
+	return all
 }
 
-// room is the first instant from at on at which most is at most n; never where n is negative.
-func (c Cells) room(at Tick, window time.Duration, n int64) Tick {
+// room is the first instant from at on at which at most n things may be within the window; never where n is negative.
+func room(lists []Cells, at Tick, window time.Duration, n int64) Tick {
 	if n < 0 {
 		return never
 	}
-	left := c.most(at, window)
-	for i := range c {
-		leaves := c[i].Last.after(window)
+	left := mostOf(lists, at, window)
+	if left <= n {
+		return at
+	}
+	for _, c := range ordered(lists, at, window) {
+		at, left = c.Last.after(window), left-c.N
 		if left <= n {
 			break
-		}
-		if leaves > at {
-			left -= c[i].N
-			at = leaves
 		}
 	}
 	return at
 }
 
 // empty is when everything has left the window; zero where nothing is in it.
-func (c Cells) empty(at Tick, window time.Duration) Tick {
-	if len(c) == 0 || c[len(c)-1].Last.after(window) <= at {
-		return 0
+func empty(lists []Cells, at Tick, window time.Duration) (last Tick) {
+	for _, c := range lists {
+		if n := len(c); n > 0 && c[n-1].Last.after(window) > at {
+			last = max(last, c[n-1].Last.after(window))
+		}
 	}
-	return c[len(c)-1].Last.after(window)
-}
-
-// Slide is the state of a rate or retry budget.
-type Slide struct {
-	Taken  Cells `json:"t,omitempty"` // checks of a rate; retries of a retry budget
-	Firsts Cells `json:"f,omitempty"` // first attempts of a retry budget
-	// Full is the theoretical arrival time of the generic cell rate algorithm, which bounds a burst: nanoseconds since
-	// 1970-01-01 UTC.
-	Full int64 `json:"g,omitempty"`
+	return last
 }
 
 // interval is the emission interval of max per window: nanoseconds, rounded up, which refuses rather than admits.
@@ -103,20 +156,30 @@ func interval(limit int64, window time.Duration) int64 {
 	return (int64(window) + limit - 1) / limit
 }
 
-// The generic cell rate algorithm (ITU-T I.371, virtual scheduling): a check may pass at now if its theoretical arrival,
-// max(Full, now) + T, is at most burst*T after now, where T is the emission interval.
-
-// passBurst is the first instant from now on at which the algorithm lets one check pass.
-func (s Slide) passBurst(now Tick, limit, burst int64, window time.Duration) Tick {
+// passBurst is the first instant from now on at which the generic cell rate algorithm (ITU-T I.371, virtual scheduling) lets one
+// check pass: where its theoretical arrival, max(TAT, now) + T, is at most burst*T later, T being the emission interval. TAT
+// comes from the checks within the window: since burst is at most the limit, what came before does not reach beyond now.
+func passBurst(lists []Cells, now Tick, limit, burst int64, window time.Duration) Tick {
 	t := interval(limit, window)
-	earliest := s.Full + t - times(burst, t)
+	tat := int64(0)
+	for _, c := range ordered(lists, now, window) {
+		tat = max(tat, int64(c.Last)*int64(time.Millisecond)) + times(c.N, t)
+	}
+	earliest := tat + t - times(burst, t)
 	ms := -floor(-earliest, int64(time.Millisecond)) / int64(time.Millisecond) // rounded up
 	return max(now, Tick(ms))
 }
 
-// takeBurst lets one check pass.
-func (s Slide) takeBurst(now Tick, limit int64, window time.Duration) int64 {
-	return max(s.Full, int64(now)*int64(time.Millisecond)) + interval(limit, window)
+// afterBurst is the first instant from now on at which passBurst lets one check pass, as checks leave the window. That is the
+// answer of now unless a change of the limit left more in the window than it would have let pass.
+func afterBurst(lists []Cells, now Tick, limit, burst int64, window time.Duration) Tick {
+	for {
+		passes, inside := passBurst(lists, now, limit, burst, window), ordered(lists, now, window)
+		if len(inside) == 0 || passes <= inside[0].Last.after(window) {
+			return passes
+		}
+		now = inside[0].Last.after(window)
+	}
 }
 
 // times is a * b, or the largest number.
@@ -128,51 +191,32 @@ func times(a, b int64) int64 {
 	return int64(low)
 }
 
-// Guard is the state of an abuse guard.
-type Guard struct {
-	Checks  Cells `json:"c,omitempty"`
-	Denials Cells `json:"d,omitempty"`
-	Until   Tick  `json:"u,omitempty"` // end of the last cooldown
-	Strikes int64 `json:"s,omitempty"` // cooldowns in a row
-}
-
-// count is the guard after a check that it let pass.
-func (g Guard) count(at Tick, denied bool, window time.Duration) Guard {
-	g.Checks = g.Checks.add(at, window)
-	if denied {
-		g.Denials = g.Denials.add(at, window)
-	}
-	return g
-}
-
 func (d *decision) rate(l *Limit, part *event.LimitPart) {
-	window := l.length()
-	slide := d.account.state.Slides[keyOf(part)]
-	limit := wholeOf(l.Max)
+	window, limit, lists := l.length(), wholeOf(l.Max), d.both(l)
 	part.WindowStart, part.WindowEnd = d.at.after(-window).Time(), d.at.Time()
 	part.Burst = l.Burst
-	part.Used, part.Requested = money.Int(slide.Taken.most(d.at, window)), money.Int(1)
-	if d.own != nil { // counted when it was asked for the first time
+	part.Used, part.Requested = money.Int(mostOf(lists, d.at, window)), money.Int(1)
+	if !d.fresh { // counted when it was asked for the first time
 		return
 	}
-	passes := slide.Taken.room(d.at, window, limit-1)
+	passes := room(lists, d.at, window, limit-1)
 	if l.Burst > 0 && passes != never {
-		passes = max(passes, slide.passBurst(d.at, limit, l.Burst, window))
+		passes = afterBurst(lists, passes, limit, l.Burst, window)
 	}
 	if passes > d.at {
 		part.Denied, part.ResetAt = true, passes.Time()
 	}
 }
 
-// retries judges a check that says it is a retry: attempt above 1, and retryOf. A first attempt passes, and adds to what
+// retries judges a check that says it is a retry: attempt above 1, or retryOf. A first attempt passes, and adds to what
 // retries may come to.
 func (d *decision) retries(l *Limit, part *event.LimitPart) {
 	window := l.length()
-	slide := d.account.state.Slides[keyOf(part)]
+	retries := d.admitted(l, func(a Admissions) Cells { return a.Retries })
 	part.WindowStart, part.WindowEnd = d.at.after(-window).Time(), d.at.Time()
-	part.Max, part.Used = d.allowance(l, slide, d.at), money.Int(slide.Taken.most(d.at, window))
+	part.Max, part.Used = d.allowance(l, d.at), money.Int(mostOf(retries, d.at, window))
 	attempt, isRetry := attemptOf(d.ask.Data)
-	if !isRetry || d.own != nil {
+	if !isRetry || !d.fresh {
 		return
 	}
 	part.Requested = money.Int(1)
@@ -181,13 +225,13 @@ func (d *decision) retries(l *Limit, part *event.LimitPart) {
 		return
 	}
 	passes := func(at Tick) bool {
-		return money.Int(slide.Taken.most(at, window)+1).Cmp(d.allowance(l, slide, at)) <= 0
+		return money.Int(mostOf(retries, at, window)+1).Cmp(d.allowance(l, at)) <= 0
 	}
 	if passes(d.at) {
 		return
 	}
 	part.Denied = true
-	for _, c := range slide.Taken { // room is made when retries leave the window
+	for _, c := range ordered(retries, d.at, window) { // room is made when retries leave the window
 		if at := c.Last.after(window); at > d.at && passes(at) {
 			part.ResetAt = at.Time()
 			return
@@ -196,18 +240,21 @@ func (d *decision) retries(l *Limit, part *event.LimitPart) {
 }
 
 // allowance is minimum + ratio * first attempts, rounded down.
-func (d *decision) allowance(l *Limit, slide Slide, at Tick) money.Decimal {
-	firsts := money.Int(slide.Firsts.least(at, l.length()))
-	return money.Int(l.Minimum).Add(l.Ratio.Mul(firsts).Floor())
+func (d *decision) allowance(l *Limit, at Tick) money.Decimal {
+	var firsts int64
+	for _, c := range d.admitted(l, func(a Admissions) Cells { return a.Firsts }) {
+		firsts += c.least(at, l.length())
+	}
+	return money.Int(l.Minimum).Add(l.Ratio.Mul(money.Int(firsts)).Floor())
 }
 
 // attemptOf is the number of the attempt; a check is a retry from the second on, or when it names what it retries.
 func attemptOf(data event.Data) (attempt money.Decimal, isRetry bool) {
-	attempt, ok := data.Get("attempt").Decimal()
+	attempt, ok := data.Get(fieldAttempt).Decimal()
 	if !ok {
 		attempt = money.Int(1)
 	}
-	of := data.Get("retryOf")
+	of := data.Get(fieldRetryOf)
 	named := of.Kind == event.Text && of.String() != ""
 	if attempt.Cmp(money.Int(1)) > 0 {
 		return attempt, true
@@ -216,8 +263,7 @@ func attemptOf(data event.Data) (attempt money.Decimal, isRetry bool) {
 }
 
 func (d *decision) guard(l *Limit, part *event.LimitPart) {
-	window := l.length()
-	guard := d.account.state.Guards[keyOf(part)]
+	window, guard := l.length(), d.account.state.Guard
 	part.WindowStart, part.WindowEnd = d.at.after(-window).Time(), d.at.Time()
 	part.Max, part.Used = money.Int(l.Denials), money.Int(guard.Denials.most(d.at, window))
 	if guard.Until > d.at && d.own == nil {
@@ -228,11 +274,14 @@ func (d *decision) guard(l *Limit, part *event.LimitPart) {
 // strike counts a denial, and starts a cooldown when there are too many. Strikes are forgotten when the guard had nothing
 // to do for the longest cooldown.
 func (d *decision) strike(l *Limit, part *event.LimitPart) {
-	window := l.length()
-	before := d.account.state.Guards[keyOf(part)]
-	guard := before.count(d.at, true, window)
+	window, before := l.length(), d.account.state.Guard
+	guard := before.count(d.at, true, d.policy.remember)
 	denials, checks := guard.Denials.most(d.at, window), guard.Checks.most(d.at, window)
 	if denials < l.Denials || money.Int(denials).Cmp(l.Ratio.Mul(money.Int(checks))) < 0 {
+		return
+	}
+	part.Denied = true
+	if part.Observed {
 		return
 	}
 	strikes := before.Strikes
@@ -245,19 +294,10 @@ func (d *decision) strike(l *Limit, part *event.LimitPart) {
 	}
 	part.Strikes = strikes + 1
 	part.Until = d.at.after(min(cooldown, l.MaxCooldown.Value())).Time()
-	part.Denied, part.ResetAt = true, part.Until // whoever comes back earlier is refused
+	part.ResetAt = part.Until // who comes back earlier is refused
 }
 
-// State is the part of an account that decisions alone determine and that stays small: the projection of the quota read
-// model keeps it in one row.
-type State struct {
-	Now    Tick               `json:"now"` // of the last decision: the clock of an account never goes back
-	Slides map[limitKey]Slide `json:"slides,omitempty"`
-	Guards map[limitKey]Guard `json:"guards,omitempty"`
-}
-
-// limitKey names what an account keeps of a limit. A limit that becomes one of another kind starts from nothing: tokens are
-// no sessions.
+// limitKey names what a decision said of a limit.
 type limitKey struct {
 	kind  event.LimitKind
 	limit string
@@ -266,62 +306,3 @@ type limitKey struct {
 func keyOf(p *event.LimitPart) limitKey { return limitKey{p.Kind, p.Limit} }
 
 func (l *Limit) key() limitKey { return limitKey{l.kind, string(l.Key)} }
-
-// MarshalText writes "rate:requests_per_minute".
-func (k limitKey) MarshalText() ([]byte, error) { return []byte(k.kind.String() + ":" + k.limit), nil }
-
-// UnmarshalText reads what MarshalText writes.
-func (k *limitKey) UnmarshalText(text []byte) error {
-	kind, limit, ok := strings.Cut(string(text), ":")
-	*k = limitKey{event.ParseLimitKind(kind), limit}
-	if !ok || k.kind == 0 {
-		return fmt.Errorf("%q names no limit", text)
-	}
-	return nil
-}
-
-// Apply counts what a decision took. A decision says so itself; that keeps the fold free of plans and catalogs.
-func (s *State) Apply(e event.LimitDecided) {
-	at := TickOf(e.DecidedAt)
-	s.Now = max(s.Now, at)
-	for i := range e.Parts {
-		p := &e.Parts[i]
-		if !p.Taken {
-			continue
-		}
-		window := p.WindowEnd.Sub(p.WindowStart)
-		switch p.Kind {
-		case event.RateLimit:
-			slide := s.Slides[keyOf(p)]
-			slide.Taken = slide.Taken.add(at, window)
-			if p.Burst > 0 {
-				slide.Full = slide.takeBurst(at, wholeOf(p.Max), window)
-			}
-			s.setSlide(keyOf(p), slide)
-		case event.RetryBudgetLimit:
-			slide := s.Slides[keyOf(p)]
-			if p.Requested.Sign() > 0 {
-				slide.Taken = slide.Taken.add(at, window)
-			} else {
-				slide.Firsts = slide.Firsts.add(at, window)
-			}
-			s.setSlide(keyOf(p), slide)
-		case event.AbuseGuardLimit:
-			guard := s.Guards[keyOf(p)].count(at, !e.Allowed, window)
-			if !p.Until.IsZero() { // what led to a cooldown does not lead to the next one
-				guard = Guard{Until: TickOf(p.Until), Strikes: p.Strikes}
-			}
-			if s.Guards == nil {
-				s.Guards = map[limitKey]Guard{}
-			}
-			s.Guards[keyOf(p)] = guard
-		}
-	}
-}
-
-func (s *State) setSlide(limit limitKey, slide Slide) {
-	if s.Slides == nil {
-		s.Slides = map[limitKey]Slide{}
-	}
-	s.Slides[limit] = slide
-}

@@ -90,8 +90,15 @@ func (w *world) clock() time.Time {
 
 // policy is what holds now. The account is made to know what it looks at.
 func (w *world) policyAt(at time.Time) *limit.Policy {
-	return limit.NewPolicy(&catalog.Catalog{Meters: meters, Plans: []catalog.Plan{w.plan}}, nil, w.sub, tenant.Active, w.zone, at)
+	return limit.NewPolicy(&catalog.Catalog{Meters: meters, Plans: []catalog.Plan{w.plan, others}}, nil, w.sub, tenant.Active, w.zone, at)
 }
+
+// others is a plan that no tenant of a test is on. Its sliding windows are remembered for whoever comes to it.
+var others = catalog.Plan{Key: "others", Currency: "USD", Limits: []catalog.Limit{
+	{Key: "a", Kind: catalog.Rate, On: on("call"), Max: money.Int(1), Window: sliding("1m")},
+	{Key: "b", Kind: catalog.Rate, On: on("call"), Max: money.Int(1), Window: sliding("10m")},
+	{Key: "c", Kind: catalog.Rate, On: on("call"), Max: money.Int(1), Window: sliding("1h")},
+}}
 
 func (w *world) policy() *limit.Policy {
 	w.latest = w.clock()
@@ -232,7 +239,7 @@ func (w *world) textAt(a *limit.Account, at time.Time) string {
 		Parts    []event.LimitPart
 		Holds    []limit.Hold
 		Revision eventstore.Revision
-	}{parts, a.Holds(at), a.Revision()}, "", " ")
+	}{parts, a.Held(w.policy(), at), a.Revision()}, "", " ")
 	require.NoError(w.t, err)
 	return string(text)
 }
@@ -245,7 +252,7 @@ func text(t require.TestingT, v any) string {
 	return string(b)
 }
 
-func (w *world) holds() []limit.Hold { return w.account.Holds(w.now) }
+func (w *world) holds() []limit.Hold { return w.account.Held(w.policy(), w.now) }
 
 func mustBe(t testing.TB, want, got money.Decimal, what string) {
 	t.Helper()
