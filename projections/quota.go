@@ -112,7 +112,7 @@ func FoldQuota(events []event.Decoded, before map[event.TenantID]QuotaAccount) (
 			if err != nil {
 				return QuotaChange{}, err
 			}
-			a.state.Apply(p)
+			a.state.Apply(&p)
 			if p.Keeps {
 				k := holdKey(p.Identity)
 				holds[k] = &QuotaHold{HoldKey: k, Type: p.Type, Position: events[i].Position, KeepUntil: p.KeepUntil, Decision: events[i].Data}

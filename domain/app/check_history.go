@@ -36,11 +36,8 @@ func (h History) Checks(decided []event.Decoded) CheckHistory {
 		switch p := e.Payload.(type) {
 		case event.LimitDecided:
 			s.Decision, s.At = &p, e.Position
-			switch {
-			case p.Keeps:
+			if p.Keeps { // asking again without a hold leaves the one that is there
 				s.Hold, s.HoldState = &p, HoldOpen
-			case p.Allowed && s.HoldState == HoldOpen: // it was asked again without a hold
-				s.HoldState = HoldReleased
 			}
 		case event.HoldReleased:
 			s.HoldState = HoldReleased

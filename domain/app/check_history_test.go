@@ -35,7 +35,7 @@ func TestStoryOfAFact(t *testing.T) {
 		"released":                      {[]any{held, released}, 3, noon.Add(-1), 1, app.HoldReleased},
 		"expired":                       {[]any{held, expired}, 3, noon.Add(1), 1, app.HoldExpired},
 		"held again":                    {[]any{held, released, longer}, 4, noon, 3, app.HoldSettled},
-		"asked again without a hold":    {[]any{held, allowed}, 3, noon.Add(-1), 2, app.HoldReleased},
+		"asked again without a hold":    {[]any{held, allowed}, 3, noon.Add(-1), 2, app.HoldSettled},
 		"asked for too much meanwhile":  {[]any{held, denied}, 3, noon.Add(-1), 2, app.HoldSettled},
 		"told after the fact":           {[]any{held, expired, denied}, 1, noon.Add(-1), 1, app.HoldSettled},
 		"not asked before it happened":  {[]any{denied}, 0, noon, 0, ""},

@@ -20,7 +20,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/catalog"
 )
 
-var periods = []catalog.Period{catalog.Minute, catalog.Hour, catalog.Day, catalog.Month, catalog.BillingCycle}
+var periods = []catalog.Period{catalog.Minute, catalog.Hour, catalog.Day, catalog.Week, catalog.Month, catalog.BillingCycle}
 
 // The properties are held to from 1980, when the last clock with odd seconds was gone, to 2100.
 var (
@@ -246,7 +246,7 @@ func TestWithoutAnAnchorACycleIsAMonth(t *testing.T) {
 }
 
 func TestUnknownPeriodsPanic(t *testing.T) {
-	require.PanicsWithValue(t, `calendar: unknown period "week"`, func() { calendar.Calendar{}.Window("week", earliest) })
+	require.PanicsWithValue(t, `calendar: unknown period "fortnight"`, func() { calendar.Calendar{}.Window("fortnight", earliest) })
 }
 
 // Around every change of every zone's clock, and some way from any. The cycle's anchors are those that have a boundary

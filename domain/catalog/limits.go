@@ -114,7 +114,7 @@ type Limit struct {
 	On          []string      `json:"on,omitempty"` // event types of the checks that it applies to
 	Meter       MeterKey      `json:"meter,omitempty"`
 	Field       string        `json:"field,omitempty"` // a top-level data field; "" is the quantity where the kind allows it
-	Max         money.Decimal `json:"max,omitzero"` // 0 lets nothing pass
+	Max         money.Decimal `json:"max,omitzero"`    // 0 lets nothing pass
 	Burst       int64         `json:"burst,omitempty"`
 	Values      []string      `json:"values,omitempty"`
 	Denials     int64         `json:"denials,omitempty"`
@@ -135,14 +135,13 @@ type Limit struct {
 // MarshalJSON writes the fields that the kind takes. A maximum of zero is written, because nothing is not the same as forgotten.
 func (l Limit) MarshalJSON() ([]byte, error) {
 	type fields Limit
-	out := struct {
-		fields
-		Max *money.Decimal `json:"max,omitempty"`
-	}{fields: fields(l)}
-	if l.HasMax() {
-		out.Max = &l.Max
+	if !l.HasMax() || l.Max.Sign() != 0 {
+		return json.Marshal(fields(l))
 	}
-	return json.Marshal(out)
+	return json.Marshal(struct {
+		fields
+		Max int `json:"max"`
+	}{fields: fields(l)})
 }
 
 // limitShapes is the one list of each kind's fields besides key and kind.
@@ -187,7 +186,8 @@ func (d *decoder) limit(n node, at string, seen unique) Limit {
 			o.refuse("credits", "out_of_range", "credits is true, or left out for a budget with max and window")
 		}
 	}
-	o.only("a limit of kind "+string(l.Kind), s.with("key", "kind", "mode"))
+	s.optional = append(slices.Clip(s.optional), "mode")
+	o.only("a limit of kind "+string(l.Kind), s.with("key", "kind"))
 
 	l.On = o.meteredTypes("on")
 	l.Meter = o.meter("meter")

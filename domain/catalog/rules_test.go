@@ -98,7 +98,7 @@ func TestRules(t *testing.T) {
 		{"rate is complete", limit, "kind: rate, on: [called], max: 60, window: 1m", "kind: rate, on: [called], max: 60", l + "/window", "missing"},
 		{"rate takes its fields only", limit, "kind: rate, on: [called], max: 60, window: 1m, burst: 60", "kind: rate, on: [called], max: 60, window: 1m, holdTTL: 1m", l + "/holdTTL", "unknown_key"},
 		{"rate slides", limit, "kind: rate, on: [called], max: 60, window: 90s", "kind: rate, on: [called], max: 60, window: day", l + "/window", "malformed"},
-		{"rate max is positive", limit, "kind: rate, on: [called], max: 1, window: 1m", "kind: rate, on: [called], max: 0, window: 1m", l + "/max", "out_of_range"},
+		{"rate max is not negative", limit, "kind: rate, on: [called], max: 0, window: 1m", "kind: rate, on: [called], max: -1, window: 1m", l + "/max", "out_of_range"},
 		{"rate max is whole", limit, "kind: rate, on: [called], max: '2.0', window: 1m", "kind: rate, on: [called], max: 2.5, window: 1m", l + "/max", "out_of_range"},
 		{"burst is at most max", limit, "kind: rate, on: [called], max: 5, window: 1m, burst: 5", "kind: rate, on: [called], max: 5, window: 1m, burst: 6", l + "/burst", "out_of_range"},
 		{"burst is positive", limit, "kind: rate, on: [called], max: 5, window: 1m, burst: 1", "kind: rate, on: [called], max: 5, window: 1m, burst: 0", l + "/burst", "out_of_range"},
@@ -111,7 +111,7 @@ func TestRules(t *testing.T) {
 		{"quota is complete", limit, "kind: quota, meter: calls, max: 1.5, window: billing_cycle, holdTTL: 15m, soft: true, onError: allow", "kind: quota, max: 1, window: day", l + "/meter", "missing"},
 		{"quota meter exists", limit, "kind: quota, meter: calls, max: 1, window: minute", "kind: quota, meter: typo, max: 1, window: minute", l + "/meter", "unknown_reference"},
 		{"quota window is a period", limit, "kind: quota, meter: calls, max: 1, window: hour", "kind: quota, meter: calls, max: 1, window: 24h", l + "/window", "not_allowed"},
-		{"quota max is positive", limit, "kind: quota, meter: calls, max: 1, window: month", "kind: quota, meter: calls, max: -1, window: month", l + "/max", "out_of_range"},
+		{"quota max is not negative", limit, "kind: quota, meter: calls, max: 1, window: month", "kind: quota, meter: calls, max: -1, window: month", l + "/max", "out_of_range"},
 		{"soft is a boolean", limit, "kind: quota, meter: calls, max: 1, window: month, soft: false", "kind: quota, meter: calls, max: 1, window: month, soft: yes", l + "/soft", "wrong_type"},
 		{"onError is deny or allow", limit, "kind: quota, meter: calls, max: 1, window: month, onError: deny", "kind: quota, meter: calls, max: 1, window: month, onError: ignore", l + "/onError", "not_allowed"},
 		{"hold lasts a second", limit, "kind: quota, meter: calls, max: 1, window: day, holdTTL: 1s", "kind: quota, meter: calls, max: 1, window: day, holdTTL: 999ms", l + "/holdTTL", "out_of_range"},
@@ -247,7 +247,7 @@ plans:
     currency: XXX
     limits:
       - {key: one, kind: rate, on: [f], max: [1], window: 1m}
-      - {key: two, kind: quota, meter: c, max: 0, window: day}
+      - {key: two, kind: quota, meter: c, max: -1, window: day}
     prices:
       - {key: one, model: per_unit, meter: b, where: {user: u}}
 flags:

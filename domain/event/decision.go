@@ -54,12 +54,12 @@ type LimitDecided struct {
 	Data  Data
 	Parts []LimitPart
 	// Asked: Data is there. Decisions of before 2026-12 did not keep the data of an allowed check.
-	Asked bool
+	Asked bool `json:",omitzero"`
 	// Repeats: the check had an open hold, and is no later attempt of it. Sliding limits do not count it again.
-	Repeats bool
-	Retry   bool // the check said that it retries another one
+	Repeats bool `json:",omitzero"`
+	Retry   bool `json:",omitzero"` // the check said that it retries another one
 	// Remember is how long sliding limits have to remember the check: the longest of their windows in the catalog.
-	Remember time.Duration
+	Remember time.Duration `json:",omitzero"`
 }
 
 // HoldEnds is when the first part of what the decision keeps ends: each has its own end. Where no limit holds anything it is
@@ -87,7 +87,7 @@ type LimitPart struct {
 	Denied     bool
 	Soft       bool // the limit was exceeded and admits it: overage
 	Overridden bool // Max is the tenant's own, not the plan's
-	Observed   bool // the limit is in mode observe: a denial of it was not enforced
+	Observed   bool `json:",omitzero"` // the limit is in mode observe: a denial of it was not enforced
 	Taken      bool // of a sliding limit: this decision counts; false when an earlier one of the same check did
 	Burst      int64
 	Max        money.Decimal
@@ -387,9 +387,6 @@ func decodeQuotaEvent(k kind, id Identity, payload []byte) (any, error) {
 	if !m.marked || m.Keeps && (!m.Allowed || m.KeepUntil.IsZero()) {
 		return nil, errors.New("the decision contradicts itself")
 	}
-	if !m.Asked {
-		m.complete()
-	}
 	return m.LimitDecided, nil
 }
 
@@ -485,20 +482,23 @@ func (m *decisionMessage) setText(n protowire.Number, s string) error {
 	return nil
 }
 
-// complete says of a decision that did not keep what was asked what its parts show: whether sliding limits counted the check,
-// as what, and for how long.
-func (e *LimitDecided) complete() {
-	taken, sliding := false, false
+// Sliding is what sliding limits have to know: whether they count the check again, as a retry or a first attempt, and for how
+// long. A decision that did not keep what was asked shows it in its parts.
+func (e *LimitDecided) Sliding() (repeats, retry bool, remember time.Duration) {
+	if e.Asked {
+		return e.Repeats, e.Retry, e.Remember
+	}
+	sliding, taken := false, false
 	for i := range e.Parts {
 		p := &e.Parts[i]
-		switch p.Kind {
-		case RateLimit, RetryBudgetLimit, AbuseGuardLimit:
-			e.Remember = max(e.Remember, p.WindowEnd.Sub(p.WindowStart))
-			sliding, taken = true, taken || p.Taken
-			e.Retry = e.Retry || p.Kind == RetryBudgetLimit && p.Requested.Sign() > 0
+		if p.Kind != RateLimit && p.Kind != RetryBudgetLimit && p.Kind != AbuseGuardLimit {
+			continue
 		}
+		sliding, taken = true, taken || p.Taken
+		remember = max(remember, p.WindowEnd.Sub(p.WindowStart))
+		retry = retry || p.Kind == RetryBudgetLimit && p.Requested.Sign() > 0
 	}
-	e.Repeats = sliding && !taken
+	return sliding && !taken, retry, remember
 }
 
 var errForeign = errors.New("a field or value that the message does not have")

@@ -104,6 +104,9 @@ func samples(t *testing.T) map[string]eventstore.Append {
 	parts[7].Max, parts[7].Used, parts[7].Held = money.MustParse("999999999999999999.999999999"), money.MustParse("-123456789012345678901234567890"), money.MustParse("0.000000000000000001")
 	decided := event.LimitDecided{Identity: u.Identity, Quantity: u.Quantity, DecidedAt: at(0), Allowed: true, Keeps: true, KeepUntil: at(900_000),
 		PlanVersion: "pro@3", Fingerprint: 0x0102030405060708, Parts: parts}
+	asked := decided
+	asked.Asked, asked.Repeats, asked.Retry, asked.Remember, asked.Data = true, true, true, 61*time.Second, data
+	asked.Parts = []event.LimitPart{{Limit: "tried_out", Kind: event.RateLimit, Denied: true, Observed: true, Max: money.Int(0), ResetAt: at(1)}}
 	denied := event.LimitDecided{Identity: u.Identity, Quantity: money.MustParse("123456789012345678.123456789"), DecidedAt: at(1), Fingerprint: 9, Data: data,
 		Parts: []event.LimitPart{{Limit: "tokens_per_day", Kind: event.QuotaLimit, Denied: true, Max: money.MustParse("9223372036854775807"), Requested: money.MustParse("0.1"), ResetAt: at(2)}}}
 	withCredits := invoice
@@ -145,6 +148,7 @@ func samples(t *testing.T) map[string]eventstore.Append {
 		"limit_override_removed.v1":  event.LimitOverrideRemoved{Tenant: "tenant_123", Limit: "tokens_per_day", By: "key:key_1"}.Append(6),
 		"limit_decided.v1":           one(decided),
 		"limit_decided.v1.denied":    one(denied),
+		"limit_decided.v1.asked":     one(asked),
 		"limit_decided.v1.unlimited": one(event.LimitDecided{Identity: u.Identity, Quantity: money.Int(1), DecidedAt: time.UnixMilli(-1).UTC(), Allowed: true}),
 		"hold_released.v1":           one(event.HoldReleased{Identity: u.Identity, ReleasedAt: at(1), By: "key:key_1"}),
 		"hold_expired.v1":            one(event.HoldExpired{Identity: u.Identity, ExpiredAt: at(2)}),
@@ -345,7 +349,7 @@ func TestDecodeRefuses(t *testing.T) {
 		"a decision without quantity":        {Type: "limit_decided.v1:a", Tenant: "t", Data: []byte("\x0a\x01s\x28\x00" + mark)},
 		"a decision without type":            with(decided, func(r *eventstore.Recorded) { r.Type = "limit_decided.v1" }),
 		"a decision with an actor":           head(mark + "\x5a\x01x"),
-		"unknown flags":                      head("\x38\x04" + mark),
+		"unknown flags":                      head("\x38\x20" + mark),
 		"held, and not allowed":              head("\x38\x02\x40\x02" + mark),
 		"held for no time":                   head("\x38\x03" + mark),
 		"an instant that is none":            head("\x38\x03\x40\x00" + mark),
@@ -353,7 +357,7 @@ func TestDecodeRefuses(t *testing.T) {
 		"a part of no kind":                  field(decided, 12, "\x0a\x01l"),
 		"a part of an unknown kind":          field(decided, 12, "\x0a\x01l\x10\x09"),
 		"a part without limit":               field(decided, 12, "\x10\x01"),
-		"unknown flags of a part":            field(decided, 12, "\x0a\x01l\x10\x01\x18\x10"),
+		"unknown flags of a part":            field(decided, 12, "\x0a\x01l\x10\x01\x18\x20"),
 		"an unknown field of a part":         field(decided, 12, "\x0a\x01l\x10\x01\xa0\x01\x01"),
 		"a field of a part twice":            field(decided, 12, "\x0a\x01l\x10\x01\x10\x01"),
 		"a number with an exponent":          field(decided, 12, "\x0a\x01l\x10\x01\x82\x01\x031e2"),

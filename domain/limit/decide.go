@@ -24,6 +24,7 @@ type Ask struct {
 	NoHold bool          // decide and record, keep nothing
 	TTL    time.Duration // of the hold; 0: as the limits say
 	UpTo   bool          // admit the largest quantity that passes, where the whole does not
+	DryRun bool          // only say what would be decided
 }
 
 // fingerprint tells asks of one identity apart.
@@ -83,11 +84,17 @@ func (a *Account) Decide(p *Policy, ask Ask, now time.Time) Answer {
 		}
 	}
 	d.settle(&e)
-	answer := Answer{LimitDecided: e, Record: true}
+	answer := Answer{LimitDecided: e, Record: !ask.DryRun}
 	if e.Allowed && ask.NoHold {
 		answer.Hold = d.own
 	}
 	return answer
+}
+
+// Repeats reports whether a check asks again for what its open hold was asked for.
+func (a *Account) Repeats(ask Ask, now time.Time) bool {
+	own := a.open(Source{ask.Type, ask.Source}, a.clock(now))
+	return own != nil && own.Fingerprint == ask.fingerprint()
 }
 
 // Recorded answers a check whose usage is on the log already: it was allowed, and there is nothing left to hold.
@@ -113,7 +120,7 @@ func (d *decision) begin() event.LimitDecided {
 	return event.LimitDecided{
 		Identity: d.ask.Identity, Quantity: d.ask.Quantity, DecidedAt: d.at.Time(), Allowed: true, PlanVersion: d.policy.PlanVersion,
 		Fingerprint: d.fingerprint,
-		Asked: true, Data: d.ask.Data.Only(d.policy.fields[d.ask.Type]...), Remember: d.policy.remember,
+		Asked:       true, Data: d.ask.Data.Only(d.policy.fields[d.ask.Type]...), Remember: d.policy.remember,
 	}
 }
 
@@ -293,7 +300,7 @@ func (d *decision) renew() Answer {
 		}
 	}
 	until = max(until, move(TickOf(d.own.KeepUntil), d.ttl(catalog.Duration{})))
-	if d.ask.NoHold || !moved {
+	if d.ask.NoHold || d.ask.DryRun || !moved {
 		e = d.view()
 		e.Keeps, e.KeepUntil = true, d.own.KeepUntil
 		return Answer{LimitDecided: e, Replayed: true, Hold: d.own}

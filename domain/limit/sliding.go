@@ -57,21 +57,22 @@ func (s *State) clone() State {
 func (s *State) Apply(e *event.LimitDecided) {
 	at := TickOf(e.DecidedAt)
 	s.Now = max(s.Now, at)
-	if e.Allowed && !e.Repeats {
+	repeats, retry, remember := e.Sliding()
+	if e.Allowed && !repeats {
 		if s.Admitted == nil {
 			s.Admitted = map[event.Type]Admissions{}
 		}
 		a := s.Admitted[e.Type]
-		if e.Retry {
-			a.Retries = a.Retries.add(at, e.Remember)
+		if retry {
+			a.Retries = a.Retries.add(at, remember)
 		} else {
-			a.Firsts = a.Firsts.add(at, e.Remember)
+			a.Firsts = a.Firsts.add(at, remember)
 		}
 		s.Admitted[e.Type] = a
 	}
 	// What is held goes on during a cooldown, and counts only when it asks for more than it gets.
-	if s.Guard.Until <= at && (!e.Repeats || !e.Allowed) {
-		s.Guard = s.Guard.count(at, !e.Allowed, e.Remember)
+	if s.Guard.Until <= at && (!repeats || !e.Allowed) {
+		s.Guard = s.Guard.count(at, !e.Allowed, remember)
 	}
 	for i := range e.Parts {
 		p := &e.Parts[i]

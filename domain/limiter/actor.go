@@ -390,6 +390,10 @@ func (b *batch) propose(now time.Time) {
 				j.decision.Answer, j.decision.Position = account.Recorded(policy, *j.ask, now), at
 				continue
 			}
+			if err := policy.Check(j.ask.Check); err != nil && !account.Repeats(*j.ask, now) {
+				j.decision.Err = err
+				continue
+			}
 			j.decision.Answer = account.Decide(policy, *j.ask, now)
 			switch {
 			case j.decision.Record:
@@ -435,7 +439,7 @@ func (b *batch) show(now time.Time) {
 		switch {
 		case !j.show:
 		case j.holds:
-			j.view = LimitsView{Policy: policy, Holds: account.Holds(now), At: b.at, Now: now}
+			j.view = LimitsView{Policy: policy, Holds: account.Held(policy, now), At: b.at, Now: now}
 		default:
 			j.view = LimitsView{Policy: policy, Limits: account.View(policy, now), At: b.at, Now: now}
 		}

@@ -220,6 +220,9 @@ func (l *Engine) Check(ctx context.Context, asks []limit.Ask) []Decision {
 // is under way may still be decided and recorded; asking again shows it.
 func undecided(p *limit.Policy, ask *limit.Ask, why error, now time.Time) Decision {
 	if p != nil && errors.Is(why, eventstore.ErrUnavailable) {
+		if err := p.Check(ask.Check); err != nil {
+			return Decision{Err: err}
+		}
 		if answer, ok := limit.Degraded(p, *ask, now); ok {
 			return Decision{Answer: answer, Policy: p, Degraded: true}
 		}
@@ -339,7 +342,9 @@ type job struct {
 func newJob() *job { return &job{done: make(chan struct{})} }
 
 func (j *job) finish(err error) {
-	j.decision.Err = err
+	if err != nil {
+		j.decision.Err = err
+	}
 	close(j.done)
 }
 

@@ -2,7 +2,7 @@
 create table quota_accounts (
     revision  bigint not null, -- of the last decision in it
     tenant_id text collate "C" not null check (tenant_id <> ''),
-    state     text not null -- JSON
+    state     text not null -- JSON: what was admitted and denied, whatever limit counted it
 ) with (fillfactor = 70); -- room to change the state in place
 
 -- A row for each allowed check whose usage has not arrived and which nobody released, until its end is on the log.

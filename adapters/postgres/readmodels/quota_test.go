@@ -188,7 +188,7 @@ func TestAccountsAreFoldsOfTheLog(t *testing.T) {
 			again := loaded(l, of, p, &c, now)
 			require.Equal(t, account.Revision(), again.Revision(), "step %d", step)
 			require.Equal(t, account.View(p, now), again.View(p, now), "step %d", step)
-			require.Equal(t, account.Holds(now), again.Holds(now), "step %d", step)
+			require.Equal(t, account.Held(p, now), again.Held(p, now), "step %d", step)
 		}
 	}
 	t.Logf("decisions %v", kinds)
@@ -198,7 +198,7 @@ func TestAccountsAreFoldsOfTheLog(t *testing.T) {
 	for _, of := range tenants {
 		again := loaded(l, of, p, &c, now)
 		require.Equal(t, live[of].View(p, now), again.View(p, now))
-		require.Equal(t, live[of].Holds(now), again.Holds(now))
+		require.Equal(t, live[of].Held(p, now), again.Held(p, now))
 	}
 	require.Positive(t, l.number(`select count(*) from quota_holds`))
 	_, err = l.Rebuild(ctx, l.log, nil, nil)
