@@ -107,7 +107,7 @@ type Server struct {
 	metrics  *metrics
 	exporter http.Handler
 	limiter  *rate.Limiter // nil: no bound
-	guessers *guessers
+	throttle *keyThrottle
 	large    chan struct{} // one slot for each body beyond maxEventBytes that is held in memory
 	exports  exportSlots
 	prefix   string // of request ids; random
@@ -135,7 +135,7 @@ func New(c Config) *Server {
 	s := &Server{
 		Config:   c,
 		Resolver: app.Resolver{Directory: c.Directory, Domains: c.Domains},
-		guessers: newGuessers(),
+		throttle: newKeyThrottle(),
 		echo:     echo.New(),
 		metrics:  newMetrics(c.Registry),
 		exporter: promhttp.HandlerFor(c.Registry, promhttp.HandlerOpts{}),

@@ -31,15 +31,15 @@ type caller struct {
 	reason  string // of a switch
 }
 
-// insider is a caller inside a tenant that exists.
-type insider struct {
+// tenantCaller is a caller inside a tenant that exists.
+type tenantCaller struct {
 	tenant tenant.Tenant
 	actor  event.Actor
 }
 
 const (
-	callerContext  = "tollgate.caller"
-	insiderContext = "tollgate.insider"
+	callerContext       = "tollgate.caller"
+	tenantCallerContext = "tollgate.tenantCaller"
 )
 
 // bearer is the hash of the key that the request carries.
@@ -68,20 +68,20 @@ func (s *Server) authenticate(ctx context.Context, c echo.Context) (tenant.Key, 
 		return tenant.Key{}, err
 	}
 	now := s.Now()
-	if s.guessers.refuses(hash, c, now) {
+	if s.throttle.refuses(hash, c, now) {
 		s.metrics.throttled.Inc()
-		return tenant.Key{}, errGuessing
+		return tenant.Key{}, errThrottled
 	}
 	key, err := s.key(ctx, hash)
 	switch {
 	case errors.Is(err, tenant.ErrUnknownKey):
 		s.metrics.unauthenticated.Inc()
-		s.guessers.guessed(hash, c, now)
+		s.throttle.unknown(hash, c, now)
 		return tenant.Key{}, err
 	case err != nil:
 		return tenant.Key{}, fmt.Errorf("look up the API key: %w", err)
 	}
-	s.guessers.opened(hash)
+	s.throttle.valid(hash)
 	if s.Uses != nil {
 		s.Uses.Used(key.ID, now)
 	}
@@ -146,8 +146,11 @@ func splitPath(path string) (slug, rest string, ok bool) {
 	return slug, rest, true
 }
 
-// call is identify for routes of a tenant: an admin says explicitly that it acts there, and why.
-func (s *Server) call(ctx context.Context, c echo.Context) (caller, error) {
+// identifyInTenant is identify for events and checks, which may each name their tenant: an admin key says with headers where it
+// acts, and why.
+func (s *Server) identifyInTenant(c echo.Context) (caller, error) {
+	ctx, cancel := work(c)
+	defer cancel()
 	who, err := s.identify(ctx, c)
 	if err != nil {
 		return caller{}, err
@@ -155,7 +158,7 @@ func (s *Server) call(ctx context.Context, c echo.Context) (caller, error) {
 	return who.switching(c.Request().Header)
 }
 
-// switching is the caller where the headers say that an administrator acts.
+// switching reads the headers that switch an admin key into a tenant, and refuses them with any other key.
 func (c caller) switching(h http.Header) (caller, error) {
 	to, reason := h[headerSwitch], h[headerSwitchReason]
 	switch {
@@ -168,13 +171,6 @@ func (c caller) switching(h http.Header) (caller, error) {
 	}
 	c.signals.Switch, c.reason = event.TenantID(to[0]), reason[0]
 	return c, nil
-}
-
-// caller is call with its own time.
-func (s *Server) caller(c echo.Context) (caller, error) {
-	ctx, cancel := work(c)
-	defer cancel()
-	return s.call(ctx, c)
 }
 
 // tenantOf resolves the tenant for an event that names it like this; "" where it does not.
@@ -192,8 +188,8 @@ func (s *Server) noteSwitch(ctx context.Context, c caller) error {
 	return s.Ledger.SwitchTenant(ctx, c.signals.Switch, c.reason, c.key.Actor())
 }
 
-// enterOnce is noteSwitch for a whole batch, with its own time.
-func (s *Server) enterOnce(c echo.Context, who caller) error {
+// noteBatchSwitch is noteSwitch for a whole batch, with a time-out of its own.
+func (s *Server) noteBatchSwitch(c echo.Context, who caller) error {
 	ctx, cancel := work(c)
 	defer cancel()
 	return s.noteSwitch(ctx, who)
@@ -246,12 +242,34 @@ func (s *Server) forBackends(next echo.HandlerFunc) echo.HandlerFunc {
 
 // insideTenant guards a route of one tenant: when the handler runs, the tenant exists and the key may act there.
 func (s *Server) insideTenant(next echo.HandlerFunc) echo.HandlerFunc {
+	return s.admitting(next, func(ctx context.Context, c echo.Context, who caller) (tenantCaller, error) {
+		return s.admit(ctx, c, who, "")
+	})
+}
+
+// forOperators guards exports and insights: an admin key may read all tenants, or the one that the request names; any other key,
+// and an administrator who switches, is inside a tenant as on any other route.
+func (s *Server) forOperators(next echo.HandlerFunc) echo.HandlerFunc {
+	return s.admitting(next, s.admitOperator)
+}
+
+// admitting runs the handler for a caller that was let into a tenant.
+func (s *Server) admitting(next echo.HandlerFunc, admit func(context.Context, echo.Context, caller) (tenantCaller, error)) echo.HandlerFunc {
+	enter := func(c echo.Context) (in tenantCaller, err error) {
+		ctx, cancel := work(c)
+		defer cancel()
+		who, err := s.identify(ctx, c)
+		if err != nil {
+			return in, err
+		}
+		return admit(ctx, c, who)
+	}
 	return func(c echo.Context) error {
-		in, err := s.enter(c)
+		in, err := enter(c)
 		if err != nil {
 			return err
 		}
-		c.Set(insiderContext, in)
+		c.Set(tenantCallerContext, in)
 		// All values agree now; the generated code wants one.
 		if values := c.Request().Header[headerTenant]; len(values) > 1 {
 			c.Request().Header[headerTenant] = values[:1]
@@ -260,37 +278,48 @@ func (s *Server) insideTenant(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-func (s *Server) enter(c echo.Context) (insider, error) {
-	ctx, cancel := work(c)
-	defer cancel()
-	who, err := s.identify(ctx, c)
-	if err != nil {
-		return insider{}, err
-	}
-	return s.admit(ctx, c, who, "")
-}
-
-// admit lets a caller into a tenant, which the body, or what stands for it, may name too.
-func (s *Server) admit(ctx context.Context, c echo.Context, who caller, body event.TenantID) (insider, error) {
+// admit lets a caller into a tenant, which the body, or a parameter in its place, may name too.
+func (s *Server) admit(ctx context.Context, c echo.Context, who caller, body event.TenantID) (tenantCaller, error) {
 	who, err := who.switching(c.Request().Header)
 	if err != nil {
-		return insider{}, err
+		return tenantCaller{}, err
 	}
 	id, err := who.tenantOf(body)
 	if err != nil {
-		return insider{}, err
+		return tenantCaller{}, err
 	}
 	t, err := s.Directory.Tenant(ctx, id)
 	if err != nil {
-		return insider{}, fmt.Errorf("tenant %q: %w", clip(string(id), event.MaxIDLength), err)
+		return tenantCaller{}, fmt.Errorf("tenant %q: %w", clip(string(id), event.MaxIDLength), err)
 	}
 	if t.Status == tenant.Closed && who.key.Kind == tenant.Scoped && c.Request().Method == http.MethodGet {
-		return insider{}, refuse(codeForbidden, "This workspace is closed. Its own keys report usage and release holds, and read nothing any more.")
+		return tenantCaller{}, refuse(codeForbidden, "This workspace is closed. Its own keys report usage and release holds, and read nothing any more.")
 	}
 	if err := s.noteSwitch(ctx, who); err != nil {
-		return insider{}, err
+		return tenantCaller{}, err
 	}
-	return insider{t, who.key.Actor()}, nil
+	return tenantCaller{t, who.key.Actor()}, nil
+}
+
+// admitOperator lets an administrator who does not switch into all tenants, or into the one that tenantId names.
+func (s *Server) admitOperator(ctx context.Context, c echo.Context, who caller) (tenantCaller, error) {
+	named := c.QueryParams()["tenantId"]
+	if len(named) > 1 || len(named) == 1 && named[0] == "" {
+		return tenantCaller{}, invalidParameter("tenantId", "must name one tenant")
+	}
+	var body event.TenantID
+	if len(named) == 1 {
+		body = event.TenantID(named[0])
+	}
+	h := c.Request().Header
+	if who.key.Kind != tenant.Admin || h[headerSwitch] != nil || h[headerSwitchReason] != nil {
+		return s.admit(ctx, c, who, body)
+	}
+	id, err := who.tenantOf(body)
+	if err != nil && !errors.Is(err, tenant.ErrRequired) {
+		return tenantCaller{}, err
+	}
+	return tenantCaller{tenant.Tenant{ID: id}, who.key.Actor()}, nil // "" is all of them
 }
 
 // about refuses an administrator's request that names another tenant than the one that the thing belongs to.
@@ -304,4 +333,5 @@ func about(c echo.Context, owner event.TenantID) error {
 // admin is the administrator of a route behind forAdmins.
 func admin(c echo.Context) event.Actor { return c.Get(callerContext).(caller).key.Actor() }
 
-func inside(c echo.Context) insider { return c.Get(insiderContext).(insider) }
+// inside is the caller of a route behind insideTenant or forOperators.
+func inside(c echo.Context) tenantCaller { return c.Get(tenantCallerContext).(tenantCaller) }

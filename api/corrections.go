@@ -105,7 +105,7 @@ func (s *Server) correct(c echo.Context, eventType, sourceID string, do func(con
 }
 
 // identity reads the path. What cannot be an id names nothing.
-func identity(in insider, eventType, sourceID string) (event.Identity, error) {
+func identity(in tenantCaller, eventType, sourceID string) (event.Identity, error) {
 	if event.CheckID(eventType) != nil || event.CheckID(sourceID) != nil {
 		return event.Identity{}, refuse(codeNotFound, "There is no such event.")
 	}

@@ -40,7 +40,7 @@ func (s *Server) RecordEvents(c echo.Context, _ RecordEventsParams) error { retu
 
 // recordEvents is POST /v1/events.
 func (s *Server) recordEvents(c echo.Context) error {
-	who, err := s.caller(c)
+	who, err := s.identifyInTenant(c)
 	if err != nil {
 		return err
 	}
@@ -184,7 +184,7 @@ func (s *Server) recordMany(c echo.Context, who caller, f format, onlyRejected b
 	if err != nil {
 		return err
 	}
-	if err := s.enterOnce(c, who); err != nil {
+	if err := s.noteBatchSwitch(c, who); err != nil {
 		return err
 	}
 	rec := s.newRecorder(onlyRejected)
@@ -222,7 +222,7 @@ func (s *Server) decodeItem(d *decoder, text []byte, f format, who caller, i *it
 // read before they have written everything.
 func (s *Server) recordLines(c echo.Context, who caller, onlyRejected bool) error {
 	ctx := c.Request().Context()
-	if err := s.enterOnce(c, who); err != nil {
+	if err := s.noteBatchSwitch(c, who); err != nil {
 		return err
 	}
 	control := http.NewResponseController(c.Response())

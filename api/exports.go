@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -13,7 +12,6 @@ import (
 	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/export"
-	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
 // The trailers of an export: what is known only at its end.
@@ -64,48 +62,6 @@ var exportTypes = map[export.Format]string{
 	export.CSV:     "text/csv; charset=utf-8; header=present",
 	export.JSONL:   "application/x-ndjson",
 	export.Parquet: "application/vnd.apache.parquet",
-}
-
-// forOperators guards exports and insights: an admin key may read all tenants, or the one that the request names; any other key,
-// and an administrator who switches, is inside a tenant as on any other route.
-func (s *Server) forOperators(next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c echo.Context) error {
-		in, err := s.enterAsOperator(c)
-		if err != nil {
-			return err
-		}
-		c.Set(insiderContext, in)
-		if values := c.Request().Header[headerTenant]; len(values) > 1 {
-			c.Request().Header[headerTenant] = values[:1] // as in insideTenant
-		}
-		return next(c)
-	}
-}
-
-func (s *Server) enterAsOperator(c echo.Context) (insider, error) {
-	ctx, cancel := work(c)
-	defer cancel()
-	who, err := s.identify(ctx, c)
-	if err != nil {
-		return insider{}, err
-	}
-	named := c.QueryParams()["tenantId"]
-	if len(named) > 1 || len(named) == 1 && named[0] == "" {
-		return insider{}, invalidParameter("tenantId", "must name one tenant")
-	}
-	var body event.TenantID
-	if len(named) == 1 {
-		body = event.TenantID(named[0])
-	}
-	h := c.Request().Header
-	if who.key.Kind != tenant.Admin || h[headerSwitch] != nil || h[headerSwitchReason] != nil {
-		return s.admit(ctx, c, who, body)
-	}
-	id, err := who.tenantOf(body)
-	if err != nil && !errors.Is(err, tenant.ErrRequired) {
-		return insider{}, err
-	}
-	return insider{tenant.Tenant{ID: id}, who.key.Actor()}, nil // "" is all of them
 }
 
 // ExportDataset is GET /v1/exports/{dataset}.

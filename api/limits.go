@@ -30,7 +30,7 @@ func (s *Server) CheckLimits(c echo.Context, _ CheckLimitsParams) error { return
 
 // checkLimits is POST /v1/limits/check.
 func (s *Server) checkLimits(c echo.Context) error {
-	who, err := s.caller(c)
+	who, err := s.identifyInTenant(c)
 	if err != nil {
 		return err
 	}
@@ -83,7 +83,7 @@ func (s *Server) checkMany(c echo.Context, who caller, d *decoder, body []byte) 
 	if err != nil {
 		return err
 	}
-	if err := s.enterOnce(c, who); err != nil {
+	if err := s.noteBatchSwitch(c, who); err != nil {
 		return err
 	}
 	ctx, cancel := work(c)

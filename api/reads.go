@@ -118,7 +118,7 @@ func (s *Server) GetUsage(c echo.Context, params GetUsageParams) error {
 	return writeJSON(c, http.StatusOK, usageView{listOf(report.Items, report.NextCursor, viewUsageRow), report.Total})
 }
 
-func (s *Server) usageQuery(in insider, params GetUsageParams) (usage.Query, error) {
+func (s *Server) usageQuery(in tenantCaller, params GetUsageParams) (usage.Query, error) {
 	limit, cursor, err := page(params.Limit, params.Cursor)
 	if err != nil {
 		return usage.Query{}, err
