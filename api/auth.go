@@ -5,23 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/tollgate-io/tollgate/api/internal/forwarded"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
 // The headers that name a tenant, in canonical form.
 const (
-	headerTenant        = "X-Tenant-Id"
-	headerSwitch        = "X-Tenant-Switch"
-	headerSwitchReason  = "X-Switch-Reason"
-	headerForwardedHost = "X-Forwarded-Host"
+	headerTenant       = "X-Tenant-Id"
+	headerSwitch       = "X-Tenant-Switch"
+	headerSwitchReason = "X-Switch-Reason"
 )
 
 // caller is who acts, and what the request around its body says about where.
@@ -96,9 +95,9 @@ func (s *Server) identify(ctx context.Context, c echo.Context) (caller, error) {
 	}
 	r := c.Request()
 	who := caller{key: key, signals: tenant.Signals{Credential: key.Tenant, Headers: r.Header[headerTenant]}}
-	host, err := s.host(r)
+	host, err := forwarded.Host(r, s.TrustedProxies)
 	if err != nil {
-		return caller{}, err
+		return caller{}, refuse(codeTenantConflict, err.Error()+".")
 	}
 	if who.signals.Host, err = s.Resolver.AtHost(ctx, host); err != nil {
 		return caller{}, err
@@ -109,24 +108,6 @@ func (s *Server) identify(ctx context.Context, c echo.Context) (caller, error) {
 		}
 	}
 	return who, nil
-}
-
-// host is the host name that the client asked for. A proxy may say it in X-Forwarded-Host, if it is one of ours.
-func (s *Server) host(r *http.Request) (string, error) {
-	forwarded := r.Header[headerForwardedHost]
-	if len(forwarded) == 0 || !s.trusts(r.RemoteAddr) {
-		return r.Host, nil
-	}
-	if len(forwarded) > 1 || strings.Contains(forwarded[0], ",") {
-		return "", refuse(codeTenantConflict, "X-Forwarded-Host names more than one host.")
-	}
-	return forwarded[0], nil
-}
-
-// trusts reports whether a peer is one of our own proxies.
-func (s *Server) trusts(peer string) bool {
-	from, err := netip.ParseAddrPort(peer)
-	return err == nil && slices.ContainsFunc(s.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(from.Addr().Unmap()) })
 }
 
 // slugContext is where the slug of a path /t/{slug}/v1/... is kept.

@@ -13,6 +13,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/labstack/echo/v4"
 
+	"github.com/tollgate-io/tollgate/api/internal/forwarded"
 	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
@@ -104,12 +105,10 @@ func (s *Server) lookUp(ctx context.Context, host, path, slug string) (id event.
 }
 
 // slugIn is the slug that a path of the product starts with, as /t/{slug} or as its first segment. A path with dot segments
-// has none: whatever removes them may make it the path of another tenant.
+// has none.
 func slugIn(path string) string {
-	for segment := range strings.FieldsFuncSeq(decodeDots.Replace(path), func(r rune) bool { return r == '/' || r == '\\' }) {
-		if name, _, _ := strings.Cut(segment, ";"); name == "." || name == ".." {
-			return ""
-		}
+	if forwarded.HasDotSegments(path) {
+		return ""
 	}
 	first, rest, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
 	if first == "t" {
@@ -117,9 +116,6 @@ func slugIn(path string) string {
 	}
 	return first
 }
-
-// decodeDots decodes what dot segments are made of, and leaves everything else: a path may be decoded already.
-var decodeDots = strings.NewReplacer("%2e", ".", "%2E", ".", "%2f", "/", "%2F", "/", "%5c", `\`, "%5C", `\`)
 
 // flagsETag changes with everything that decides what the tenant's flags say.
 func flagsETag(revision eventstore.Revision, id event.TenantID, plan catalog.PlanKey) string {

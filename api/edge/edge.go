@@ -2,9 +2,9 @@
 // hands the answer to the product in the context. What a tenant may do and see is not decided here, and who the user is
 // neither.
 //
-// It is for other programs and therefore imports nothing else of Tollgate. The canonical form of host names, above all, is
-// Tollgate's affair: what is asked about is exactly what the answer is kept under, so that two spellings of a name can at
-// worst cost two questions, and never share an answer that is not theirs.
+// It is for other programs and therefore imports nothing else of Tollgate but the few rules about proxies that both must share.
+// The canonical form of host names, above all, is up to Tollgate: an answer is kept under exactly what was asked, so two
+// spellings of a name cost two questions at worst, and never share an answer.
 package edge
 
 import (

@@ -2,11 +2,12 @@ package edge
 
 import (
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/tollgate-io/tollgate/api/internal/forwarded"
 )
 
 // question is what tells tenants apart in a request, in canonical form; at least one of its parts is set.
@@ -28,12 +29,9 @@ func (q question) query() string {
 
 // question reads a request. What cannot be a tenant's is ErrUnknown at once, without asking.
 func (m *Middleware) question(r *http.Request) (q question, err error) {
-	sent := r.Host
-	if forwarded := r.Header["X-Forwarded-Host"]; len(forwarded) > 0 && m.trusts(r.RemoteAddr) {
-		if len(forwarded) > 1 || strings.Contains(forwarded[0], ",") {
-			return q, ErrConflict
-		}
-		sent = forwarded[0]
+	sent, err := forwarded.Host(r, m.config.TrustedProxies)
+	if err != nil {
+		return q, ErrConflict
 	}
 	host, ok := canonicalHost(sent)
 	if !ok {
@@ -51,12 +49,6 @@ func (m *Middleware) question(r *http.Request) (q question, err error) {
 		return q, ErrUnknown
 	}
 	return q, nil
-}
-
-// trusts reports whether a peer is one of the product's own proxies.
-func (m *Middleware) trusts(peer string) bool {
-	from, err := netip.ParseAddrPort(peer)
-	return err == nil && slices.ContainsFunc(m.config.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(from.Addr().Unmap()) })
 }
 
 const (
@@ -109,12 +101,10 @@ func isPort(s string) bool {
 }
 
 // slugIn is the slug that an escaped path names after the prefix; "" where it does not start with it. Error: ErrUnknown for
-// what is no slug, and for a path with dot segments: whatever removes them may make it the path of another tenant.
+// what is no slug, and for a path with dot segments.
 func slugIn(path, prefix string) (string, error) {
-	for segment := range strings.FieldsFuncSeq(decodeDots.Replace(path), func(r rune) bool { return r == '/' || r == '\\' }) {
-		if name, _, _ := strings.Cut(segment, ";"); name == "." || name == ".." {
-			return "", ErrUnknown
-		}
+	if forwarded.HasDotSegments(path) {
+		return "", ErrUnknown
 	}
 	after, ok := strings.CutPrefix(path, prefix)
 	if !ok || after == "" && prefix == "/" {
@@ -126,6 +116,3 @@ func slugIn(path, prefix string) (string, error) {
 	}
 	return slug, nil
 }
-
-// decodeDots decodes what dot segments are made of, and leaves everything else.
-var decodeDots = strings.NewReplacer("%2e", ".", "%2E", ".", "%2f", "/", "%2F", "/", "%5c", `\`, "%5C", `\`)
