@@ -133,3 +133,9 @@ func appendPosition(b []byte, p eventstore.Position) []byte {
 	b = strconv.AppendInt(append(b, '"'), int64(p.Partition), 10)
 	return append(strconv.AppendInt(append(b, '-'), p.Offset, 10), '"')
 }
+
+// nullable is a member that can be null, where a nil pointer leaves the member out.
+type nullable[T any] struct{ value *T }
+
+// MarshalJSONTo implements json.MarshalerTo.
+func (n nullable[T]) MarshalJSONTo(e *jsontext.Encoder) error { return json.MarshalEncode(e, n.value) }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/labstack/echo/v4"
 )
 
@@ -166,4 +167,35 @@ func brokenBody(err error) error {
 func startsArray(body []byte) bool {
 	body = bytes.TrimLeft(body, " \t\r\n")
 	return len(body) > 0 && body[0] == '['
+}
+
+// readObject reads a request that is one small JSON object with these members, and hands their values to read, which may
+// note what is wrong with them.
+func readObject(c echo.Context, names []string, read func(d *decoder, v []jsontext.Value)) error {
+	return readObjectAs(c, codeInvalidRequest, names, read)
+}
+
+// readObjectAs is readObject where broken rules have another code.
+func readObjectAs(c echo.Context, code string, names []string, read func(d *decoder, v []jsontext.Value)) error {
+	f, err := formatOf(c.Request().Header)
+	if err != nil {
+		return err
+	}
+	if f != plainJSON {
+		return refuse(codeUnsupported, "Send application/json.")
+	}
+	body, err := readOne(c.Request(), nil)
+	if err != nil {
+		return err
+	}
+	d := decoders.Get().(*decoder)
+	defer d.release()
+	d.begin(code)
+	values := make([]jsontext.Value, len(names))
+	if err := d.object(body, "", names, values, nil); err != nil {
+		d.noteAll(err)
+		return d.take()
+	}
+	read(d, values)
+	return d.take()
 }

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"strconv"
 
@@ -144,28 +143,6 @@ func (s *Server) GrantCredit(c echo.Context, tenantID Id) error {
 	return writeJSON(c, status, viewGrant(&grant))
 }
 
-// money reads an amount: a number, a decimal string, or an object that names the currency too.
-func (d *decoder) money(v jsontext.Value, pointer string) (amount money.Decimal, currency string) {
-	if absent(v) {
-		d.refuse(pointer, "amount is required")
-		return amount, ""
-	}
-	if v.Kind() != '{' {
-		return d.decimal(v, pointer, "amount"), ""
-	}
-	members := make([]jsontext.Value, 2)
-	if err := d.object(v, pointer, []string{"amount", "currency"}, members, nil); err != nil {
-		d.noteAll(err)
-		return amount, ""
-	}
-	if absent(members[0]) || absent(members[1]) {
-		d.refuse(pointer, "an amount of money has amount and currency")
-		return amount, ""
-	}
-	currency, _ = d.str(members[1], pointer+"/currency")
-	return d.decimal(members[0], pointer+"/amount", "amount"), currency
-}
-
 // RefundCredit is POST /v1/admin/tenants/{tenantId}/credits/{grantId}/refund.
 func (s *Server) RefundCredit(c echo.Context, tenantID Id, grantID string) error {
 	r := event.CreditRefunded{Tenant: event.TenantID(tenantID), ID: event.GrantID(grantID), By: admin(c)}
@@ -193,35 +170,4 @@ func (s *Server) RefundCredit(c echo.Context, tenantID Id, grantID string) error
 		return err
 	}
 	return writeJSON(c, http.StatusOK, viewGrant(&grant))
-}
-
-// SettleInvoice is POST /v1/admin/invoices/{id}/settle.
-func (s *Server) SettleInvoice(c echo.Context, id string) error {
-	e := event.InvoiceSettled{ID: event.InvoiceID(id), By: admin(c)}
-	err := readObject(c, []string{"as", "reference"}, func(d *decoder, v []jsontext.Value) {
-		as := ""
-		if !absent(v[0]) {
-			as, _ = d.str(v[0], "/as")
-		}
-		if e.As = event.Settlement(as); e.As != event.Paid && e.As != event.Uncollectible {
-			d.refuse("/as", fmt.Sprintf("as must be %s or %s", event.Paid, event.Uncollectible))
-		}
-		if !absent(v[1]) {
-			e.Reference, _ = d.str(v[1], "/reference")
-		}
-	})
-	if err != nil {
-		return err
-	}
-	ctx, cancel := work(c)
-	defer cancel()
-	owner, _ := billing.TenantOf(e.ID) // an id of no invoice is not found
-	if err := about(c, owner); err != nil {
-		return err
-	}
-	inv, err := s.Billing.Settle(ctx, e)
-	if err != nil {
-		return err
-	}
-	return writeInvoice(c, http.StatusOK, &inv)
 }

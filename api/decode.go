@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -460,4 +461,71 @@ func (d *decoder) addRules(pointer string, now time.Time, s *app.Submission, ren
 			d.note(f.Pointer, f.Code, f.Detail)
 		}
 	}
+}
+
+// strings reads an array of strings.
+func (d *decoder) strings(v jsontext.Value, pointer string) []string {
+	if v.Kind() != '[' {
+		d.refuse(pointer, "must be an array of strings")
+		return nil
+	}
+	elements, err := splitArray(v, 1000)
+	if err != nil {
+		d.refuse(pointer, "must be an array of at most 1000 strings")
+		return nil
+	}
+	texts := make([]string, len(elements))
+	for i, e := range elements {
+		texts[i], _ = d.str(e, pointer+"/"+strconv.Itoa(i))
+	}
+	return texts
+}
+
+const outOfYears = " must be between the years 1970 and 9999"
+
+// date reads a date without a time, as if it were in UTC; ok is false for anything else.
+func (d *decoder) date(v jsontext.Value, pointer, name string) (date time.Time, ok bool) {
+	if len(v) != len(`"2006-01-02"`) || v[0] != '"' {
+		return date, false
+	}
+	if date, ok = parseTime(string(v[1:len(v)-1]) + "T00:00:00Z"); ok && date.Year() < 1970 {
+		d.refuse(pointer, name+outOfYears)
+	}
+	return date, ok
+}
+
+// optionalInstant reads an RFC 3339 time; absent and null are the zero time, which nobody can name. What is agreed with
+// tenants happens since there are computers, and in years that every calendar can write.
+func (d *decoder) optionalInstant(v jsontext.Value, pointer, name string) time.Time {
+	if absentOrNull(v) {
+		return time.Time{}
+	}
+	noted := d.count
+	t := d.instant(v, pointer, name)
+	if y := t.UTC().Year(); d.count == noted && (y < 1970 || y > 9999) {
+		d.refuse(pointer, name+outOfYears)
+	}
+	return t
+}
+
+// money reads an amount: a number, a decimal string, or an object that names the currency too.
+func (d *decoder) money(v jsontext.Value, pointer string) (amount money.Decimal, currency string) {
+	if absent(v) {
+		d.refuse(pointer, "amount is required")
+		return amount, ""
+	}
+	if v.Kind() != '{' {
+		return d.decimal(v, pointer, "amount"), ""
+	}
+	members := make([]jsontext.Value, 2)
+	if err := d.object(v, pointer, []string{"amount", "currency"}, members, nil); err != nil {
+		d.noteAll(err)
+		return amount, ""
+	}
+	if absent(members[0]) || absent(members[1]) {
+		d.refuse(pointer, "an amount of money has amount and currency")
+		return amount, ""
+	}
+	currency, _ = d.str(members[1], pointer+"/currency")
+	return d.decimal(members[0], pointer+"/amount", "amount"), currency
 }

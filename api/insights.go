@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/labstack/echo/v4"
 
@@ -131,12 +130,6 @@ type measuresView struct {
 	Cost        *nullable[amount]       `json:"cost,omitzero"`
 	Unpriced    *nullable[unpricedView] `json:"unpriced,omitzero"`
 }
-
-// nullable is a member that can be null, where a nil pointer leaves the member out.
-type nullable[T any] struct{ value *T }
-
-// MarshalJSONTo implements json.MarshalerTo.
-func (n nullable[T]) MarshalJSONTo(e *jsontext.Encoder) error { return json.MarshalEncode(e, n.value) }
 
 func viewMeasures(kind insight.Kind, r *insight.Row) (v measuresView) {
 	share := func(part, whole int64) *nullable[money.Decimal] {

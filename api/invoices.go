@@ -256,3 +256,34 @@ func viewLine(l *event.InvoiceLine) lineView {
 	}
 	return view
 }
+
+// SettleInvoice is POST /v1/admin/invoices/{id}/settle.
+func (s *Server) SettleInvoice(c echo.Context, id string) error {
+	e := event.InvoiceSettled{ID: event.InvoiceID(id), By: admin(c)}
+	err := readObject(c, []string{"as", "reference"}, func(d *decoder, v []jsontext.Value) {
+		as := ""
+		if !absent(v[0]) {
+			as, _ = d.str(v[0], "/as")
+		}
+		if e.As = event.Settlement(as); e.As != event.Paid && e.As != event.Uncollectible {
+			d.refuse("/as", fmt.Sprintf("as must be %s or %s", event.Paid, event.Uncollectible))
+		}
+		if !absent(v[1]) {
+			e.Reference, _ = d.str(v[1], "/reference")
+		}
+	})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := work(c)
+	defer cancel()
+	owner, _ := billing.TenantOf(e.ID) // an id of no invoice is not found
+	if err := about(c, owner); err != nil {
+		return err
+	}
+	inv, err := s.Billing.Settle(ctx, e)
+	if err != nil {
+		return err
+	}
+	return writeInvoice(c, http.StatusOK, &inv)
+}

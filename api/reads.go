@@ -5,19 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
 
-	"github.com/go-json-experiment/json/jsontext"
 	"github.com/labstack/echo/v4"
 
-	"github.com/tollgate-io/tollgate/domain/catalog"
-	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 	"github.com/tollgate-io/tollgate/domain/invalid"
-	"github.com/tollgate-io/tollgate/domain/money"
-	"github.com/tollgate-io/tollgate/domain/timeline"
-	"github.com/tollgate-io/tollgate/domain/usage"
 )
 
 const (
@@ -62,6 +55,23 @@ func (s *Server) await(c echo.Context, minPosition *string, waitMs *int) error {
 	return nil
 }
 
+// awaitDirectory is await for answers that come from the directory, which may keep for a second what it read before. It
+// returns the position that was waited for, if any.
+func (s *Server) awaitDirectory(c echo.Context, minPosition *string, waitMs *int) (at eventstore.Position, err error) {
+	if err := s.await(c, minPosition, waitMs); err != nil || minPosition == nil {
+		return at, err
+	}
+	if at, err = eventstore.ParsePosition(*minPosition); err != nil {
+		return at, err // await has read it
+	}
+	ctx, cancel := work(c)
+	defer cancel()
+	if err := s.Directory.Reached(ctx, at); err != nil {
+		return at, fmt.Errorf("wait for position %s: %w", at, err)
+	}
+	return at, nil
+}
+
 // page reads limit and cursor.
 func page(limit *Limit, cursor *Cursor) (int, string, error) {
 	n, after := defaultLimit, ""
@@ -99,127 +109,10 @@ func textOf(value *string) string {
 	return *value
 }
 
-// GetUsage is GET /v1/usage.
-func (s *Server) GetUsage(c echo.Context, params GetUsageParams) error {
-	q, err := s.usageQuery(inside(c), params)
-	if err != nil {
-		return err
-	}
-	if err := s.await(c, params.MinPosition, params.WaitMs); err != nil {
-		return err
-	}
-	ctx, cancel := work(c)
-	defer cancel()
-	report, at, err := s.Usage.Usage(ctx, q)
-	if err != nil {
-		return fmt.Errorf("read usage: %w", err)
-	}
-	showPosition(c, at)
-	return writeJSON(c, http.StatusOK, usageView{listOf(report.Items, report.NextCursor, viewUsageRow), report.Total})
+func showPosition(c echo.Context, at eventstore.Position) {
+	c.Response().Header()[headerPosition] = []string{at.String()}
 }
 
-func (s *Server) usageQuery(in tenantCaller, params GetUsageParams) (usage.Query, error) {
-	limit, cursor, err := page(params.Limit, params.Cursor)
-	if err != nil {
-		return usage.Query{}, err
-	}
-	from, err := instantOf("from", params.From)
-	if err != nil {
-		return usage.Query{}, err
-	}
-	to, err := instantOf("to", params.To)
-	if err != nil {
-		return usage.Query{}, err
-	}
-	if to.IsZero() {
-		to = s.Now()
-	}
-	if from.IsZero() {
-		from = to.Add(-defaultPeriod)
-	}
-	zone, err := in.tenant.Location()
-	if err != nil {
-		return usage.Query{}, err
-	}
-	q := usage.Query{
-		Tenant: in.tenant.ID, From: from, To: to, Granularity: usage.Day, Meter: catalog.MeterKey(textOf(params.Meter)),
-		Location: zone, Limit: limit, Cursor: cursor,
-	}
-	if params.Granularity != nil {
-		q.Granularity = usage.Granularity(*params.Granularity)
-	}
-	if group := textOf(params.GroupBy); group != "" {
-		q.GroupBy = strings.Split(group, ",")
-	}
-	_, _, err = q.Plan()
-	return q, err
-}
-
-type usageView struct {
-	list[usageRowView]
-	Total *money.Decimal `json:"total"`
-}
-
-type usageRowView struct {
-	WindowStart instant           `json:"windowStart"`
-	WindowEnd   instant           `json:"windowEnd"`
-	Meter       catalog.MeterKey  `json:"meter"`
-	Quantity    money.Decimal     `json:"quantity"`
-	Events      int64             `json:"events"`
-	Dimensions  map[string]string `json:"dimensions"`
-}
-
-func viewUsageRow(r *usage.Row) usageRowView {
-	return usageRowView{instant(r.WindowStart), instant(r.WindowEnd), r.Meter, r.Quantity, r.Events, r.Dimensions}
-}
-
-// GetTimeline is GET /v1/timeline.
-func (s *Server) GetTimeline(c echo.Context, params GetTimelineParams) error {
-	limit, cursor, err := page(params.Limit, params.Cursor)
-	if err != nil {
-		return err
-	}
-	from, err := instantOf("from", params.From)
-	if err != nil {
-		return err
-	}
-	to, err := instantOf("to", params.To)
-	if err != nil {
-		return err
-	}
-	if err := s.await(c, params.MinPosition, params.WaitMs); err != nil {
-		return err
-	}
-	ctx, cancel := work(c)
-	defer cancel()
-	p, at, err := s.Timeline.Timeline(ctx, timeline.Query{
-		Tenant: inside(c).tenant.ID, From: from, To: to, Type: event.Type(textOf(params.Type)),
-		Source: event.SourceID(textOf(params.SourceId)), Limit: limit, Cursor: cursor,
-	})
-	if err != nil {
-		return fmt.Errorf("read the timeline: %w", err)
-	}
-	showPosition(c, at)
-	return writeJSON(c, http.StatusOK, listOf(p.Items, p.NextCursor, viewTimelineItem))
-}
-
-type timelineItemView struct {
-	Position   position       `json:"position"`
-	RecordedAt instant        `json:"recordedAt"`
-	OccurredAt instant        `json:"occurredAt"`
-	Kind       string         `json:"kind"`
-	Type       optional       `json:"eventType"`
-	Source     optional       `json:"sourceId"`
-	Quantity   *money.Decimal `json:"quantity"`
-	Summary    string         `json:"summary"`
-	Data       jsontext.Value `json:"data"`
-}
-
-func viewTimelineItem(i *timeline.Item) timelineItemView {
-	view := timelineItemView{position(i.Position), instant(i.RecordedAt), instant(i.OccurredAt), string(i.Kind), optional(i.EventType), optional(i.SourceID),
-		i.Quantity, i.Summary, nil}
-	if len(i.Data) > 0 {
-		view.Data = jsontext.Value(i.Data)
-	}
-	return view
+func invalidParameter(name, detail string) error {
+	return invalid.New("/"+name, codeInvalidRequest, name+" "+detail)
 }
