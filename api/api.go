@@ -26,7 +26,6 @@ import (
 
 	"github.com/tollgate-io/tollgate/domain/app"
 	"github.com/tollgate-io/tollgate/domain/event"
-	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
 //go:generate go run github.com/oapi-codegen/oapi-codegen/v2/cmd/oapi-codegen@v2.8.2 -config oapi-codegen.yaml openapi.yaml
@@ -34,8 +33,9 @@ import (
 //go:embed openapi.yaml
 var specification []byte
 
-// Config is what the surface needs. Everything without "optional" is required.
+// Config is what the API needs. Everything without "optional" is required.
 type Config struct {
+	// Ledger has the base domains, too: below them a tenant's slug is its host name.
 	Ledger    *app.Ledger
 	Directory app.Directory
 	Usage     UsageReader
@@ -54,8 +54,6 @@ type Config struct {
 	Now      func() time.Time // the real clock: network deadlines are derived from it
 	Random   io.Reader        // for new keys: crypto/rand.Reader
 
-	// Domains are the product's own: below them a tenant's slug is its host name. Optional.
-	Domains tenant.Domains
 	// TrustedProxies may say in X-Forwarded-Host and X-Forwarded-For what the client asked for and who it is. Optional: nobody
 	// may.
 	TrustedProxies []netip.Prefix
@@ -134,7 +132,7 @@ func New(c Config) *Server {
 	}
 	s := &Server{
 		Config:   c,
-		Resolver: app.Resolver{Directory: c.Directory, Domains: c.Domains},
+		Resolver: app.Resolver{Directory: c.Directory, Domains: c.Ledger.BaseDomains()},
 		throttle: newKeyThrottle(),
 		echo:     echo.New(),
 		metrics:  newMetrics(c.Registry),

@@ -23,7 +23,7 @@ func named(t *testing.T, change ...func(*api.Config)) *house {
 	domains, err := tenant.NewDomains("product.com")
 	require.NoError(t, err)
 	h := newHouse(t, append(change, func(c *api.Config) {
-		c.Domains, c.TrustedProxies = domains, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}
+		c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}
 		c.Ledger.WithBaseDomains(domains)
 	})...)
 	for _, slug := range []string{"acme", "other"} {

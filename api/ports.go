@@ -20,68 +20,120 @@ import (
 	"github.com/tollgate-io/tollgate/domain/usage"
 )
 
-// UsageReader answers how much a tenant used, and up to which position. Errors: *invalid.Error.
+// The ports of the API. Each says what it is asked, what holds of its answers, and its errors; those of the store
+// (eventstore.ErrUnavailable, ErrOverloaded) and of the context come on top everywhere.
+
+// UsageReader reads how much a tenant used, and the position up to which the report counts. Errors: *invalid.Error.
 type UsageReader interface {
 	Usage(ctx context.Context, q usage.Query) (usage.Report, eventstore.Position, error)
 }
 
-// TimelineReader tells a tenant's story, newest first, and up to which position. Errors: *invalid.Error.
+// TimelineReader reads what happened to a tenant.
 type TimelineReader interface {
+	// Timeline returns a page, newest first, and the position up to which it is complete. Errors: *invalid.Error.
 	Timeline(ctx context.Context, q timeline.Query) (timeline.Page, eventstore.Position, error)
-	// Decisions tells what was decided about the checks of one identity: event.LimitDecided, HoldReleased and HoldExpired,
-	// newest first and not without bound.
+	// Decisions returns what was decided about the checks of one identity: event.LimitDecided, HoldReleased and HoldExpired,
+	// newest first, up to a bound of its own.
 	Decisions(ctx context.Context, id event.Identity) ([]event.Decoded, eventstore.Position, error)
 }
 
-// Limits answers checks, and tells how limits stand; *limiter.Engine does.
+// Limits is the limit engine: *limiter.Engine.
 type Limits interface {
-	// Check decides in order, and has one decision for each. It may read the asks longer than it is waited for.
+	LimitChecker
+	LimitReader
+}
+
+// LimitChecker decides checks and ends their holds.
+type LimitChecker interface {
+	// Check decides in order and returns one decision for each ask; an error is the decision's. It may read the asks after its
+	// caller has gone.
 	Check(ctx context.Context, asks []limit.Ask) []limiter.Decision
+	// Release ends what is held for one identity; released is false where nothing was held.
 	Release(ctx context.Context, id event.Identity, by event.Actor) (released bool, at eventstore.Position, err error)
-	// View returns how the limits are, and Holds what is held: with everything that was acknowledged before.
+}
+
+// LimitReader reads a tenant's limits, with everything that was acknowledged before. Errors: tenant.ErrUnknown.
+type LimitReader interface {
+	// View returns how each limit is.
 	View(ctx context.Context, t event.TenantID) (limiter.LimitsView, error)
+	// Holds returns what is held.
 	Holds(ctx context.Context, t event.TenantID) (limiter.LimitsView, error)
 }
 
-// Billing makes invoices; *invoicing.Billing does.
+// Billing is the billing of tenants: *invoicing.Billing.
 type Billing interface {
+	InvoiceReader
+	InvoiceTracer
+	InvoiceWriter
+	CreditKeeper
+}
+
+// InvoiceReader reads a tenant's invoices. Errors: tenant.ErrUnknown; app.ErrNotFound.
+type InvoiceReader interface {
+	// Preview returns the invoice of the open period as it would be now. More errors: billing.ErrUnpriced, ErrCurrencies.
 	Preview(ctx context.Context, t event.TenantID) (invoicing.Invoice, error)
-	Close(ctx context.Context, t event.TenantID, boundary time.Time, by event.Actor) (inv invoicing.Invoice, created bool, err error)
+	// Invoices returns all of them, newest first.
 	Invoices(ctx context.Context, t event.TenantID) ([]invoicing.Invoice, error)
 	Invoice(ctx context.Context, t event.TenantID, id event.InvoiceID) (invoicing.Invoice, error)
-	Void(ctx context.Context, id event.InvoiceID, rebill bool, reason string, by event.Actor) (invoicing.Invoice, error)
+}
+
+// InvoiceTracer leads from invoice lines to events and back. Errors: tenant.ErrUnknown; app.ErrNotFound; *invalid.Error.
+type InvoiceTracer interface {
+	// LineEvents returns a page of the events that a line counts, at most so many.
 	LineEvents(ctx context.Context, t event.TenantID, id event.InvoiceID, line, most int, cursor string) (invoicing.LineEvents, error)
+	// LinesOf returns the lines that an event is on.
 	LinesOf(ctx context.Context, id event.Identity) ([]invoicing.InvoiceLine, error)
+}
+
+// InvoiceWriter changes invoices, and returns when the change is durable. Errors: tenant.ErrUnknown; app.ErrNotFound;
+// app.ErrConflict; *invalid.Error.
+type InvoiceWriter interface {
+	// Close makes the invoice of the period that ends at the boundary, the next one where it is zero; created is false where the
+	// invoice was there. More errors: invoicing.ErrNotDue, ErrNothingToBill, ErrTooMuch; billing.ErrUnpriced, ErrCurrencies.
+	Close(ctx context.Context, t event.TenantID, boundary time.Time, by event.Actor) (inv invoicing.Invoice, created bool, err error)
+	// Void cancels an invoice with a credit note; with rebill its usage is owed again with the next one.
+	Void(ctx context.Context, id event.InvoiceID, rebill bool, reason string, by event.Actor) (invoicing.Invoice, error)
+	// Settle notes that an invoice was paid, or never will be.
 	Settle(ctx context.Context, e event.InvoiceSettled) (invoicing.Invoice, error)
+}
+
+// CreditKeeper keeps tenants' credit. Errors: tenant.ErrUnknown; app.ErrNotFound; app.ErrConflict; *invalid.Error.
+type CreditKeeper interface {
+	// Credits returns what a tenant can draw on. More errors: billing.ErrUnpriced, ErrCurrencies.
 	Credits(ctx context.Context, t event.TenantID) (invoicing.Credits, error)
+	// Grant adds credit; created is false where the same grant was there.
 	Grant(ctx context.Context, g event.CreditGranted) (grant billing.Grant, created bool, err error)
 	// Refund takes back what is neither used nor held.
 	Refund(ctx context.Context, r event.CreditRefunded, currency string, held money.Decimal) (billing.Grant, error)
 }
 
-// Exports opens exports; *app.Exports does. Errors: *invalid.Error; tenant.ErrUnknown.
+// Exports opens exports: *app.Exports. Errors: *invalid.Error; tenant.ErrUnknown.
 type Exports interface {
 	Open(ctx context.Context, q export.Query) (*app.Export, error)
 }
 
-// Costs keeps the book of what providers charge; *app.Costs does.
+// Costs keeps the book of what providers charge: *app.Costs.
 type Costs interface {
+	// Current returns the book with every import so far.
 	Current(ctx context.Context) (costs.Book, error)
+	// ImportCosts adds a price list to the book. Errors: *invalid.Error; *costs.JumpError, where prices change so much that the
+	// list may be wrong.
 	ImportCosts(ctx context.Context, i app.CostImport, by event.Actor) (app.CostChange, error)
 }
 
-// Insights answers what operators ask over many events; *app.Insights does.
+// Insights answers operators' questions over many events, and returns the position in each partition up to which it counted:
+// *app.Insights. Errors: *invalid.Error; tenant.ErrUnknown.
 type Insights interface {
 	Ask(ctx context.Context, q insight.Question) (insight.Answer, []eventstore.Position, error)
 }
 
-// Keys is one page of API keys, newest first, with the revoked ones. NextCursor is "" at the end.
+// Keys is one page of API keys, newest first, with the revoked ones. NextCursor is "" on the last page.
 type Keys struct {
 	Items      []tenant.Key
 	NextCursor string
 }
 
-// KeyLister lists API keys, and up to which position. Errors: *invalid.Error.
+// KeyLister lists API keys, and returns the position up to which the list is complete. Errors: *invalid.Error.
 type KeyLister interface {
 	Keys(ctx context.Context, limit int, cursor string) (Keys, eventstore.Position, error)
 }
@@ -91,10 +143,10 @@ type KeyUses interface {
 	Used(id event.KeyID, at time.Time)
 }
 
-// Positions knows how far the reads are.
+// Positions says how far the reads are.
 type Positions interface {
-	// Await returns nil once every read shows what stands at the position, or the context's error. It may refuse a position
-	// that cannot exist with an *invalid.Error.
+	// Await returns nil once every read shows the event at the position. Errors: the context's; *invalid.Error and
+	// eventstore.ErrInvalid for a position that cannot exist.
 	Await(ctx context.Context, at eventstore.Position) error
 	// Shown is how far the reads are in the partition of a tenant; "" is the system's own.
 	Shown(ctx context.Context, of event.TenantID) (eventstore.Position, error)

@@ -50,7 +50,7 @@ func newCampus(t *testing.T, change ...func(*api.Config)) *campus {
 	require.NoError(t, err)
 	b.house = newHouse(t, append(change, func(c *api.Config) {
 		c.Ledger.WithBaseDomains(domains)
-		c.Domains, c.DNS, c.Now = domains, b.dns, func() time.Time { return b.now }
+		c.DNS, c.Now = b.dns, func() time.Time { return b.now }
 	})...)
 	b.define("acme", `{"timeZone":"Europe/Berlin","slug":"acme","hosts":["acme.product.com","interviews.acme.com"]}`)
 	b.define("other", `{"timeZone":"Europe/Berlin","slug":"other"}`)

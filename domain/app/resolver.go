@@ -66,3 +66,6 @@ func (r Resolver) at(ctx context.Context, n tenant.Name) (event.TenantID, error)
 	}
 	return "", fmt.Errorf("the %s: %w", n, tenant.ErrUnknown)
 }
+
+// BaseDomains are those that WithBaseDomains was given.
+func (l *Ledger) BaseDomains() tenant.Domains { return l.domains }
