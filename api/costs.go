@@ -1,8 +1,6 @@
 package api
 
 import (
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -14,7 +12,6 @@ import (
 	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/costs"
 	"github.com/tollgate-io/tollgate/domain/event"
-	"github.com/tollgate-io/tollgate/domain/invalid"
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
@@ -43,9 +40,8 @@ func (s *Server) ListCosts(c echo.Context, params ListCostsParams) error {
 	}
 	var last shownCost
 	if cursor != "" {
-		b, err := base64.RawURLEncoding.DecodeString(cursor)
-		if err != nil || json.Unmarshal(b, &last) != nil {
-			return invalid.New("/cursor", "malformed", "the cursor is not one that was given out; start again without one")
+		if err := openCursor(cursor, &last); err != nil {
+			return errForeignCursor()
 		}
 	}
 	if _, err := s.awaitDirectory(c, params.MinPosition, params.WaitMs); err != nil {
@@ -65,16 +61,7 @@ func (s *Server) ListCosts(c echo.Context, params ListCostsParams) error {
 	if cursor != "" {
 		versions = slices.DeleteFunc(versions, func(v costs.Version) bool { return !last.isBehind(v) })
 	}
-	next := ""
-	if len(versions) > limit {
-		versions = versions[:limit]
-		v := versions[limit-1]
-		text, err := json.Marshal(shownCost{v.Provider, v.Model, v.From})
-		if err != nil {
-			return fmt.Errorf("encode a cursor: %w", err)
-		}
-		next = base64.RawURLEncoding.EncodeToString(text)
-	}
+	versions, next := firstPage(versions, limit, func(v *costs.Version) string { return newCursor(shownCost{v.Provider, v.Model, v.From}) })
 	showPosition(c, at)
 	return writeJSON(c, http.StatusOK, listOf(versions, next, viewCostVersion))
 }

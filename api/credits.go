@@ -72,12 +72,12 @@ func grantState(g *billing.Grant, c *invoicing.Credits) string {
 
 // heldCredit is what open checks hold of the tenant's credit.
 func (s *Server) heldCredit(ctx context.Context, id event.TenantID) (held money.Decimal, err error) {
-	standing, err := s.Limits.View(ctx, id)
+	view, err := s.Limits.View(ctx, id)
 	if err != nil {
 		return held, err
 	}
-	for i := range standing.Limits {
-		if l := &standing.Limits[i]; l.Limit.Credits {
+	for i := range view.Limits {
+		if l := &view.Limits[i]; l.Limit.Credits {
 			held = held.Max(l.Held)
 		}
 	}

@@ -3,8 +3,6 @@ package api
 import (
 	"cmp"
 	"crypto/sha256"
-	"encoding/base64"
-	"encoding/json"
 	"net/http"
 	"slices"
 
@@ -27,12 +25,12 @@ func (s *Server) ListHolds(c echo.Context, params ListHoldsParams) error {
 	if err != nil {
 		return err
 	}
-	standing, err := s.standing(c, params.MinPosition, params.WaitMs, s.Limits.Holds)
+	view, err := s.readLimits(c, params.MinPosition, params.WaitMs, s.Limits.Holds)
 	if err != nil {
 		return err
 	}
-	showPosition(c, standing.At)
-	holds := standing.Holds // in the order of holdCursor
+	showPosition(c, view.At)
+	holds := view.Holds // in the order of holdCursor
 	if cursor != "" {
 		first, found := slices.BinarySearchFunc(holds, last, func(h limit.Hold, last holdCursor) int { return cursorOf(&h).compare(last) })
 		if found {
@@ -40,11 +38,7 @@ func (s *Server) ListHolds(c echo.Context, params ListHoldsParams) error {
 		}
 		holds = holds[first:]
 	}
-	next := ""
-	if len(holds) > most {
-		holds = holds[:most]
-		next = newHoldCursor(cursorOf(&holds[most-1]), t)
-	}
+	holds, next := firstPage(holds, most, func(h *limit.Hold) string { return newHoldCursor(cursorOf(h), t) })
 	return writeJSON(c, http.StatusOK, listOf(holds, next, viewHold))
 }
 
@@ -106,22 +100,14 @@ func holdScope(t event.TenantID) []byte {
 
 func newHoldCursor(c holdCursor, t event.TenantID) string {
 	c.Scope = holdScope(t)
-	b, err := json.Marshal(c)
-	if err != nil {
-		panic("api: a cursor cannot be written: " + err.Error()) // only plain fields
-	}
-	return base64.RawURLEncoding.EncodeToString(b)
+	return newCursor(c)
 }
 
 func openHoldCursor(text string, t event.TenantID) (c holdCursor, err error) {
 	if text == "" {
 		return c, nil
 	}
-	b, err := base64.RawURLEncoding.DecodeString(text)
-	if err == nil {
-		err = json.Unmarshal(b, &c)
-	}
-	if err != nil || string(c.Scope) != string(holdScope(t)) {
+	if err := openCursor(text, &c); err != nil || string(c.Scope) != string(holdScope(t)) {
 		return c, invalidParameter("cursor", "must be the nextCursor of the page before")
 	}
 	return c, nil

@@ -12,7 +12,6 @@ import (
 	"github.com/tollgate-io/tollgate/domain/billing"
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/eventstore"
-	"github.com/tollgate-io/tollgate/domain/invalid"
 	"github.com/tollgate-io/tollgate/domain/invoicing"
 	"github.com/tollgate-io/tollgate/domain/money"
 )
@@ -39,15 +38,11 @@ func (s *Server) ListInvoices(c echo.Context, params ListInvoicesParams) error {
 	if cursor != "" { // the id of the last one that was shown
 		i := slices.IndexFunc(all, func(i invoicing.Invoice) bool { return string(i.ID) == cursor })
 		if i < 0 {
-			return invalid.New("/cursor", "malformed", "the cursor is not one that was given out; start again without one")
+			return errForeignCursor()
 		}
 		all = all[i+1:]
 	}
-	next := ""
-	if len(all) > limit {
-		all = all[:limit]
-		next = string(all[limit-1].ID)
-	}
+	all, next := firstPage(all, limit, func(i *invoicing.Invoice) string { return string(i.ID) })
 	showPosition(c, at)
 	return writeJSON(c, http.StatusOK, listOf(all, next, viewInvoice))
 }

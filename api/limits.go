@@ -16,8 +16,8 @@ import (
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
-// standing reads how the limits of the caller's tenant stand, or its holds, at minPosition or later.
-func (s *Server) standing(c echo.Context, minPosition *string, waitMs *int, read func(context.Context, event.TenantID) (limiter.LimitsView, error)) (limiter.LimitsView, error) {
+// readLimits reads the limits of the caller's tenant, or its holds, at minPosition or later.
+func (s *Server) readLimits(c echo.Context, minPosition *string, waitMs *int, read func(context.Context, event.TenantID) (limiter.LimitsView, error)) (limiter.LimitsView, error) {
 	if err := s.await(c, minPosition, waitMs); err != nil {
 		return limiter.LimitsView{}, err
 	}
@@ -28,14 +28,14 @@ func (s *Server) standing(c echo.Context, minPosition *string, waitMs *int, read
 
 // ListLimits is GET /v1/limits.
 func (s *Server) ListLimits(c echo.Context, params ListLimitsParams) error {
-	standing, err := s.standing(c, params.MinPosition, params.WaitMs, s.Limits.View)
+	view, err := s.readLimits(c, params.MinPosition, params.WaitMs, s.Limits.View)
 	if err != nil {
 		return err
 	}
-	showPosition(c, standing.At)
-	version := standing.Policy.PlanVersion
+	showPosition(c, view.At)
+	version := view.Policy.PlanVersion
 	return writeJSON(c, http.StatusOK, limitsView{
-		Items:       viewsOf(standing.Limits, func(l *limit.LimitState) limitView { return viewLimit(l, version, standing.Policy.Currency) }),
+		Items:       viewsOf(view.Limits, func(l *limit.LimitState) limitView { return viewLimit(l, version, view.Policy.Currency) }),
 		PlanVersion: optional(version),
 	})
 }

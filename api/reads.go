@@ -2,6 +2,8 @@ package api
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -88,6 +90,37 @@ func page(limit *Limit, cursor *Cursor) (int, string, error) {
 		return 0, "", invalidParameter("cursor", "must be the nextCursor of the page before")
 	}
 	return n, after, nil
+}
+
+// firstPage cuts what follows a cursor to one page; next is the cursor behind its last item, "" where nothing follows.
+func firstPage[T any](items []T, most int, cursorOf func(*T) string) (page []T, next string) {
+	if len(items) <= most {
+		return items, ""
+	}
+	return items[:most], cursorOf(&items[most-1])
+}
+
+// newCursor makes the opaque text of a cursor.
+func newCursor(cursor any) string {
+	b, err := json.Marshal(cursor)
+	if err != nil {
+		panic("api: a cursor cannot be written: " + err.Error()) // only plain fields
+	}
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+// openCursor reads what newCursor wrote.
+func openCursor(text string, into any) error {
+	b, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil {
+		return fmt.Errorf("read a cursor: %w", err)
+	}
+	return json.Unmarshal(b, into)
+}
+
+// errForeignCursor refuses a cursor that names nothing that was listed.
+func errForeignCursor() error {
+	return invalid.New("/cursor", "malformed", "the cursor was never given out; start again without one")
 }
 
 // instantOf reads a time of the query; the zero time where it is absent.
