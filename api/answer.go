@@ -40,7 +40,7 @@ func writeBody(c echo.Context, status int, body []byte) error {
 	c.Response().WriteHeader(status)
 	_, err := c.Response().Write(body)
 	if err != nil {
-		return nil //nolint:nilerr // the client is gone; there is nobody to tell
+		return nil //nolint:nilerr // the client is gone
 	}
 	return nil
 }

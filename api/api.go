@@ -1,4 +1,4 @@
-// Package api owns the HTTP surface of the ledger: routes, media types, strict decoding of what comes in, exact encoding of
+// Package api owns the HTTP API of the ledger: routes, media types, strict decoding of what comes in, exact encoding of
 // what goes out, who may call what, and the one table from errors to problems. It decides nothing about usage; it asks the
 // use cases of domain/app.
 package api
@@ -54,8 +54,8 @@ type Config struct {
 	Now      func() time.Time // the real clock: network deadlines are derived from it
 	Random   io.Reader        // for new keys: crypto/rand.Reader
 
-	// TrustedProxies may say in X-Forwarded-Host and X-Forwarded-For what the client asked for and who it is. Optional: nobody
-	// may.
+	// TrustedProxies may say in X-Forwarded-Host and X-Forwarded-For what the client asked for and who it is. Optional: no
+	// proxy may.
 	TrustedProxies []netip.Prefix
 	// DNS is where custom domains are verified: a *net.Resolver. Optional: none can be.
 	DNS app.TXTResolver
@@ -97,7 +97,7 @@ func NewHTTPServer(addr string, h http.Handler) *http.Server {
 	}
 }
 
-// Server is the HTTP surface.
+// Server is the HTTP API.
 type Server struct {
 	Config
 	Resolver app.Resolver
@@ -114,7 +114,7 @@ type Server struct {
 
 var _ ServerInterface = (*Server)(nil)
 
-// New builds the surface. It panics where the configuration is incomplete.
+// New builds the API. It panics when the configuration is incomplete.
 func New(c Config) *Server {
 	if c.Ledger == nil || c.Directory == nil || c.Usage == nil || c.Timeline == nil || c.Limits == nil || c.Billing == nil || c.Exports == nil || c.Costs == nil || c.Insights == nil || c.Keys == nil || c.Positions == nil ||
 		c.Readiness == nil || c.Registry == nil || c.Log == nil || c.Now == nil || c.Random == nil {
@@ -259,7 +259,7 @@ type readinessCheck struct {
 	Detail string `json:"detail"`
 }
 
-// GetReadiness tells a load balancer whether to send traffic.
+// GetReadiness says whether a load balancer may send traffic.
 func (s *Server) GetReadiness(c echo.Context) error {
 	ctx, cancel := work(c)
 	defer cancel()

@@ -259,7 +259,7 @@ func (r *reads) Decisions(ctx context.Context, id event.Identity) (all []event.D
 	return all, at, nil
 }
 
-// noAccounts keeps nothing: the log tells all.
+// noAccounts keeps nothing: everything is read from the log.
 type noAccounts struct{}
 
 func (noAccounts) Account(context.Context, event.TenantID) (limit.Snapshot, error) {
@@ -284,8 +284,8 @@ func (c catalogs) At(ctx context.Context, revision eventstore.Revision) (*catalo
 	return &read.Catalog, err
 }
 
-// house is the surface on a log in memory, with two tenants and a key of each kind.
-type house struct {
+// fixture is the API on a log in memory, with two tenants and a key of each kind.
+type fixture struct {
 	t          testing.TB
 	store      eventstore.Store
 	faults     *faultyStore
@@ -362,13 +362,13 @@ func (f *faultyStore) forget() {
 	f.forgets = true
 }
 
-func newHouse(t testing.TB, change ...func(*api.Config)) *house {
+func newFixture(t testing.TB, change ...func(*api.Config)) *fixture {
 	t.Helper()
 	ctx := context.Background()
 	store := newStore(t)
 	faults := &faultyStore{Store: store}
 	dir := directory{store}
-	h := &house{t: t, store: store, faults: faults, reads: &reads{store: store}, source: &exportSource{store: store}}
+	h := &fixture{t: t, store: store, faults: faults, reads: &reads{store: store}, source: &exportSource{store: store}}
 	h.ledger = app.New(faults, dir, func() time.Time { return clock })
 	for _, id := range []event.TenantID{"acme", "other"} {
 		_, err := h.ledger.DefineTenant(ctx, tenant.Tenant{ID: id, TimeZone: "Europe/Berlin"}, "cli")
@@ -425,7 +425,7 @@ func router(t testing.TB) routers.Router {
 	return r
 }
 
-// request is sent to the surface.
+// request is sent to the API.
 type request struct {
 	method  string
 	path    string
@@ -464,7 +464,7 @@ func (a answer) pointers() (pointers []string) {
 	return pointers
 }
 
-func (h *house) do(r request) answer {
+func (h *fixture) do(r request) answer {
 	h.t.Helper()
 	req := httptest.NewRequest(r.method, r.path, strings.NewReader(r.body))
 	if r.key != "" {
@@ -477,7 +477,7 @@ func (h *house) do(r request) answer {
 }
 
 // send serves a request and checks the answer against the specification.
-func (h *house) send(req *http.Request) answer {
+func (h *fixture) send(req *http.Request) answer {
 	h.t.Helper()
 	w := httptest.NewRecorder()
 	h.server.ServeHTTP(w, req)
@@ -485,7 +485,7 @@ func (h *house) send(req *http.Request) answer {
 	return answer{w, h.t}
 }
 
-func (h *house) conforms(req *http.Request, status int, header http.Header, body []byte) {
+func (h *fixture) conforms(req *http.Request, status int, header http.Header, body []byte) {
 	h.t.Helper()
 	plain := req.Clone(context.Background())
 	plain.Body = http.NoBody
@@ -503,12 +503,12 @@ func (h *house) conforms(req *http.Request, status int, header http.Header, body
 	require.NoError(h.t, openapi3filter.ValidateResponse(context.Background(), input), "%s %s: %d %s", req.Method, req.URL, status, body)
 }
 
-func (h *house) post(key, contentType, body string, headers ...string) answer {
+func (h *fixture) post(key, contentType, body string, headers ...string) answer {
 	h.t.Helper()
 	return h.do(request{"POST", "/v1/events", key, append([]string{"Content-Type", contentType}, headers...), body})
 }
 
-func (h *house) events() int {
+func (h *fixture) events() int {
 	n := 0
 	for p := range h.store.Partitions() {
 		recorded, err := h.store.ReadLog(context.Background(), eventstore.Position{Partition: p}, 50_000)

@@ -18,11 +18,11 @@ import (
 	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
-// named is a house in which acme and other have slugs below product.com, and a proxy of ours is at 10.0.0.1.
-func named(t *testing.T, change ...func(*api.Config)) *house {
+// named is a fixture in which acme and other have slugs below product.com, and a proxy of ours is at 10.0.0.1.
+func named(t *testing.T, change ...func(*api.Config)) *fixture {
 	domains, err := tenant.NewDomains("product.com")
 	require.NoError(t, err)
-	h := newHouse(t, append(change, func(c *api.Config) {
+	h := newFixture(t, append(change, func(c *api.Config) {
 		c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}
 		c.Ledger.WithBaseDomains(domains)
 	})...)
@@ -170,7 +170,7 @@ func (r *recorder) Used(id event.KeyID, _ time.Time) { r.ids = append(r.ids, str
 
 func TestUsesOfKeysAreNoted(t *testing.T) {
 	noted := &recorder{}
-	h := newHouse(t, func(c *api.Config) { c.Uses = noted })
+	h := newFixture(t, func(c *api.Config) { c.Uses = noted })
 	h.do(request{method: "GET", path: "/v1/limits", key: h.acme})
 	h.do(request{method: "GET", path: "/v1/limits", key: "tg_admin_wrong"})
 	assert.Equal(t, []string{string(tenant.Secret(h.acme).KeyID())}, noted.ids)

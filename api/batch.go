@@ -135,7 +135,7 @@ func (i *item) problem(receipt app.Receipt) *problem {
 	if i.err != nil {
 		return problemOf(err)
 	}
-	// It was found by the ledger, which does not know of the batch.
+	// It was found by the ledger, which never saw the batch.
 	if i.cloud {
 		err = inCloudEvent(err)
 	}
@@ -154,7 +154,7 @@ func (i *item) problem(receipt app.Receipt) *problem {
 	return problemOf(err)
 }
 
-// moved puts the pointers of an error into the batch of which its subject is an element.
+// moved prefixes the pointers of an error with the place of its event or check in the batch.
 func moved(bad *invalid.Error, index int) *invalid.Error {
 	to := &invalid.Error{Fields: slices.Clone(bad.Fields)}
 	for i := range to.Fields {

@@ -14,7 +14,7 @@ import (
 	"github.com/labstack/echo/v4"
 )
 
-// Bounds of what is read. A large body waits for one of few slots, so that memory is bounded whoever sends.
+// Bounds of what is read. A large body waits for one of few slots, so that memory stays bounded.
 const (
 	maxEventBytes  = 1 << 20
 	maxBatchBytes  = 16 << 20
@@ -63,7 +63,7 @@ func formatOf(h http.Header) (format, error) {
 	name, parameters, _ := strings.Cut(values[0], ";")
 	f, ok := formats[strings.ToLower(strings.TrimSpace(name))]
 	if !ok {
-		return unsupported, refuse(codeUnsupported, "The Content-Type is none of those that this route accepts.")
+		return unsupported, refuse(codeUnsupported, "This route does not accept the Content-Type.")
 	}
 	for _, p := range strings.Split(parameters, ";") {
 		key, value, _ := strings.Cut(p, "=")
@@ -155,7 +155,7 @@ func readUpTo(body io.Reader, buf []byte, n int) ([]byte, error) {
 	return buf, nil
 }
 
-// brokenBody tells a body that came too slowly from one that ended early.
+// brokenBody distinguishes a body that came too slowly from one that ended early.
 func brokenBody(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return &problem{status: http.StatusRequestTimeout, code: codeInvalidJSON, detail: "The body did not arrive in time."}

@@ -72,8 +72,8 @@ func (s *Server) checkLimits(c echo.Context) error {
 	return writeBody(c, http.StatusOK, sc.answer)
 }
 
-// checkMany decides an array in order, chunk by chunk. Whatever happens to an item is said in its place, so that the answer
-// begins before the last check is decided, and memory is bounded.
+// checkMany decides an array in order, chunk by chunk. The fault of an item is in its place in the answer, so the answer can
+// begin before the last check is decided, and memory is bounded.
 func (s *Server) checkMany(c echo.Context, who caller, d *decoder, body []byte) error {
 	elements, err := splitArray(body, maxBatchEvents)
 	if err != nil {
@@ -112,13 +112,13 @@ func (s *Server) checkMany(c echo.Context, who caller, d *decoder, body []byte) 
 			b = appendDecision(b, &decisions[i], limit.Binding(&decisions[i].LimitDecided))
 		}
 		if _, err := c.Response().Write(b); err != nil {
-			return nil //nolint:nilerr // the client is gone; what it asked last is decided and can be asked again
+			return nil //nolint:nilerr // the client is gone; it can ask again about what was decided last
 		}
 		b = b[:0]
 		first += len(chunk)
 	}
 	if _, err := c.Response().Write(append(b, "]}"...)); err != nil {
-		return nil //nolint:nilerr // likewise
+		return nil //nolint:nilerr // the client is gone
 	}
 	return nil
 }
@@ -135,7 +135,7 @@ func (s *Server) decodeCheck(d *decoder, text []byte, index int, who caller, int
 	return err
 }
 
-// decide asks the engine about what has no fault yet. The engine does not know of the array, so its pointers are moved.
+// decide asks the engine about the checks without a fault. The engine never saw the array, so its pointers are moved.
 func (s *Server) decide(ctx context.Context, asks []limit.Ask, faults []error, first int) []limiter.Decision {
 	decisions := make([]limiter.Decision, len(asks))
 	good := make([]limit.Ask, 0, len(asks))
@@ -143,7 +143,7 @@ func (s *Server) decide(ctx context.Context, asks []limit.Ask, faults []error, f
 		switch {
 		case faults[i] != nil:
 			decisions[i].Err = faults[i]
-		case ctx.Err() != nil: // what is not asked in time is not asked at all
+		case ctx.Err() != nil: // what is late is not asked at all
 			decisions[i].Err = fmt.Errorf("%w: %w", eventstore.ErrOverloaded, ctx.Err())
 		default:
 			good = append(good, asks[i])
@@ -347,7 +347,7 @@ func whole(d money.Decimal) int64 {
 	}
 }
 
-// seconds is rounded up: whoever waits that long must not be early.
+// seconds is rounded up: a client that waits that long must not be early.
 func seconds(d time.Duration) int64 {
 	return min(max(0, int64((d+time.Second-1)/time.Second)), largest)
 }

@@ -175,7 +175,7 @@ func headerValue(s string) (string, error) {
 	}
 }
 
-// extension accepts an attribute that we do not know, under the names that CloudEvents allows.
+// extension accepts an attribute that CloudEvents does not define, under the names that CloudEvents allows.
 func (d *decoder) extension(pointer, name string) {
 	shown := clip(name, 100)
 	at := pointer + "/" + invalid.Token(shown)

@@ -15,8 +15,8 @@ import (
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
-// shownCost is the last version of a page, which the cursor names. Whatever is imported meanwhile, the next page begins behind
-// it.
+// shownCost is the last version of a page, which the cursor names. The next page begins behind it, also when a list was imported
+// in between.
 type shownCost struct {
 	Provider string       `json:"p"`
 	Model    string       `json:"m"`

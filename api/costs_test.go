@@ -21,12 +21,12 @@ import (
 const priceList = `[{"provider":"openai","model":"gpt-4.1","inputPerMillion":"2.00","cachedInputPerMillion":0.5,"outputPerMillion":8},
 	{"provider":"anthropic","model":"claude <x> & \"y\"","inputPerMillion":"0.037500000000000003","outputPerMillion":15}]`
 
-func (h *house) importCosts(query, body string, headers ...string) answer {
+func (h *fixture) importCosts(query, body string, headers ...string) answer {
 	h.t.Helper()
 	return h.do(request{"POST", "/v1/admin/costs?" + query, h.admin, append([]string{"Content-Type", "application/json"}, headers...), body})
 }
 
-func (h *house) costs(query string) answer {
+func (h *fixture) costs(query string) answer {
 	h.t.Helper()
 	return h.do(request{method: "GET", path: "/v1/admin/costs?" + query, key: h.admin})
 }
@@ -37,14 +37,14 @@ func sha256Of(text string) string {
 }
 
 // imported counts the events of the cost book.
-func (h *house) imported() int {
+func (h *fixture) imported() int {
 	recorded, err := h.store.ReadStream(h.t.Context(), event.CostsStream, 0, 1000)
 	require.NoError(h.t, err)
 	return len(recorded)
 }
 
 func TestCosts(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	assert.Equal(t, `{"items":[],"nextCursor":null}`, h.costs("").Body.String())
 
 	dry := h.importCosts("source=prices&from=2026-01-01&dryRun=true", priceList)
@@ -122,7 +122,7 @@ func TestCosts(t *testing.T) {
 }
 
 func TestTheGuardOverHTTP(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	require.Equal(t, http.StatusOK, h.importCosts("source=a&from=2026-01-01", priceList).Code)
 	jumps := strings.NewReplacer(`"2.00"`, "7", "8}", "0}").Replace(priceList)
 	a := h.importCosts("source=a&from=2026-02-01", jumps)
@@ -143,7 +143,7 @@ func TestTheGuardOverHTTP(t *testing.T) {
 }
 
 func TestHostilePriceLists(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	for _, c := range []struct {
 		name, query, body string
 		status            int
@@ -194,7 +194,7 @@ func TestHostilePriceLists(t *testing.T) {
 }
 
 func TestCostsWithoutAStore(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	h.faults.fail = func(eventstore.Append) error { return eventstore.ErrUnavailable }
 	a := h.importCosts("source=a", priceList)
 	assert.Equal(t, http.StatusServiceUnavailable, a.Code)
@@ -211,7 +211,7 @@ func entries(n int) string {
 
 // A list as long as those that people share is answered whole.
 func TestALongPriceList(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	list := make([]map[string]any, 3000)
 	for i := range list {
 		list[i] = map[string]any{"provider": "openai", "model": fmt.Sprintf("model %d", i), "inputPerMillion": i, "outputPerMillion": "0.1"}

@@ -494,8 +494,8 @@ func (d *decoder) date(v jsontext.Value, pointer, name string) (date time.Time, 
 	return date, ok
 }
 
-// optionalInstant reads an RFC 3339 time; absent and null are the zero time, which nobody can name. What is agreed with
-// tenants happens since there are computers, and in years that every calendar can write.
+// optionalInstant reads an RFC 3339 time between the years 1970 and 9999. Absent and null are the zero time, which is outside of
+// them.
 func (d *decoder) optionalInstant(v jsontext.Value, pointer, name string) time.Time {
 	if absentOrNull(v) {
 		return time.Time{}

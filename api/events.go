@@ -27,7 +27,7 @@ type scratch struct {
 var scratches = sync.Pool{New: func() any { return &scratch{body: make([]byte, 0, 4096), answer: make([]byte, 0, 512)} }}
 
 func (s *scratch) release() {
-	const most = 64 << 10 // a few large bodies must not stay for ever
+	const most = 64 << 10 // a few large bodies must not stay in the pool
 	if cap(s.body) > most {
 		s.body = make([]byte, 0, 4096)
 	}

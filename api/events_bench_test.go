@@ -14,7 +14,7 @@ import (
 	"github.com/tollgate-io/tollgate/api"
 )
 
-// The store forgets what it is given, so that what is measured is the surface, the use case and the event's form.
+// The store forgets what it is given, so that what is measured is the API, the use case and the event's form.
 // Figures of one run on two cores that others use as well, go1.26:
 //
 //	PostEvent        10.9 µs   38 allocations    BareEcho          1.5 µs    6 allocations
@@ -25,8 +25,8 @@ const benchEvent = `{"tenantId":"acme","eventType":"tokens_spent","quantity":976
 	`"data":{"userId":"u1","feature":"interview","provider":"openai","model":"gpt-4.1","promptVersion":"v7","inputTokens":812,"outputTokens":164,` +
 	`"cachedInputTokens":0,"latencyMs":930,"cacheHit":false,"safety":"passed","status":"ok","attempt":1,"retryOf":null}}`
 
-func benchHouse(b *testing.B) *house {
-	h := newHouse(b, func(c *api.Config) { c.Directory = &cached{Directory: c.Directory, values: map[any]any{}} })
+func benchFixture(b *testing.B) *fixture {
+	h := newFixture(b, func(c *api.Config) { c.Directory = &cached{Directory: c.Directory, values: map[any]any{}} })
 	h.faults.forget()
 	return h
 }
@@ -69,7 +69,7 @@ func oneEvent(i int) []byte { return fmt.Appendf(nil, benchEvent, i) }
 
 // BenchmarkPostEvent is the handler of one event, without the network.
 func BenchmarkPostEvent(b *testing.B) {
-	h := benchHouse(b)
+	h := benchFixture(b)
 	drive(b, h.server, h.acme, "application/json", http.StatusCreated, oneEvent)
 }
 
@@ -87,7 +87,7 @@ func BenchmarkBareEcho(b *testing.B) {
 
 // BenchmarkPostBatch is a batch of 1000; divide by 1000 for one event.
 func BenchmarkPostBatch(b *testing.B) {
-	h := benchHouse(b)
+	h := benchFixture(b)
 	batch := func(i int) []byte {
 		texts := make([]string, 1000)
 		for n := range texts {
@@ -102,7 +102,7 @@ func BenchmarkPostBatch(b *testing.B) {
 
 // BenchmarkPostLines is the same 1000 events as a stream of lines.
 func BenchmarkPostLines(b *testing.B) {
-	h := benchHouse(b)
+	h := benchFixture(b)
 	var lines []byte
 	for n := range 1000 {
 		lines = append(fmt.Appendf(lines, benchEvent, n), '\n')
@@ -113,7 +113,7 @@ func BenchmarkPostLines(b *testing.B) {
 
 // BenchmarkPostEventHTTP is one event over a real connection, 32 of them at a time, beside bare Echo.
 func BenchmarkPostEventHTTP(b *testing.B) {
-	h := benchHouse(b)
+	h := benchFixture(b)
 	overHTTP(b, h.server, h.acme)
 }
 

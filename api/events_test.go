@@ -18,7 +18,7 @@ import (
 )
 
 func TestRecordOne(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	body := usageEvent("call_1", `,"quantity":3,"data":{"model":"gpt-4.1"}`)
 
 	first := h.post(h.acme, "application/json", body)
@@ -50,7 +50,7 @@ const cloud = `{"specversion":"1.0","id":%q,"source":"/backend","type":"tokens_s
 
 // Every media type records the same fact: what the first one recorded is a duplicate for the others.
 func TestContentTypesAgree(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	plain := usageEvent("same", `,"quantity":2.50,"data":{"model":"m"}`)
 	event := fmt.Sprintf(cloud, "same", `,"data":{"quantity":"2.5","model":"m"}`)
 	require.Equal(t, http.StatusCreated, h.post(h.acme, "application/json", plain).Code)
@@ -87,7 +87,7 @@ func TestContentTypesAgree(t *testing.T) {
 }
 
 func TestBatchItemsStandAlone(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	require.Equal(t, http.StatusCreated, h.post(h.acme, "application/json", usageEvent("there")).Code)
 	events := []string{
 		usageEvent("new"), usageEvent("there"), usageEvent("there", `,"quantity":9`), usageEvent("zero", `,"quantity":0`),
@@ -102,7 +102,7 @@ func TestBatchItemsStandAlone(t *testing.T) {
 	}
 	for name, body := range map[string]string{"application/json": "[" + strings.Join(events, " , ") + "]", "application/x-ndjson": strings.Join(events, "\n")} {
 		t.Run(name, func(t *testing.T) {
-			h := newHouse(t)
+			h := newFixture(t)
 			require.Equal(t, http.StatusCreated, h.post(h.acme, "application/json", usageEvent("there")).Code)
 			a := h.post(h.acme, name, body)
 			require.Equal(t, http.StatusOK, a.Code, a.Body)
@@ -144,7 +144,7 @@ func TestBatchItemsStandAlone(t *testing.T) {
 }
 
 func TestEmptyBatches(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	for _, c := range [][2]string{{"application/json", "[]"}, {"application/json", " [ \n] "}, {"application/x-ndjson", ""}, {"application/x-ndjson", "\n\n"}, {"application/cloudevents-batch+json", "[]"}} {
 		a := h.post(h.acme, c[0], c[1])
 		require.Equal(t, http.StatusOK, a.Code, a.Body)
@@ -154,7 +154,7 @@ func TestEmptyBatches(t *testing.T) {
 
 // A service key's batch may be about several tenants; each event finds its own.
 func TestBatchOverTenants(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	body := "[" + strings.Join([]string{usageEvent("a", `,"tenantId":"acme"`), usageEvent("b", `,"tenantId":"other"`), usageEvent("c"), usageEvent("d", `,"tenantId":"nobody"`)}, ",") + "]"
 	a := h.post(h.service, "application/json", body)
 	require.Equal(t, http.StatusOK, a.Code)
@@ -175,7 +175,7 @@ func TestBatchOverTenants(t *testing.T) {
 const unauthorised = "unauthorized" //nolint:misspell // the contract spells it so
 
 func TestProblems(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	require.Equal(t, http.StatusCreated, h.post(h.acme, "application/json", usageEvent("there")).Code)
 	const js = "application/json"
 	post := func(key, contentType, body string, headers ...string) request {
@@ -287,7 +287,7 @@ func TestStoreFailures(t *testing.T) {
 		"unknown":     {errors.New("a secret of the inside"), 500, "internal"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := newHouse(t)
+			h := newFixture(t)
 			h.faults.failWith(func(eventstore.Append) error { return c.err })
 			for _, a := range []answer{
 				h.post(h.acme, "application/json", usageEvent("x")),
@@ -307,7 +307,7 @@ func TestStoreFailures(t *testing.T) {
 
 // A batch of which some events may be recorded and some not is answered as a whole: it must be sent again.
 func TestPartlyUnknownBatch(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	failed := false
 	h.faults.failWith(func(eventstore.Append) error {
 		if !failed {
@@ -329,7 +329,7 @@ func TestPartlyUnknownBatch(t *testing.T) {
 }
 
 func TestEveryBrokenRuleIsListed(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	a := h.post(h.acme, "application/json", `{"TENANTID":"other","eventType":"","quantity":-1,"quantity":2,"sourceId":"a\u0000b","occurredAt":"yesterday","data":{"a":1,"A":2},"extra":null}`)
 	require.Equal(t, http.StatusBadRequest, a.Code)
 	pointers := map[string]bool{}
@@ -353,7 +353,7 @@ func TestEveryBrokenRuleIsListed(t *testing.T) {
 
 // Ids with characters that mean something in a URL are decoded exactly once.
 func TestPathsAreDecodedOnce(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	for id, path := range map[string]string{
 		"a/b":            "a%2Fb",
 		"100%":           "100%25",
@@ -382,7 +382,7 @@ func TestPathsAreDecodedOnce(t *testing.T) {
 }
 
 func TestCorrections(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	require.Equal(t, http.StatusCreated, h.post(h.acme, "application/json", usageEvent("c", `,"quantity":5,"data":{"model":"m","outputTokens":7}`)).Code)
 	correct := func(what, body string) answer {
 		return h.do(request{"POST", "/v1/events/tokens_spent/c/" + what, h.acme, []string{"Content-Type", "application/json"}, body})
@@ -422,7 +422,7 @@ func TestCorrections(t *testing.T) {
 
 // An administrator's presence is on the tenant's timeline before the deed, once a day for each reason.
 func TestSwitchIsNoted(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	for range 2 {
 		a := h.do(request{method: "GET", path: "/v1/usage", key: h.admin, headers: []string{"X-Tenant-Switch", "acme", "X-Switch-Reason", "ticket 7"}})
 		require.Equal(t, http.StatusOK, a.Code, a.Body)
@@ -440,7 +440,7 @@ func TestSwitchIsNoted(t *testing.T) {
 }
 
 func TestEmitterAndTraceParentAreKept(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	const trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 	require.Equal(t, http.StatusCreated, h.post(h.acme, "application/cloudevents+json", fmt.Sprintf(cloud, "s", `,"traceparent":"`+trace+`"`)).Code)
 	require.Equal(t, http.StatusCreated, h.post(h.acme, "application/json", "", "ce-specversion", "1.0", "ce-id", "b%20%E2%82%AC", "ce-source", `"/backend"`, "ce-type", "tokens_spent",
@@ -454,7 +454,7 @@ func TestEmitterAndTraceParentAreKept(t *testing.T) {
 }
 
 func TestKeyErrorsAreNotAnswers(t *testing.T) {
-	h := newHouse(t, func(c *api.Config) { c.Directory = brokenDirectory{c.Directory} })
+	h := newFixture(t, func(c *api.Config) { c.Directory = brokenDirectory{c.Directory} })
 	a := h.post(h.acme, "application/json", usageEvent("x"))
 	assert.Equal(t, http.StatusServiceUnavailable, a.Code, a.Body)
 	assert.Equal(t, "store_unavailable", a.code())

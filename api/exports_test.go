@@ -96,8 +96,8 @@ func madeUp(n int64) event.Decoded {
 		Identity: event.Identity{Tenant: "acme", Type: "tokens_spent", Source: event.SourceID(fmt.Sprint("made-up-", n))}, Quantity: money.Int(1), OccurredAt: clock}}}
 }
 
-// listen serves the house as `tollgate serve` does.
-func (h *house) listen(change ...func(*http.Server)) string {
+// listen serves the fixture as `tollgate serve` does.
+func (h *fixture) listen(change ...func(*http.Server)) string {
 	h.t.Helper()
 	s := httptest.NewUnstartedServer(nil)
 	s.Config = api.NewHTTPServer("", h.server)
@@ -115,7 +115,7 @@ func (h *house) listen(change ...func(*http.Server)) string {
 // download is an answer that is closed with the test.
 type download struct{ *http.Response }
 
-func (h *house) export(ctx context.Context, url, path, key string, headers ...string) download {
+func (h *fixture) export(ctx context.Context, url, path, key string, headers ...string) download {
 	h.t.Helper()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/v1/exports/"+path, nil)
 	require.NoError(h.t, err)
@@ -157,7 +157,7 @@ func wholeExport(t *testing.T, a download) (body []byte, m manifest) {
 }
 
 func TestExportHasItsManifestInTrailers(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	url := h.listen()
 	for n := range 3 {
 		require.Equal(t, http.StatusCreated, h.post(h.acme, "application/json", usageEvent(fmt.Sprint("call_", n), `,"quantity":0.1`)).Code)
@@ -190,7 +190,7 @@ func TestExportHasItsManifestInTrailers(t *testing.T) {
 }
 
 func TestWhoMayExportWhat(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	url := h.listen()
 	h.post(h.acme, "application/json", usageEvent("of acme"))
 	h.post(h.service, "application/json", usageEvent("of other"), "X-Tenant-Id", "other")
@@ -245,7 +245,7 @@ func TestWhoMayExportWhat(t *testing.T) {
 
 // What fails before the first part is a problem; after it, the connection breaks.
 func TestExportThatFailsDoesNotLookWhole(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	url := h.listen()
 	facts := int64(10)
 	h.source.more = func(_ context.Context, visit func(event.Decoded) error) error {
@@ -274,7 +274,7 @@ func TestExportThatFailsDoesNotLookWhole(t *testing.T) {
 }
 
 // endlessExport makes facts until it is stopped, and says why.
-func endlessExport(h *house) (stopped chan error) {
+func endlessExport(h *fixture) (stopped chan error) {
 	stopped = make(chan error, 1)
 	h.source.more = func(ctx context.Context, visit func(event.Decoded) error) error {
 		for n := int64(0); ; n++ {
@@ -303,7 +303,7 @@ func within(t *testing.T, stopped chan error) error {
 }
 
 func TestExportEndsWithItsClient(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	url := h.listen()
 	stopped := endlessExport(h)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -315,7 +315,7 @@ func TestExportEndsWithItsClient(t *testing.T) {
 }
 
 func TestExportEndsWithItsKey(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	url := h.listen()
 	made := h.do(request{"POST", "/v1/admin/keys", h.admin, []string{"Content-Type", "application/json"}, `{"kind":"tenant","tenantId":"acme","name":"new"}`})
 	stopped := endlessExport(h)
@@ -329,7 +329,7 @@ func TestExportEndsWithItsKey(t *testing.T) {
 }
 
 func TestClientThatStopsReadingIsCutOff(t *testing.T) {
-	h := newHouse(t, func(c *api.Config) { c.PartTimeout = 100 * time.Millisecond })
+	h := newFixture(t, func(c *api.Config) { c.PartTimeout = 100 * time.Millisecond })
 	url := h.listen()
 	stopped := endlessExport(h)
 	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
@@ -345,7 +345,7 @@ func TestClientThatStopsReadingIsCutOff(t *testing.T) {
 // An export may take longer than any request: the time-outs of the connection are for parts of it.
 func TestExportOutlivesTheTimeOutsOfARequest(t *testing.T) {
 	const timeOut = 50 * time.Millisecond
-	h := newHouse(t)
+	h := newFixture(t)
 	url := h.listen(func(s *http.Server) { s.ReadTimeout, s.WriteTimeout = timeOut, timeOut })
 	h.source.more = func(ctx context.Context, visit func(event.Decoded) error) error {
 		for n := range int64(2000) {
@@ -367,7 +367,7 @@ func TestExportOutlivesTheTimeOutsOfARequest(t *testing.T) {
 }
 
 func TestExportsAtOnceAreBounded(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	url := h.listen()
 	var inside atomic.Int32
 	entered, release := make(chan struct{}, 10), make(chan struct{})
@@ -403,7 +403,7 @@ func TestExportsAtOnceAreBounded(t *testing.T) {
 }
 
 func TestExportNeedsHTTP11(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	r := httptest.NewRequest(http.MethodGet, "/v1/exports/usage", nil)
 	r.Header.Set("Authorization", "Bearer "+h.acme)
 	r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/1.0", 1, 0
@@ -412,7 +412,7 @@ func TestExportNeedsHTTP11(t *testing.T) {
 
 // A client keeps 4 KiB for trailers: with thousands of event types, all of them but the totals arrive.
 func TestTrailersFit(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	url := h.listen()
 	h.source.more = func(_ context.Context, visit func(event.Decoded) error) error {
 		for n := range int64(2000) {

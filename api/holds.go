@@ -74,7 +74,7 @@ func viewHold(h *limit.Hold) holdView {
 	return view
 }
 
-// holdCursor is the place of a hold among those of its tenant: it stays where it is whatever others come and go. It is bound
+// holdCursor is the place of a hold among those of its tenant: it stays the same when others come and go. It is bound
 // to the tenant by a hash, and opaque to users.
 type holdCursor struct {
 	Scope  []byte         `json:"s"`

@@ -44,14 +44,14 @@ func (s *insightSource) Plans(context.Context, event.TenantID) (insight.Plans, e
 	return insight.Plans{}, nil
 }
 
-func (h *house) newInsights(store app.Store, dir app.Directory) *app.Insights {
+func (h *fixture) newInsights(store app.Store, dir app.Directory) *app.Insights {
 	h.operations = &insightSource{}
 	now := func() time.Time { return clock }
 	return app.NewInsights(h.operations, dir, app.NewCosts(store, dir, now), now)
 }
 
 func TestInsightsOverHTTP(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	tokens := func(input int64) costs.Tokens { return costs.Tokens{Input: money.Int(input), Output: money.Int(2)} }
 	h.operations.cells = []insight.Cell{
 		{Tenant: "acme", Provider: "openai", Feature: "chat", Model: "m", Day: "2026-04-05", Events: 3, Counted: 2, Retries: 1, Failures: 2, Tokens: tokens(7),

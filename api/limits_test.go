@@ -37,14 +37,14 @@ plans:
       - {key: output, model: per_unit, meter: output_tokens, unit: "0.5"}
 `
 
-// limited is a house whose tenant acme has a plan.
-func limited(t testing.TB) *house {
-	h := newHouse(t)
+// limited is a fixture whose tenant acme has a plan.
+func limited(t testing.TB) *fixture {
+	h := newFixture(t)
 	h.subscribe(planCatalog, "pro")
 	return h
 }
 
-func (h *house) subscribe(text string, plan catalog.PlanKey) {
+func (h *fixture) subscribe(text string, plan catalog.PlanKey) {
 	h.t.Helper()
 	ctx := context.Background()
 	c, err := catalog.Parse([]byte(text))
@@ -55,7 +55,7 @@ func (h *house) subscribe(text string, plan catalog.PlanKey) {
 	require.NoError(h.t, err)
 }
 
-func (h *house) check(key, body string, headers ...string) answer {
+func (h *fixture) check(key, body string, headers ...string) answer {
 	h.t.Helper()
 	return h.do(request{"POST", "/v1/limits/check", key, append([]string{"Content-Type", "application/json"}, headers...), body})
 }
@@ -146,7 +146,7 @@ func TestUsageSettlesAHold(t *testing.T) {
 }
 
 // standing is what GET /v1/limits says of each limit.
-func (h *house) standing(query string) map[string]map[string]any {
+func (h *fixture) standing(query string) map[string]map[string]any {
 	h.t.Helper()
 	a := h.do(request{method: "GET", path: "/v1/limits" + query, key: h.acme})
 	require.Equal(h.t, http.StatusOK, a.Code, a.Body)
@@ -223,7 +223,7 @@ func TestChecksAreAsStrictAsEvents(t *testing.T) {
 }
 
 // decisions counts what is recorded about checks.
-func (h *house) decisions() (n int) {
+func (h *fixture) decisions() (n int) {
 	h.t.Helper()
 	for p := range h.store.Partitions() {
 		recorded, err := h.store.ReadLog(context.Background(), eventstore.Position{Partition: p}, 50_000)
@@ -325,7 +325,7 @@ func TestChecksWithoutAStore(t *testing.T) {
 
 // Limits that admit it let work through without a log, and say so.
 func TestDegradedAnswers(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	h.subscribe(strings.Replace(planCatalog, "window: day, holdTTL: 15m", "window: day, onError: allow", 1), "pro")
 	require.Equal(t, http.StatusOK, h.check(h.acme, `{"eventType":"ai_interview_completed","sourceId":"a"}`).Code)
 	h.faults.failWith(func(eventstore.Append) error { return fmt.Errorf("%w: gone", eventstore.ErrUnavailable) })
@@ -446,7 +446,7 @@ func (u unread) Read([]byte) (int, error) {
 }
 
 func TestRequestsBeyondTheBound(t *testing.T) {
-	h := newHouse(t, func(c *api.Config) {
+	h := newFixture(t, func(c *api.Config) {
 		c.MaxRequestsPerSecond = 2
 		c.Now = func() time.Time { return clock }
 	})

@@ -523,7 +523,7 @@ type ServerInterface interface {
 	// ImportCosts Import a price list
 	// (POST /v1/admin/costs)
 	ImportCosts(ctx echo.Context, params ImportCostsParams) error
-	// SettleInvoice Note that an invoice is paid, or that nobody expects it to be
+	// SettleInvoice Note that an invoice is paid, or that it is not expected to be
 	// (POST /v1/admin/invoices/{id}/settle)
 	SettleInvoice(ctx echo.Context, id string) error
 	// VoidInvoice Take an invoice back with a credit note
@@ -553,7 +553,7 @@ type ServerInterface interface {
 	// RefundCredit Take back what is left of a grant, or a part of it
 	// (POST /v1/admin/tenants/{tenantId}/credits/{grantId}/refund)
 	RefundCredit(ctx echo.Context, tenantId Id, grantId Id) error
-	// ListHosts How it stands with each host of a tenant
+	// ListHosts The state of each host of a tenant
 	// (GET /v1/admin/tenants/{tenantId}/hosts)
 	ListHosts(ctx echo.Context, tenantId Id, params ListHostsParams) error
 	// VerifyHost Look for the DNS record of a custom domain
@@ -604,7 +604,7 @@ type ServerInterface interface {
 	// ListInvoices The invoices of the tenant, newest first
 	// (GET /v1/invoices)
 	ListInvoices(ctx echo.Context, params ListInvoicesParams) error
-	// PreviewInvoice The invoice of the open cycle, as it stands now
+	// PreviewInvoice The invoice of the open cycle, as it would be now
 	// (GET /v1/invoices/preview)
 	PreviewInvoice(ctx echo.Context, params PreviewInvoiceParams) error
 	// GetInvoice One invoice
@@ -613,7 +613,7 @@ type ServerInterface interface {
 	// ListInvoiceEvents The events that a line of an invoice counts
 	// (GET /v1/invoices/{id}/events)
 	ListInvoiceEvents(ctx echo.Context, id string, params ListInvoiceEventsParams) error
-	// ListLimits How every limit of the tenant stands now
+	// ListLimits How much every limit of the tenant has left
 	// (GET /v1/limits)
 	ListLimits(ctx echo.Context, params ListLimitsParams) error
 	// CheckLimits Ask whether something may be done, before it is done

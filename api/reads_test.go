@@ -21,7 +21,7 @@ import (
 )
 
 func TestUsage(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	total := money.MustParse("123456789012345678.000000001")
 	h.reads.report = usage.Report{
 		Items: []usage.Row{{
@@ -51,7 +51,7 @@ func TestUsage(t *testing.T) {
 }
 
 func TestTimeline(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	two := money.Int(2)
 	h.reads.page = timeline.Page{Items: []timeline.Item{
 		{Position: eventstore.Position{Partition: 1, Offset: 9}, RecordedAt: clock, OccurredAt: clock.Add(-time.Minute), Kind: "usage", EventType: "tokens_spent",
@@ -69,7 +69,7 @@ func TestTimeline(t *testing.T) {
 }
 
 func TestReadersErrors(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	for err, status := range map[error]int{
 		invalid.New("/cursor", "malformed", "the cursor is of another question"): 400,
 		fmt.Errorf("query: %w", eventstore.ErrUnavailable):                       503,
@@ -86,7 +86,7 @@ func TestReadersErrors(t *testing.T) {
 
 // A read that is told to wait answers as soon as the position is there.
 func TestReadsWaitForPosition(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	first := h.post(h.acme, "application/json", usageEvent("a")).json()["position"].(string)
 	at, err := eventstore.ParsePosition(first)
 	require.NoError(t, err)
@@ -101,7 +101,7 @@ func TestReadsWaitForPosition(t *testing.T) {
 }
 
 func TestTenants(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	put := func(id, body string) answer {
 		return h.do(request{"PUT", "/v1/admin/tenants/" + id, h.admin, []string{"Content-Type", "application/json"}, body})
 	}
@@ -131,7 +131,7 @@ func TestTenants(t *testing.T) {
 }
 
 func TestKeys(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	h.reads.keys = api.Keys{Items: []tenant.Key{
 		{ID: "key_1", Kind: tenant.Scoped, Tenant: "acme", Name: "backend", CreatedAt: clock},
 		{ID: "key_2", Kind: tenant.Admin, Name: "ops", CreatedAt: clock, RevokedAt: clock.Add(time.Hour), ExpiresAt: clock.Add(2 * time.Hour), LastUsed: clock.Add(time.Minute)},
@@ -148,7 +148,7 @@ func TestKeys(t *testing.T) {
 }
 
 func TestCatalog(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	put := func(query, contentType, body string) answer {
 		return h.do(request{"PUT", "/v1/admin/catalog" + query, h.admin, []string{"Content-Type", contentType}, body})
 	}

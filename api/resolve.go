@@ -19,9 +19,9 @@ import (
 )
 
 // A middleware may ask before each of its requests, and an answer may be a second old when it is given. One more second
-// bounds what is asked to once per second and name, also for names that nobody has. It is for the asking cache alone: what
+// bounds what is asked to once per second and name, also for names that no tenant has. It is for the asking cache alone: what
 // lies on the way must not give it to a key that could not have asked. It is not served stale after that: when the store is
-// away, the directory stands in for it.
+// away, the directory answers instead.
 const resolvedFor = "private, max-age=1"
 
 // ResolveTenant is GET /v1/resolve. It says no position of its own: that would ask the store each time, and fail with it.

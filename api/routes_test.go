@@ -46,7 +46,7 @@ func operations(t *testing.T) map[string]*openapi3.Operation {
 }
 
 func TestSpecificationAndRouterAgree(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	all := operations(t)
 	written := make([]string, 0, len(all))
 	for route := range all {
@@ -63,7 +63,7 @@ func TestSpecificationAndRouterAgree(t *testing.T) {
 
 // No route answers without a key, except those that say so; and admin routes answer no other key.
 func TestEveryRouteNeedsAKey(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	for route, o := range operations(t) {
 		method, path, _ := strings.Cut(route, " ")
 		isOpen := slices.Contains(open, path)
@@ -103,7 +103,7 @@ func TestEveryRouteNeedsAKey(t *testing.T) {
 }
 
 func TestRevokedKey(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	made := h.do(request{"POST", "/v1/admin/keys", h.admin, []string{"Content-Type", "application/json"}, `{"kind":"tenant","tenantId":"acme","name":"new"}`})
 	require.Equal(t, http.StatusCreated, made.Code, made.Body)
 	assert.Equal(t, "no-store", made.Header().Get("Cache-Control"))
@@ -116,7 +116,7 @@ func TestRevokedKey(t *testing.T) {
 }
 
 func TestPanicsAreProblems(t *testing.T) {
-	h := newHouse(t, func(c *api.Config) { c.Directory = panickingDirectory{c.Directory} })
+	h := newFixture(t, func(c *api.Config) { c.Directory = panickingDirectory{c.Directory} })
 	a := h.post(h.acme, "application/json", usageEvent("x"))
 	assert.Equal(t, http.StatusInternalServerError, a.Code)
 	assert.Equal(t, "internal", a.code())
@@ -124,7 +124,7 @@ func TestPanicsAreProblems(t *testing.T) {
 }
 
 func TestReadiness(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	h.reads.checks = []api.Check{{Name: "store", OK: true}, {Name: "usage", OK: false, Detail: "1200 events behind"}}
 	a := h.do(request{method: "GET", path: "/readyz"})
 	assert.Equal(t, http.StatusServiceUnavailable, a.Code)
@@ -136,7 +136,7 @@ func TestReadiness(t *testing.T) {
 }
 
 func TestMetricsHaveNoWordsOfTheSender(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	h.post(h.acme, "application/json", usageEvent("x"))
 	h.do(request{method: "GET", path: "/v1/some/thing"})
 	h.do(request{method: "FOO", path: "/v1/events"})
@@ -159,7 +159,7 @@ func TestMetricsHaveNoWordsOfTheSender(t *testing.T) {
 }
 
 func TestRequestIDs(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	get := func(headers ...string) string {
 		return h.do(request{method: "GET", path: "/healthz", headers: headers}).Header().Get("X-Request-Id")
 	}

@@ -29,7 +29,7 @@ func fact(t *testing.T, id string) cloudevents.Event {
 // The product's own library speaks to us in each of its modes, and the same event is the same fact in all of them. Ids with a
 // percent sign are left out: in binary mode this library does not encode it, which the HTTP binding demands.
 func TestCloudEventsSDK(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	s := serve(t, h)
 	client, err := cloudevents.NewClientHTTP(cloudevents.WithTarget(s.URL+"/v1/events"), cloudevents.WithHeader("Authorization", "Bearer "+h.service))
 	require.NoError(t, err)
@@ -61,7 +61,7 @@ func TestCloudEventsSDK(t *testing.T) {
 }
 
 func TestCloudEventsSDKBatch(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	s := serve(t, h)
 	events := []cloudevents.Event{fact(t, "a"), fact(t, "b"), fact(t, "a")}
 	req, err := cloudevents.NewHTTPRequestFromEvents(t.Context(), s.URL+"/v1/events", events)

@@ -8,8 +8,8 @@ import (
 )
 
 // splitArray cuts the text of a JSON array into the texts of its elements, looking at brackets and strings only. What an
-// element contains is judged by whoever decodes it: one bad element must not cost its neighbours. Refused as a whole is what
-// cannot be cut, and more than most elements.
+// element contains is judged when it is decoded: one bad element must not cost its neighbours. The whole is refused when it
+// cannot be cut, or has more than most elements.
 func splitArray(body []byte, most int) ([][]byte, error) {
 	broken := refuse(codeInvalidJSON, "The JSON array ends early, has an empty element, or is followed by something else.")
 	body = bytes.Trim(body, whiteSpace)
@@ -46,7 +46,7 @@ func splitArray(body []byte, most int) ([][]byte, error) {
 
 const whiteSpace = " \t\r\n"
 
-// endOfElement is the place of the comma or bracket that ends the first element, -1 where there is none.
+// endOfElement is the place of the comma or bracket that ends the first element; -1 without one.
 func endOfElement(b []byte) int {
 	depth := 0
 	for i := 0; i < len(b); i++ {
@@ -76,7 +76,7 @@ func endOfElement(b []byte) int {
 	return -1
 }
 
-// endOfString is the place of the quote that ends a string, -1 where there is none.
+// endOfString is the place of the quote that ends a string; -1 without one.
 func endOfString(b []byte) int {
 	for i := 0; i < len(b); i++ {
 		n := bytes.IndexByte(b[i:], '"')

@@ -19,7 +19,7 @@ func newStore(t testing.TB) eventstore.Store {
 
 var position = regexp.MustCompile(`"position":"\d+-\d+"`)
 
-// placed leaves out where events stand, where that depends on their size.
+// placed leaves out positions where they depend on the size of events.
 func placed(answer string) string {
 	if storetest.OnEventStoreDB() {
 		return position.ReplaceAllString(answer, `"position":"?"`)

@@ -27,7 +27,7 @@ import (
 )
 
 // serve listens with the time-outs of the package, shortened where a test says so.
-func serve(t *testing.T, h *house, change ...func(*http.Server)) *httptest.Server {
+func serve(t *testing.T, h *fixture, change ...func(*http.Server)) *httptest.Server {
 	s := httptest.NewUnstartedServer(h.server)
 	s.Config = api.NewHTTPServer("", h.server)
 	for _, f := range change {
@@ -48,7 +48,7 @@ func (w whole) into(t *testing.T, v any) {
 	require.NoError(t, json.Unmarshal(w.text, v))
 }
 
-func lines(t *testing.T, s *httptest.Server, h *house, query string, body io.Reader) whole {
+func lines(t *testing.T, s *httptest.Server, h *fixture, query string, body io.Reader) whole {
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+"/v1/events"+query, body)
 	require.NoError(t, err)
 	req.Header.Set("Content-Type", "application/x-ndjson")
@@ -83,7 +83,7 @@ func TestLongStream(t *testing.T) {
 	if storetest.OnEventStoreDB() {
 		return // it is about the memory of long answers, which the store does not see
 	}
-	h := newHouse(t)
+	h := newFixture(t)
 	s := serve(t, h)
 	const n = 30_000
 	resp := lines(t, s, h, "", generated(n))
@@ -118,7 +118,7 @@ func TestLongStreamWithoutSpool(t *testing.T) {
 	if storetest.OnEventStoreDB() {
 		return // it is about the memory of long answers, which the store does not see
 	}
-	h := newHouse(t, func(c *api.Config) { c.SpoolDir = "/nonexistent/folder" })
+	h := newFixture(t, func(c *api.Config) { c.SpoolDir = "/nonexistent/folder" })
 	s := serve(t, h)
 	const n = 15_000
 	resp := lines(t, s, h, "", generated(n))
@@ -135,7 +135,7 @@ func TestLongStreamWithoutSpool(t *testing.T) {
 
 func TestSpoolIsRemoved(t *testing.T) {
 	folder := t.TempDir()
-	h := newHouse(t, func(c *api.Config) { c.SpoolDir = folder })
+	h := newFixture(t, func(c *api.Config) { c.SpoolDir = folder })
 	lines(t, serve(t, h), h, "", generated(15_000))
 	left, err := os.ReadDir(folder)
 	require.NoError(t, err)
@@ -144,7 +144,7 @@ func TestSpoolIsRemoved(t *testing.T) {
 
 // Memory does not grow with the length of a stream: the store here forgets, so what remains is ours.
 func TestStreamMemoryIsBounded(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	s := serve(t, h)
 	h.faults.failWith(nil)
 	h.faults.forget()
@@ -165,7 +165,7 @@ func TestStreamMemoryIsBounded(t *testing.T) {
 }
 
 func TestLongLinesCostOnlyThemselves(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	s := serve(t, h)
 	padded := strings.Replace(usageEvent("padded"), "{", "{"+strings.Repeat(" ", 1<<20-len(usageEvent("padded"))), 1)
 	body := usageEvent("a") + "\n" + strings.Repeat("x", 5<<20) + "\n" + padded + "\n" + padded + " \n" + usageEvent("b") + "\n" + strings.Repeat("y", 2<<20)
@@ -184,7 +184,7 @@ func TestLongLinesCostOnlyThemselves(t *testing.T) {
 
 // A slow sender's event is recorded when it arrives, not when the stream ends.
 func TestSlowStreamIsRecordedAtOnce(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	recorded := make(chan struct{}, 1)
 	s := serve(t, h)
 	h.faults.onAppend(func() { recorded <- struct{}{} })
@@ -226,9 +226,9 @@ func head(key, contentType, rest string) string {
 	return "POST /v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + key + "\r\nContent-Type: " + contentType + "\r\n" + rest + "\r\n\r\n"
 }
 
-// The stalled ones: each gets its answer or a closed connection within the time-out, never a place for ever.
+// The stalled ones: each gets its answer or a closed connection within the time-out, and never keeps its place.
 func TestSlowSendersAreCutOff(t *testing.T) {
-	h := newHouse(t, func(c *api.Config) { c.LineTimeout = 50 * time.Millisecond })
+	h := newFixture(t, func(c *api.Config) { c.LineTimeout = 50 * time.Millisecond })
 	s := serve(t, h, func(s *http.Server) { s.ReadTimeout, s.ReadHeaderTimeout = 50*time.Millisecond, 50*time.Millisecond })
 	for name, c := range map[string]struct {
 		sent   string
@@ -262,7 +262,7 @@ func TestSlowSendersAreCutOff(t *testing.T) {
 
 // A drip of bytes without a line's end buys no time.
 func TestDrippingLineIsCutOff(t *testing.T) {
-	h := newHouse(t, func(c *api.Config) { c.LineTimeout = 100 * time.Millisecond })
+	h := newFixture(t, func(c *api.Config) { c.LineTimeout = 100 * time.Millisecond })
 	s := serve(t, h)
 	conn, r := dial(t, s, head(h.acme, "application/x-ndjson", "Transfer-Encoding: chunked"))
 	cut := make(chan struct{})
@@ -284,7 +284,7 @@ func TestDrippingLineIsCutOff(t *testing.T) {
 }
 
 func TestEndlessBodies(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	s := serve(t, h)
 	for contentType, first := range map[string]string{"application/json": "[", "application/cloudevents-batch+json": "[", "application/cloudevents+json": "{"} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+"/v1/events", io.MultiReader(strings.NewReader(first), endless{}))
@@ -310,7 +310,7 @@ func (endless) Read(p []byte) (int, error) {
 }
 
 func TestBodyCutShort(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	s := serve(t, h)
 	for contentType, rest := range map[string]string{
 		"application/json":     "Transfer-Encoding: chunked\r\n\r\nzz",
@@ -331,7 +331,7 @@ func TestBodyCutShort(t *testing.T) {
 // When the store fails in the middle of a stream, the sender hears it before it has sent everything, and what was recorded
 // before is a duplicate when it sends all again.
 func TestStoreFailsInsideStream(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	s := serve(t, h)
 	first := make(chan struct{}, 1)
 	h.faults.onAppend(func() {
@@ -364,7 +364,7 @@ func TestStoreFailsInsideStream(t *testing.T) {
 
 // Closing the server's side of a stream leaves no goroutine behind.
 func TestStreamsEndWithTheirClient(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	s := serve(t, h)
 	ctx, cancel := context.WithCancel(t.Context())
 	r, w := io.Pipe()
@@ -391,7 +391,7 @@ func TestStreamsEndWithTheirClient(t *testing.T) {
 
 // A stream ends with its key: what comes after the revocation is not recorded.
 func TestStreamEndsWithItsKey(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	s := serve(t, h)
 	r, w := io.Pipe()
 	answered := make(chan whole, 1)

@@ -23,8 +23,8 @@ plans:
 `
 
 // planned has plans in its catalog, and calls as an administrator.
-func planned(t *testing.T) (h *house, call func(method, path, body string) answer) {
-	h = newHouse(t)
+func planned(t *testing.T) (h *fixture, call func(method, path, body string) answer) {
+	h = newFixture(t)
 	call = func(method, path, body string) answer {
 		return h.do(request{method, path, h.admin, []string{"Content-Type", "application/json"}, body})
 	}
@@ -157,7 +157,7 @@ func TestLimitOverride(t *testing.T) {
 }
 
 // log counts the events on the log.
-func (h *house) log() (n int64) {
+func (h *fixture) log() (n int64) {
 	for p := range h.store.Partitions() {
 		events, err := h.store.ReadLog(h.t.Context(), eventstore.Position{Partition: p}, eventstore.MaxReadLimit)
 		require.NoError(h.t, err)

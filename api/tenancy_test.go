@@ -37,18 +37,18 @@ func (z *zone) LookupTXT(ctx context.Context, name string) ([]string, error) {
 	return z.txt[name], z.err
 }
 
-// campus is a house below product.com. The tenant acme has a slug, a host below and a custom domain; other has a slug.
-type campus struct {
-	*house
+// tenancyFixture is a fixture below product.com. The tenant acme has a slug, a host below and a custom domain; other has a slug.
+type tenancyFixture struct {
+	*fixture
 	dns *zone
 	now time.Time
 }
 
-func newCampus(t *testing.T, change ...func(*api.Config)) *campus {
-	b := &campus{dns: &zone{txt: map[string][]string{}}, now: clock}
+func newTenancyFixture(t *testing.T, change ...func(*api.Config)) *tenancyFixture {
+	b := &tenancyFixture{dns: &zone{txt: map[string][]string{}}, now: clock}
 	domains, err := tenant.NewDomains("product.com")
 	require.NoError(t, err)
-	b.house = newHouse(t, append(change, func(c *api.Config) {
+	b.fixture = newFixture(t, append(change, func(c *api.Config) {
 		c.Ledger.WithBaseDomains(domains)
 		c.DNS, c.Now = b.dns, func() time.Time { return b.now }
 	})...)
@@ -57,27 +57,27 @@ func newCampus(t *testing.T, change ...func(*api.Config)) *campus {
 	return b
 }
 
-func (b *campus) admin(method, path, body string) answer {
+func (b *tenancyFixture) admin(method, path, body string) answer {
 	b.t.Helper()
-	return b.do(request{method, "/v1/admin" + path, b.house.admin, []string{"Content-Type", "application/json"}, body})
+	return b.do(request{method, "/v1/admin" + path, b.fixture.admin, []string{"Content-Type", "application/json"}, body})
 }
 
 // define puts a tenant, and returns the position.
-func (b *campus) define(id, body string) string {
+func (b *tenancyFixture) define(id, body string) string {
 	b.t.Helper()
 	a := b.admin("PUT", "/tenants/"+id, body)
 	require.Equal(b.t, http.StatusOK, a.Code, a.Body)
 	return a.Header().Get("Tollgate-Position")
 }
 
-func (b *campus) status(id, status string) {
+func (b *tenancyFixture) status(id, status string) {
 	b.t.Helper()
 	a := b.admin("PUT", "/tenants/"+id+"/status", `{"status":"`+status+`","reason":"ticket 7"}`)
 	require.Equal(b.t, http.StatusOK, a.Code, a.Body)
 }
 
 // resolve asks with a query of names and values.
-func (b *campus) resolve(query ...string) answer {
+func (b *tenancyFixture) resolve(query ...string) answer {
 	b.t.Helper()
 	v := url.Values{}
 	for i := 0; i < len(query); i += 2 {
@@ -87,7 +87,7 @@ func (b *campus) resolve(query ...string) answer {
 }
 
 // verify proves acme's custom domain.
-func (b *campus) verify() {
+func (b *tenancyFixture) verify() {
 	b.t.Helper()
 	record := b.hosts("acme")[1]["record"].(map[string]any)
 	b.dns.txt[record["name"].(string)] = []string{record["value"].(string)}
@@ -96,7 +96,7 @@ func (b *campus) verify() {
 	require.Equal(b.t, "verified", a.json()["state"], a.Body)
 }
 
-func (b *campus) hosts(id string) (all []map[string]any) {
+func (b *tenancyFixture) hosts(id string) (all []map[string]any) {
 	b.t.Helper()
 	a := b.admin("GET", "/tenants/"+id+"/hosts", "")
 	require.Equal(b.t, http.StatusOK, a.Code, a.Body)
@@ -107,7 +107,7 @@ func (b *campus) hosts(id string) (all []map[string]any) {
 }
 
 func TestResolve(t *testing.T) {
-	b := newCampus(t)
+	b := newTenancyFixture(t)
 	a := b.resolve("slug", "acme")
 	require.Equal(t, http.StatusOK, a.Code, a.Body)
 	tag, err := json.Marshal(a.json()["flagsETag"])
@@ -204,13 +204,13 @@ func TestResolve(t *testing.T) {
 
 	assert.Equal(t, "forbidden", b.do(request{method: "GET", path: "/v1/resolve?slug=acme", key: b.acme}).code())
 	for _, headers := range [][]string{nil, {"X-Tenant-Id", "other"}} { // it is about the query
-		a := b.do(request{method: "GET", path: "/v1/resolve?slug=acme", key: b.house.admin, headers: headers})
+		a := b.do(request{method: "GET", path: "/v1/resolve?slug=acme", key: b.fixture.admin, headers: headers})
 		assert.Equal(t, "acme", a.json()["tenantId"])
 	}
 }
 
 func TestResolveFollows(t *testing.T) {
-	b := newCampus(t)
+	b := newTenancyFixture(t)
 	b.verify()
 	assert.Equal(t, "acme", b.resolve("host", "Interviews.Acme.com:443").json()["tenantId"])
 	assert.Equal(t, "tenant_conflict", b.resolve("host", "interviews.acme.com", "slug", "other").code())
@@ -230,7 +230,7 @@ func TestResolveFollows(t *testing.T) {
 	see("no plan", "acme", true)
 	see("the same", "acme", false)
 	see("another tenant", "other", true)
-	a := b.do(request{"PUT", "/v1/admin/catalog", b.house.admin, []string{"Content-Type", "application/yaml"}, plans})
+	a := b.do(request{"PUT", "/v1/admin/catalog", b.fixture.admin, []string{"Content-Type", "application/yaml"}, plans})
 	require.Equal(t, http.StatusOK, a.Code, a.Body)
 	see("another catalog", "acme", true)
 	require.Equal(t, http.StatusOK, b.admin("PUT", "/tenants/acme/plan", `{"plan":"pro"}`).Code)
@@ -273,7 +273,7 @@ func (d forgetfulDirectory) Holding(ctx context.Context, n tenant.Name) (tenant.
 
 func TestResolveWithoutAStore(t *testing.T) {
 	forgot := false
-	b := newCampus(t, func(c *api.Config) { c.Directory = forgetfulDirectory{c.Directory, &forgot} })
+	b := newTenancyFixture(t, func(c *api.Config) { c.Directory = forgetfulDirectory{c.Directory, &forgot} })
 	forgot = true
 	for _, query := range []string{"host=acme.product.com", "path=/acme", "slug=acme"} {
 		a := b.do(request{method: "GET", path: "http://localhost/v1/resolve?" + query, key: b.service})
@@ -284,7 +284,7 @@ func TestResolveWithoutAStore(t *testing.T) {
 }
 
 func TestStatus(t *testing.T) {
-	b := newCampus(t)
+	b := newTenancyFixture(t)
 	before := b.log()
 	const want = `{"tenantId":"acme","name":"acme","timeZone":"Europe/Berlin","currency":"USD","hosts":["acme.product.com","interviews.acme.com"],"slug":"acme",`
 	first := b.admin("PUT", "/tenants/acme/status", `{"status":"suspended","reason":"invoice 42 is overdue"}`)
@@ -344,8 +344,8 @@ func TestStatus(t *testing.T) {
 
 // What a tenant may still do: facts are facts, whatever its status.
 func TestStatusDenies(t *testing.T) {
-	b := newCampus(t)
-	a := b.do(request{"PUT", "/v1/admin/catalog", b.house.admin, []string{"Content-Type", "application/yaml"}, plans})
+	b := newTenancyFixture(t)
+	a := b.do(request{"PUT", "/v1/admin/catalog", b.fixture.admin, []string{"Content-Type", "application/yaml"}, plans})
 	require.Equal(t, http.StatusOK, a.Code, a.Body)
 	require.Equal(t, http.StatusOK, b.admin("PUT", "/tenants/acme/plan", `{"plan":"pro"}`).Code)
 	held := func(source string) string {
@@ -399,7 +399,7 @@ func TestStatusDenies(t *testing.T) {
 			}
 			a = b.do(request{method: "GET", path: path, key: b.service, headers: []string{"X-Tenant-Id", "acme"}})
 			assert.Equal(t, http.StatusOK, a.Code, "%s: %s", path, a.Body)
-			a = b.do(request{method: "GET", path: path, key: b.house.admin, headers: []string{"X-Tenant-Switch", "acme", "X-Switch-Reason", "audit"}})
+			a = b.do(request{method: "GET", path: path, key: b.fixture.admin, headers: []string{"X-Tenant-Switch", "acme", "X-Switch-Reason", "audit"}})
 			assert.Equal(t, http.StatusOK, a.Code, "%s: %s", path, a.Body)
 		}
 		a = b.check(b.service, held("n"+status), "X-Tenant-Id", "other")
@@ -411,7 +411,7 @@ func TestStatusDenies(t *testing.T) {
 }
 
 func TestHosts(t *testing.T) {
-	b := newCampus(t)
+	b := newTenancyFixture(t)
 	a := b.admin("GET", "/tenants/acme/hosts", "")
 	require.Equal(t, http.StatusOK, a.Code, a.Body)
 	require.NotEmpty(t, a.Header().Get("Tollgate-Position"))
@@ -508,8 +508,8 @@ func TestHosts(t *testing.T) {
 }
 
 func TestHostsWithoutDNS(t *testing.T) {
-	b := newCampus(t)
-	h := newHouse(t)
+	b := newTenancyFixture(t)
+	h := newFixture(t)
 	a := h.do(request{"PUT", "/v1/admin/tenants/acme", h.admin, []string{"Content-Type", "application/json"}, `{"hosts":["interviews.acme.com"]}`})
 	require.Equal(t, http.StatusOK, a.Code, a.Body)
 	a = h.do(request{method: "POST", path: "/v1/admin/tenants/acme/hosts/interviews.acme.com/verify", key: h.admin})
@@ -520,7 +520,7 @@ func TestHostsWithoutDNS(t *testing.T) {
 
 // A name has one tenant, however it is spelt, and what is refused changes nothing.
 func TestNamesHaveOneTenant(t *testing.T) {
-	b := newCampus(t)
+	b := newTenancyFixture(t)
 	before := b.log()
 	for _, body := range []string{
 		`{"hosts":["interviews.acme.com"]}`,
@@ -574,7 +574,7 @@ func TestNamesHaveOneTenant(t *testing.T) {
 }
 
 func TestFreeName(t *testing.T) {
-	b := newCampus(t)
+	b := newTenancyFixture(t)
 	free := func(kind, name string) answer {
 		return b.admin("POST", "/names/"+kind+"/"+name+"/free", `{"reason":"ticket 7"}`)
 	}
@@ -634,12 +634,12 @@ func TestFreeName(t *testing.T) {
 		assert.Contains(t, a.Body.String(), `"pointer":"`+c.pointer+`"`, "%v", c)
 		assert.Less(t, a.Body.Len(), 2000)
 	}
-	assert.Equal(t, "unsupported_media_type", b.do(request{"POST", "/v1/admin/names/slug/other/free", b.house.admin, nil, `{"reason":"r"}`}).code())
+	assert.Equal(t, "unsupported_media_type", b.do(request{"POST", "/v1/admin/names/slug/other/free", b.fixture.admin, nil, `{"reason":"r"}`}).code())
 	assert.Equal(t, before, b.log())
 }
 
 func TestKeysExpire(t *testing.T) {
-	b := newCampus(t)
+	b := newTenancyFixture(t)
 	create := func(expires string) answer {
 		return b.admin("POST", "/keys", `{"kind":"tenant","tenantId":"acme","name":"contractor","expiresAt":`+expires+`}`)
 	}

@@ -15,14 +15,14 @@ import (
 const (
 	// pause is how long a question that failed is not asked again.
 	pause = time.Second
-	// mostAsked bounds the questions under way at the same time: so many about known names, and so many about others, so
+	// mostAsked bounds the questions under way at the same time: this many about known names, and as many about others, so
 	// that made-up names do not keep the known ones from being asked about.
 	mostAsked = 32
-	// tellEvery is how often the log is told that Tollgate does not answer.
-	tellEvery = 10 * time.Second
+	// warnEvery is how often the log says that Tollgate does not answer.
+	warnEvery = 10 * time.Second
 )
 
-// answers remembers what Tollgate said, and asks again: each question once at a time, whoever waits for it.
+// answers remembers what Tollgate said, and asks again: each question once at a time, however many requests wait for it.
 type answers struct {
 	config  Config
 	client  *client
@@ -31,7 +31,7 @@ type answers struct {
 	others  *lru.Cache[question, refusal]
 
 	turns, othersTurns chan struct{} // one slot for each question under way
-	told               atomic.Int64  // when the log was told of a failure, in Unix nanoseconds
+	warned             atomic.Int64  // when the log last said so, in Unix nanoseconds
 }
 
 type answer struct {
@@ -58,19 +58,19 @@ func newAnswers(c Config, client *client) (*answers, error) {
 		turns: make(chan struct{}, mostAsked), othersTurns: make(chan struct{}, mostAsked)}, nil
 }
 
-// standing is what is to be done about a question.
-type standing int
+// freshness is what is to be done about a question.
+type freshness int
 
 const (
-	settled standing = iota // what is known is the answer
-	ahead                   // so it is, but it is time to ask again
-	open                    // it has to be asked
+	settled freshness = iota // what is known is the answer
+	ahead                    // so it is, but it is time to ask again
+	open                     // it has to be asked
 )
 
-// look finds what is known. A question that failed just now is asked again in the background while the old answer stands in:
+// find returns what is known. A question that failed just now is asked again in the background while the old answer is used:
 // otherwise each pause would end with a request that waits for the time-out. One that failed longer ago is not, because by
 // now Tollgate may well have something else to say.
-func (a *answers) look(q question, now time.Time) (standing, Tenant, error) {
+func (a *answers) find(q question, now time.Time) (freshness, Tenant, error) {
 	if k, ok := a.known.Get(q); ok {
 		age := now.Sub(k.asked)
 		switch {
@@ -91,7 +91,7 @@ func (a *answers) look(q question, now time.Time) (standing, Tenant, error) {
 
 // get answers from memory, or waits for Tollgate. The question goes on for the others when the one who asked first leaves.
 func (a *answers) get(ctx context.Context, q question) (Tenant, error) {
-	state, t, err := a.look(q, a.config.Now())
+	state, t, err := a.find(q, a.config.Now())
 	if state == settled {
 		return t, err
 	}
@@ -111,7 +111,7 @@ func (a *answers) get(ctx context.Context, q question) (Tenant, error) {
 // ask asks Tollgate, remembers what it says, and makes do with what is known where it says nothing.
 func (a *answers) ask(ctx context.Context, q question) (Tenant, error) {
 	asked := a.config.Now()
-	if state, t, err := a.look(q, asked); state == settled { // somebody was just faster
+	if state, t, err := a.find(q, asked); state == settled { // somebody was just faster
 		return t, err
 	}
 	t, err := a.wait(ctx, q)
@@ -125,7 +125,7 @@ func (a *answers) ask(ctx context.Context, q question) (Tenant, error) {
 		a.others.Add(q, refusal{err, asked.Add(a.config.MaxAge)})
 		return Tenant{}, err
 	}
-	a.tell(err, now)
+	a.warn(err, now)
 	if k, ok := a.known.Peek(q); ok && now.Sub(k.asked) < a.config.MaxAge+a.config.StaleFor {
 		k.retry = now.Add(pause)
 		a.known.Add(q, k)
@@ -154,10 +154,10 @@ func (a *answers) wait(ctx context.Context, q question) (Tenant, error) {
 	return a.client.resolve(ctx, q)
 }
 
-func (a *answers) tell(err error, now time.Time) {
-	last := a.told.Load()
-	if (last == 0 || now.Sub(time.Unix(0, last)) >= tellEvery) && a.told.CompareAndSwap(last, now.UnixNano()) {
+func (a *answers) warn(err error, now time.Time) {
+	last := a.warned.Load()
+	if (last == 0 || now.Sub(time.Unix(0, last)) >= warnEvery) && a.warned.CompareAndSwap(last, now.UnixNano()) {
 		a.config.Log.LogAttrs(context.Background(), slog.LevelWarn,
-			"Tollgate does not say which tenants requests are about; known ones stand in for a while", slog.Any("error", err))
+			"Tollgate does not answer which tenants requests are about; known answers are used for a while", slog.Any("error", err))
 	}
 }

@@ -100,7 +100,7 @@ func parseTenant(body []byte) (Tenant, error) {
 	case t.Status != Active && t.Status != Suspended && t.Status != Closed:
 		return Tenant{}, fmt.Errorf("Tollgate's answer has the status %.40q", string(t.Status))
 	case len(t.Plan) > maxWord || len(t.FlagsETag) > maxWord || !isPrintable(t.Plan) || !isPrintable(t.FlagsETag):
-		return Tenant{}, errors.New("Tollgate's answer has a plan or an entity tag that is none")
+		return Tenant{}, errors.New("Tollgate's answer has a plan or an entity tag that no header carries")
 	}
 	return t, nil
 }

@@ -80,7 +80,7 @@ type Config struct {
 	// PathPrefix is where a path names a tenant too: its slug is the segment that follows, for "/t/" in /t/acme/reports. Host
 	// and path must then agree. Optional: paths name nobody.
 	PathPrefix string
-	// OwnHosts are the product's own names, such as app.product.com, which stand for no tenant: there only the path does.
+	// OwnHosts are the product's own names, such as app.product.com, which name no tenant: there only the path does.
 	OwnHosts []string
 
 	// RefuseSuspended keeps out requests of suspended tenants, too. Optional: the product decides by Tenant.Status.
@@ -89,7 +89,7 @@ type Config struct {
 	// with status 404 for ErrUnknown, 400 for ErrConflict, 403 for ErrClosed and ErrSuspended, 503 for ErrUnavailable.
 	Refuse func(w http.ResponseWriter, r *http.Request, err error)
 
-	// Log is told when Tollgate does not answer, at most every ten seconds. Optional: slog.Default().
+	// Log says when Tollgate does not answer, at most every ten seconds. Optional: slog.Default().
 	Log *slog.Logger
 	// Now is the clock. Optional: time.Now.
 	Now func() time.Time
@@ -191,14 +191,14 @@ func (m *Middleware) Handler(next http.Handler) http.Handler {
 			m.config.Refuse(w, r, err)
 			return
 		}
-		r = r.WithContext(NewContext(r.Context(), t)) // a copy, so that whoever called keeps its headers
+		r = r.WithContext(NewContext(r.Context(), t)) // a copy, so that the caller keeps its headers
 		r.Header = named(r.Header, t)
 		next.ServeHTTP(w, r)
 	})
 }
 
 // Find is the tenant of a request, for callers that are no http.Handler. A suspended tenant is no error. Errors: ErrUnknown,
-// ErrConflict, ErrClosed, ErrUnavailable, which also stands for the end of the request's context.
+// ErrConflict, ErrClosed, ErrUnavailable, also when the context of the request ends.
 func (m *Middleware) Find(r *http.Request) (Tenant, error) {
 	q, err := m.question(r)
 	if err != nil {

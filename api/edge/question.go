@@ -10,7 +10,7 @@ import (
 	"github.com/tollgate-io/tollgate/api/internal/forwarded"
 )
 
-// question is what tells tenants apart in a request, in canonical form; at least one of its parts is set.
+// question is what names the tenant in a request, in canonical form; at least one of its parts is set.
 type question struct{ host, slug string }
 
 // String is another one for each question: no host has a slash.

@@ -14,8 +14,8 @@ var refusals = []struct {
 }{
 	{ErrUnknown, http.StatusNotFound, "unknown_tenant", "There is no such workspace", "The address leads to no workspace. It may be misspelt, or not be set up yet."},
 	{ErrConflict, http.StatusBadRequest, "tenant_conflict", "The request names different workspaces", "The host and the path must lead to the same workspace."},
-	{ErrClosed, http.StatusForbidden, "tenant_closed", "This workspace is closed", "Whoever runs the product can say more."},
-	{ErrSuspended, http.StatusForbidden, "tenant_suspended", "This workspace is suspended", "Whoever runs the product can say more."},
+	{ErrClosed, http.StatusForbidden, "tenant_closed", "This workspace is closed", "Ask those who run the product."},
+	{ErrSuspended, http.StatusForbidden, "tenant_suspended", "This workspace is suspended", "Ask those who run the product."},
 	{ErrUnavailable, http.StatusServiceUnavailable, "tenant_unavailable", "The workspace cannot be found out now", "Nothing was done. Try again in a moment."},
 }
 

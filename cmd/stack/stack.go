@@ -165,7 +165,7 @@ func (s *Stack) API() api.Config {
 	return api.Config{
 		Ledger: s.Ledger, Directory: s.Directory, Usage: s.ReadModels, Timeline: ports, Limits: s.Limits, Billing: s.Billing,
 		Exports: s.Exports, Costs: s.Costs, Insights: s.Insights, Keys: ports, Positions: ports, Readiness: ports,
-		Uses: s.KeyUses,
+		Uses:     s.KeyUses,
 		Registry: s.config.Metrics, Log: s.config.Logger, Now: time.Now, Random: rand.Reader,
 	}
 }
