@@ -70,7 +70,9 @@ func NewDirectory(r *Store) *Directory {
 		h, _, err := r.Holding(ctx, n)
 		return h, err
 	}, nil)
-	d.freshness = &freshness{version: r.DirectoryVersion, changed: d.forget, now: time.Now}
+	d.freshness = &freshness{version: r.DirectoryVersion, changed: d.forget, expired: d.drop, now: time.Now}
+	d.tenants.away, d.keys.away, d.catalogs.away = d.freshness.isAway, d.freshness.isAway, d.freshness.isAway
+	d.subscriptions.away, d.names.away = d.freshness.isAway, d.freshness.isAway
 	return d
 }
 
@@ -114,10 +116,12 @@ func (d *Directory) Reached(ctx context.Context, at eventstore.Position) error {
 	if err := d.readModels.Await(ctx, []string{projections.DirectoryModel}, at); err != nil {
 		return err
 	}
+	d.freshness.answered()
 	d.forget()
 	return nil
 }
 
+// forget has everything read again before it is used, unless it cannot be read.
 func (d *Directory) forget() {
 	d.tenants.forget()
 	d.keys.forget()
@@ -126,10 +130,20 @@ func (d *Directory) forget() {
 	d.names.forget()
 }
 
+// drop forgets everything for good.
+func (d *Directory) drop() {
+	d.tenants.drop()
+	d.keys.drop()
+	d.catalogs.drop()
+	d.subscriptions.drop()
+	d.names.drop()
+}
+
 // freshness asks now and then whether the directory changed, once for everything that is kept of it.
 type freshness struct {
 	version func(context.Context) (string, error)
-	changed func()
+	changed func() // what is kept is from before a change
+	expired func() // what is kept is too old for anything
 	now     func() time.Time
 	flights singleflight.Group
 
@@ -178,19 +192,45 @@ func (f *freshness) ask(ctx context.Context) {
 	}
 	now := f.now()
 	if now.Sub(f.asked) > staleFor {
-		f.changed()
+		f.expired()
 	}
 	f.next, f.away = now.Add(freshFor), true // a store that does not answer is not asked by every request
 }
 
-// cache keeps answers, and that there is none (the error absent), until it has to forget. Many who ask at once cause one
-// query.
+// isAway reports whether the store did not answer when it was asked last.
+func (f *freshness) isAway() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.away
+}
+
+// answered says that the store has answered somebody else.
+func (f *freshness) answered() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.away = false
+}
+
+// cache keeps answers, and that there is none (the error absent), until they are forgotten. Many who ask at once cause one query.
+// What is forgotten is read again before it is used; where that fails the old answer is given, for staleFor at most. That there is
+// none is not said on old knowledge: it would be a refusal for good.
 type cache[K comparable, V any] struct {
 	load    func(context.Context, K) (V, error)
 	absent  error
+	away    func() bool // the store did not answer just now: nobody waits for it who has an old answer
 	entries *lru.Cache[K, cached[V]]
 	flights singleflight.Group
-	epoch   atomic.Int64 // counts the forgetting: an answer from before it must not be given after it
+	epoch   atomic.Int64 // counts the forgetting: an answer from before it is old
+
+	mu      sync.Mutex
+	endings []ending // of the epochs that ended less than staleFor ago, in order
+	gone    int64    // the last epoch whose answers are too old for anything
+}
+
+// ending is when all epochs up to one had ended, at the latest, and since the one before.
+type ending struct {
+	epoch int64
+	at    time.Time
 }
 
 type cached[V any] struct {
@@ -204,18 +244,57 @@ func newCache[K comparable, V any](size int, load func(context.Context, K) (V, e
 	if err != nil {
 		panic(err) // the size is a constant above 0
 	}
-	return &cache[K, V]{load: load, absent: absent, entries: entries}
+	return &cache[K, V]{load: load, absent: absent, away: func() bool { return false }, entries: entries, gone: -1}
 }
 
+// endingsApart bounds how many endings are remembered: epochs that end within it count as ended when the first of them did.
+const endingsApart = time.Second
+
 func (c *cache[K, V]) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now, epoch := time.Now(), c.epoch.Load()
+	if n := len(c.endings); n > 0 && now.Sub(c.endings[n-1].at) < endingsApart {
+		c.endings[n-1].epoch = epoch
+	} else {
+		c.endings = append(c.endings, ending{epoch, now})
+	}
+	c.age(now)
+	c.epoch.Add(1)
+}
+
+// age gives up epochs that ended too long ago; c.mu is held.
+func (c *cache[K, V]) age(now time.Time) {
+	for len(c.endings) > 0 && now.Sub(c.endings[0].at) > staleFor {
+		c.gone, c.endings = c.endings[0].epoch, c.endings[1:]
+	}
+}
+
+func (c *cache[K, V]) drop() {
 	c.epoch.Add(1)
 	c.entries.Purge()
 }
 
+// old is the answer from before a change, where there is one that may still be used.
+func (c *cache[K, V]) old(e cached[V], found bool) bool {
+	if !found || e.err != nil {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.age(time.Now())
+	return e.epoch > c.gone
+}
+
+// get is the answer. With a context that has ended it is what is known, if anything is.
 func (c *cache[K, V]) get(ctx context.Context, key K) (V, error) {
 	epoch := c.epoch.Load()
-	if e, ok := c.entries.Get(key); ok && e.epoch == epoch {
+	e, found := c.entries.Get(key)
+	if found && e.epoch == epoch {
 		return e.value, e.err
+	}
+	if c.away() && c.old(e, found) {
+		return e.value, nil
 	}
 	// The query goes on for the others when the one who started it leaves.
 	flight := c.flights.DoChan(fmt.Sprintf("%d %v", epoch, key), func() (any, error) {
@@ -227,14 +306,21 @@ func (c *cache[K, V]) get(ctx context.Context, key K) (V, error) {
 		}
 		return v, err
 	})
+	var (
+		v   V
+		err error
+	)
 	select {
 	case r := <-flight:
-		v, _ := r.Val.(V)
-		return v, r.Err
+		v, _ = r.Val.(V)
+		err = r.Err
 	case <-ctx.Done():
-		var none V
-		return none, ctx.Err()
+		err = ctx.Err()
 	}
+	if err != nil && !(c.absent != nil && errors.Is(err, c.absent)) && c.old(e, found) {
+		return e.value, nil
+	}
+	return v, err
 }
 
 const loadTimeout = 5 * time.Second

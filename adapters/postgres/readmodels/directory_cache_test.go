@@ -67,7 +67,7 @@ func TestFreshness(t *testing.T) {
 	now, calls, changes := time.Date(2026, 4, 5, 12, 0, 0, 0, time.UTC), 0, 0
 	version, err := "1", error(nil)
 	f := &freshness{version: func(context.Context) (string, error) { calls++; return version, err },
-		changed: func() { changes++ }, now: func() time.Time { return now }}
+		changed: func() { changes++ }, expired: func() { changes++ }, now: func() time.Time { return now }}
 	check := func(wantCalls, wantChanges int, why string) {
 		t.Helper()
 		f.check(context.Background())
@@ -109,7 +109,7 @@ func TestAStoreThatHangsIsWaitedForOnce(t *testing.T) {
 		}
 		<-hang
 		return "2", nil
-	}, changed: func() {}, now: func() time.Time { return now }}
+	}, changed: func() {}, expired: func() {}, now: func() time.Time { return now }}
 	answers <- fmt.Errorf("read: %w", eventstore.ErrUnavailable)
 	f.check(context.Background())
 	now = now.Add(freshFor)
@@ -133,4 +133,78 @@ func TestWhatIsKeptIsKeptUntilItIsForgotten(t *testing.T) {
 	v, err := c.get(context.Background(), "a")
 	require.NoError(t, err)
 	require.Equal(t, 2, v)
+}
+
+// What was known before a change is used when it cannot be read again, and only then: a key that is revoked opens nothing as
+// long as the store answers.
+func TestWhatIsOldIsUsedWhenItCannotBeReadAgain(t *testing.T) {
+	absent, down := errors.New("absent"), fmt.Errorf("read: %w", eventstore.ErrUnavailable)
+	calls, value, answer := 0, 1, error(nil)
+	c := newCache(10, func(context.Context, string) (int, error) { calls++; return value, answer }, absent)
+	away := false
+	c.away = func() bool { return away }
+	get := func(key string) (int, error) { return c.get(context.Background(), key) }
+	_, err := get("a")
+	require.NoError(t, err)
+
+	c.forget()
+	value, answer = 0, down
+	for range 2 {
+		v, err := get("a")
+		require.NoError(t, err)
+		require.Equal(t, 1, v)
+	}
+	require.Equal(t, 3, calls, "it is tried each time")
+	away = true
+	v, err := get("a")
+	require.NoError(t, err)
+	require.Equal(t, 1, v)
+	require.Equal(t, 3, calls, "nobody waits for a store that is known to be away")
+	_, err = get("b")
+	require.ErrorIs(t, err, down, "nothing is known")
+
+	away, answer = false, absent
+	_, err = get("a")
+	require.ErrorIs(t, err, absent)
+	c.forget()
+	answer = down
+	_, err = get("a")
+	require.ErrorIs(t, err, down, "nobody is refused for good on old knowledge")
+
+	value, answer = 2, nil
+	_, err = get("a")
+	require.NoError(t, err)
+	c.drop()
+	answer = down
+	_, err = get("a")
+	require.ErrorIs(t, err, down, "what was dropped is gone")
+}
+
+func TestWhatIsOldIsNotUsedWithoutEnd(t *testing.T) {
+	down, answer := fmt.Errorf("read: %w", eventstore.ErrUnavailable), error(nil)
+	c := newCache(10, func(context.Context, string) (int, error) { return 1, answer }, nil)
+	_, err := c.get(context.Background(), "a")
+	require.NoError(t, err)
+	c.forget()
+	answer = down
+	_, err = c.get(context.Background(), "a")
+	require.NoError(t, err)
+	c.endings[0].at = c.endings[0].at.Add(-staleFor - 1)
+	_, err = c.get(context.Background(), "a")
+	require.ErrorIs(t, err, down)
+}
+
+func TestAContextThatHasEndedGetsWhatIsKnown(t *testing.T) {
+	hang := make(chan struct{})
+	c := newCache(10, func(context.Context, string) (int, error) { <-hang; return 2, nil }, nil)
+	defer close(hang)
+	c.entries.Add("a", cached[int]{value: 1})
+	c.forget()
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	v, err := c.get(ctx, "a")
+	require.NoError(t, err)
+	require.Equal(t, 1, v)
+	_, err = c.get(ctx, "b")
+	require.ErrorIs(t, err, context.Canceled)
 }
