@@ -44,8 +44,8 @@ func (s *Server) GetEvent(c echo.Context, eventType EventType, sourceID SourceId
 		return fmt.Errorf("read the invoices: %w", err)
 	}
 	showPosition(c, at)
-	story := h.Checks(decided)
-	return writeJSON(c, http.StatusOK, viewEvent(&h, &story, lines))
+	checks := h.Checks(decided)
+	return writeJSON(c, http.StatusOK, viewEvent(&h, &checks, lines))
 }
 
 // identity reads the path. What cannot be an id names nothing.

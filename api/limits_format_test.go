@@ -115,18 +115,18 @@ func FuzzCheck(f *testing.F) {
 }
 
 // A fact went over its hold when more happened than was held.
-func TestStoryOfAHold(t *testing.T) {
-	story := func(used int64, s app.CheckHistory) string {
+func TestHoldOfAnEvent(t *testing.T) {
+	format := func(used int64, s app.CheckHistory) string {
 		var h app.History
 		h.Original.Quantity = money.Int(used)
 		text, err := json.Marshal(viewEvent(&h, &s, nil), viewOptions)
 		require.NoError(t, err)
 		return string(text)
 	}
-	assert.Contains(t, story(7, app.CheckHistory{}), `,"hold":null,"decision":null,`)
+	assert.Contains(t, format(7, app.CheckHistory{}), `,"hold":null,"decision":null,`)
 	held := event.LimitDecided{Quantity: money.Int(7), Allowed: true, Keeps: true, KeepUntil: decodeClock}
 	for used, over := range map[int64]bool{6: false, 7: false, 8: true} {
-		text := story(used, app.CheckHistory{Decision: &held, Hold: &held, HoldState: app.HoldSettled})
+		text := format(used, app.CheckHistory{Decision: &held, Hold: &held, HoldState: app.HoldSettled})
 		assert.Contains(t, text, fmt.Sprintf(`,"hold":{"state":"settled","quantity":7,"expiresAt":"%s","overage":%t},"decision":{`,
 			decodeClock.UTC().Format("2006-01-02T15:04:05.000Z"), over))
 	}

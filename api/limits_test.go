@@ -142,11 +142,11 @@ func TestUsageSettlesAHold(t *testing.T) {
 
 	// A correction is known at once as well.
 	require.Equal(t, http.StatusCreated, h.do(request{"POST", "/v1/events/tokens_spent/a/void", h.acme, []string{"Content-Type", "application/json"}, `{"reason":"a test"}`}).Code)
-	assert.Equal(t, json.Number("700"), h.standing("")["tokens_per_day"]["remaining"])
+	assert.Equal(t, json.Number("700"), h.limitStates("")["tokens_per_day"]["remaining"])
 }
 
-// standing is what GET /v1/limits says of each limit.
-func (h *fixture) standing(query string) map[string]map[string]any {
+// limitStates is what GET /v1/limits says of each limit.
+func (h *fixture) limitStates(query string) map[string]map[string]any {
 	h.t.Helper()
 	a := h.do(request{method: "GET", path: "/v1/limits" + query, key: h.acme})
 	require.Equal(h.t, http.StatusOK, a.Code, a.Body)
@@ -370,17 +370,17 @@ func TestListLimits(t *testing.T) {
 // What another process wrote is awaited, as soon as it is there, and what is nowhere is not.
 func TestLimitsReadYourWrites(t *testing.T) {
 	h := limited(t)
-	h.standing("")
+	h.limitStates("")
 	elsewhere := app.New(h.store, directory{h.store}, func() time.Time { return clock })
 	receipt := elsewhere.Record(t.Context(), []app.Submission{{Usage: event.Usage{Identity: event.Identity{Tenant: "acme", Type: "tokens_spent", Source: "x"},
 		Quantity: money.Int(250), OccurredAt: clock}}})[0]
 	require.Equal(t, app.Recorded, receipt.Status)
-	assert.Equal(t, json.Number("750"), h.standing("?minPosition=" + receipt.Position.String())["tokens_per_day"]["remaining"])
-	h.standing("?minPosition=0-1") // another partition
+	assert.Equal(t, json.Number("750"), h.limitStates("?minPosition=" + receipt.Position.String())["tokens_per_day"]["remaining"])
+	h.limitStates("?minPosition=0-1") // another partition
 	receipt.Position.Offset++
 	a := h.do(request{method: "GET", path: "/v1/limits?waitMs=0&minPosition=" + receipt.Position.String(), key: h.acme})
 	assert.Equal(t, http.StatusGatewayTimeout, a.Code)
-	h.standing("") // nobody waits for what does not exist
+	h.limitStates("") // nobody waits for what does not exist
 }
 
 func TestListHolds(t *testing.T) {

@@ -95,7 +95,7 @@ func (l *Log) ReadLog(ctx context.Context, after eventstore.Position, limit int)
 	if err := checkPosition(after); err != nil {
 		return nil, err
 	}
-	if v := l.tail.look(after.Offset, limit); len(v.events) == limit {
+	if v := l.tail.page(after.Offset, limit); len(v.events) == limit {
 		return v.events, nil
 	}
 	head, err := l.head(ctx)
@@ -114,7 +114,7 @@ func (l *Log) fromTail(ctx context.Context, after, head int64, limit int) (event
 	soon, cancel := context.WithTimeout(ctx, catchUp)
 	defer cancel()
 	for {
-		v := l.tail.look(after, limit)
+		v := l.tail.page(after, limit)
 		switch {
 		case !v.kept:
 			return nil, false

@@ -253,8 +253,8 @@ type view struct {
 	changed <-chan struct{} // closed when it is worth looking again
 }
 
-// look returns up to limit events after an offset.
-func (t *tail) look(after int64, limit int) view {
+// page returns up to limit events after an offset.
+func (t *tail) page(after int64, limit int) view {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	v := view{kept: after >= t.after, head: t.head, trouble: t.trouble, changed: t.changed}

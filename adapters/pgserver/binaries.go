@@ -217,7 +217,7 @@ func installPackage(ctx context.Context, log *slog.Logger, apt string) error {
 func fetchFolder(ctx context.Context, a account, dir string) (string, error) {
 	entered, err := a.canEnter(ctx, dir)
 	if !entered {
-		dir = elsewhere
+		dir = fallbackFolder
 	}
 	return filepath.Join(dir, "postgres-programs"), err
 }

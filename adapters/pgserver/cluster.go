@@ -25,8 +25,8 @@ const (
 	oldLogSuffix = ".1"
 	maxLogBytes  = 16 << 20
 	tailBytes    = 4 << 10
-	// elsewhere holds the clusters whose user cannot get into the data folder.
-	elsewhere = "/var/lib/tollgate"
+	// fallbackFolder holds the clusters whose user cannot get into the data folder.
+	fallbackFolder = "/var/lib/tollgate"
 	// minSharedMemory is what parallel queries may need; containers often have 64 MiB.
 	minSharedMemory = 256 << 20
 )
@@ -122,11 +122,11 @@ func (c *cluster) ensureInitialised(ctx context.Context, log *slog.Logger, fsync
 		return "", err
 	} else if !entered {
 		sum := sha256.Sum256([]byte(c.dir))
-		target = filepath.Join(elsewhere, hex.EncodeToString(sum[:])[:12])
-		if err := makeFolder(elsewhere); err != nil {
+		target = filepath.Join(fallbackFolder, hex.EncodeToString(sum[:])[:12])
+		if err := makeFolder(fallbackFolder); err != nil {
 			return "", err
 		}
-		log.Info("the server's user cannot get into the data folder; its cluster lives elsewhere", "user", c.account.name, "folder", c.dir, "cluster", target)
+		log.Info("the server's user cannot get into the data folder; its cluster is in another folder", "user", c.account.name, "folder", c.dir, "cluster", target)
 		if err := setAside(ctx, log, target); err != nil {
 			return "", err
 		}

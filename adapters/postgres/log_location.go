@@ -9,15 +9,15 @@ import (
 // ErrOtherLog: the read models of this database were folded from another log. Their checkpoints mean nothing on this one.
 var ErrOtherLog = errors.New("the read models of this database are of another log")
 
-// CheckLogElsewhere makes sure that this database, which is to hold the read models of a log in another place, has never had a log of
+// CheckHasNoLog makes sure that this database, which is to hold the read models of a log in another place, has never had a log of
 // its own. Error: ErrOtherLog.
-func (p *Pools) CheckLogElsewhere(ctx context.Context) error {
+func (p *Pools) CheckHasNoLog(ctx context.Context) error {
 	var own bool
 	if err := p.Log.QueryRow(ctx, `select exists (select from log_settings)`).Scan(&own); err != nil {
 		return fmt.Errorf("ask for a log: %w", err)
 	}
 	if own {
-		return fmt.Errorf("%w: it has a log of its own; use an empty database beside a log elsewhere", ErrOtherLog)
+		return fmt.Errorf("%w: it has a log of its own; a log in another place needs an empty database", ErrOtherLog)
 	}
 	return nil
 }
@@ -26,7 +26,7 @@ func (p *Pools) CheckLogElsewhere(ctx context.Context) error {
 // log is opened.
 // Error: ErrOtherLog.
 func (p *Pools) CheckLogHere(ctx context.Context) error {
-	if err := p.CheckLogElsewhere(ctx); !errors.Is(err, ErrOtherLog) {
+	if err := p.CheckHasNoLog(ctx); !errors.Is(err, ErrOtherLog) {
 		if err != nil {
 			return err
 		}

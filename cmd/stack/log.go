@@ -39,7 +39,7 @@ func checkEventStore(where string) (err error) {
 // openLog opens the log. The read models are in PostgreSQL, wherever the log is.
 func (s *Stack) openLog(ctx context.Context, pools *postgres.Pools) error {
 	if s.config.EventStore != InPostgres {
-		if err := pools.CheckLogElsewhere(ctx); err != nil {
+		if err := pools.CheckHasNoLog(ctx); err != nil {
 			return err
 		}
 		log, err := eventstoredb.Open(ctx, eventstoredb.Config{URL: s.config.EventStore})
@@ -108,7 +108,7 @@ func OpenLog(ctx context.Context, c LogConfig) (_ eventstore.Copyable, closeLog 
 	}
 	opened.add(pools.Close)
 	if c.MustExist {
-		switch err := pools.CheckLogElsewhere(ctx); {
+		switch err := pools.CheckHasNoLog(ctx); {
 		case err == nil:
 			return nil, nil, ErrNoLog
 		case !errors.Is(err, postgres.ErrOtherLog):

@@ -12,7 +12,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 )
 
-func TestStoryOfAFact(t *testing.T) {
+func TestCheckHistory(t *testing.T) {
 	denied := event.LimitDecided{}
 	allowed := event.LimitDecided{Allowed: true}
 	held := event.LimitDecided{Allowed: true, Keeps: true, KeepUntil: noon}

@@ -270,7 +270,7 @@ func TestCorrectionWithUnknownOutcome(t *testing.T) {
 	}
 }
 
-func TestEventRefusesStrangers(t *testing.T) {
+func TestEventOfAnotherTenant(t *testing.T) {
 	h := newFixture(t)
 	_, err := h.Ledger.Event(ctx, interview("a").Identity)
 	require.ErrorIs(t, err, app.ErrNotFound)

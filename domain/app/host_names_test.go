@@ -87,8 +87,8 @@ func (w *nameFixture) at(name string) string {
 	return string(id)
 }
 
-// standing is how it stands with a host of a tenant.
-func (w *nameFixture) standing(id event.TenantID, host string) app.HostReport {
+// report is the state of a host of a tenant.
+func (w *nameFixture) report(id event.TenantID, host string) app.HostReport {
 	w.T.Helper()
 	all, err := w.Ledger.Hosts(ctx, id)
 	require.NoError(w.T, err)
@@ -100,7 +100,7 @@ func (w *nameFixture) standing(id event.TenantID, host string) app.HostReport {
 // publish puts the challenge of a host into the DNS, beside what is there.
 func (w *nameFixture) publish(id event.TenantID, host string) tenant.Challenge {
 	w.T.Helper()
-	c := w.standing(id, host).Challenge
+	c := w.report(id, host).Challenge
 	require.NotEmpty(w.T, c.Value)
 	w.dns[c.Record] = append(w.dns[c.Record], c.Value)
 	return c
@@ -551,7 +551,7 @@ func TestVerifyHost(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newNameFixture(t, "product.com")
 			w.defined("t1", "acme", "a.example", "b.example")
-			challenge := w.standing("t1", "a.example").Challenge
+			challenge := w.report("t1", "a.example").Challenge
 			dns := resolve(func(_ context.Context, name string) ([]string, error) {
 				require.Equal(t, "_tollgate.a.example", name)
 				return c.answer(challenge)
@@ -591,7 +591,7 @@ func TestVerifyHost(t *testing.T) {
 					require.Empty(t, w.at("a.example:8443"))
 				}
 			}
-			require.Equal(t, tenant.HostUnverified, w.standing("t1", "b.example").State)
+			require.Equal(t, tenant.HostUnverified, w.report("t1", "b.example").State)
 			require.Empty(t, w.at("b.example"))
 			w.settled()
 		})
@@ -651,7 +651,7 @@ func TestOwnHosts(t *testing.T) {
 			w.defined("t1", "acme", slices.Sorted(maps.Keys(c.want))...)
 			w.defined("t2", "", "someone.example")
 			for host, want := range c.want {
-				s := w.standing("t1", host)
+				s := w.report("t1", host)
 				require.Equal(t, want, s.State, host)
 				if want == tenant.HostUnverified {
 					require.Equal(t, "_tollgate."+host, s.Challenge.Record)
@@ -710,7 +710,7 @@ func TestNamesThatWereNeverClaimed(t *testing.T) {
 	require.Equal(t, []string{"unknown", "unknown", ""}, []string{w.at("acme"), w.at("beta"), w.at("a.example")})
 	unclaimed := func(host string) {
 		t.Helper()
-		s := w.standing("t1", host)
+		s := w.report("t1", host)
 		require.Equal(t, tenant.HostUnverified, s.State)
 		require.Empty(t, s.Challenge)
 		require.Contains(t, s.Detail, "not claimed")

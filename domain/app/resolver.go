@@ -37,13 +37,13 @@ func (r Resolver) AtHost(ctx context.Context, sent string) (event.TenantID, erro
 	host, err := tenant.CanonicalHost(sent)
 	if err != nil {
 		name, _, _ := strings.Cut(sent, ":")
-		if r.Domains.Below(strings.ToLower(strings.TrimRight(name, "."))) { // such as one with an underscore
+		if r.Domains.IsSubdomain(strings.ToLower(strings.TrimRight(name, "."))) { // such as one with an underscore
 			return "", fmt.Errorf("host %q: %w", invalid.Shorten(sent), tenant.ErrUnknown)
 		}
 		return "", nil
 	}
 	id, err := r.at(ctx, r.Domains.NameOf(host))
-	if errors.Is(err, tenant.ErrUnknown) && !r.Domains.Below(host) {
+	if errors.Is(err, tenant.ErrUnknown) && !r.Domains.IsSubdomain(host) {
 		return "", nil
 	}
 	return id, err

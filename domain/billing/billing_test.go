@@ -17,8 +17,8 @@ import (
 	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
-// story is a tenant to whom anything may occur, in any order, and what the reference knows about it.
-type story struct {
+// scenario is a tenant to whom anything may occur, in any order, and what the reference knows about it.
+type scenario struct {
 	*rapid.T
 	account
 	start   time.Time
@@ -57,8 +57,8 @@ var zones = func() (zones []*time.Location) {
 	return zones
 }()
 
-func newStory(t *rapid.T, tame bool) *story {
-	s := &story{T: t, tame: tame, account: account{tenant: "acme", zone: choose(t, "zone", zones...)}}
+func newScenario(t *rapid.T, tame bool) *scenario {
+	s := &scenario{T: t, tame: tame, account: account{tenant: "acme", zone: choose(t, "zone", zones...)}}
 	s.start = s.moment("start", time.Date(2023, 12, 25, 0, 0, 0, 0, time.UTC), 100)
 	currency := choose[catalog.Currency](t, "currency", "USD", "USD", "JPY", "KWD")
 	c := &catalog.Catalog{}
@@ -71,7 +71,7 @@ func newStory(t *rapid.T, tame bool) *story {
 }
 
 // moment is at most so many days after an instant: on a day's or hour's start, or at any microsecond.
-func (s *story) moment(name string, from time.Time, days int) time.Time {
+func (s *scenario) moment(name string, from time.Time, days int) time.Time {
 	at := from.Add(time.Duration(rapid.IntRange(0, days).Draw(s.T, name)) * 24 * time.Hour)
 	switch choose(s.T, name+" of the day", 'd', 'd', 'h', 'u') {
 	case 'h':
@@ -83,7 +83,7 @@ func (s *story) moment(name string, from time.Time, days int) time.Time {
 }
 
 // near is a moment that is often one which something else is at, or just before it.
-func (s *story) near(name string, from time.Time, days int) time.Time {
+func (s *scenario) near(name string, from time.Time, days int) time.Time {
 	if !chance(s.T, name+" is special", 30) {
 		return s.moment(name, from, days)
 	}
@@ -108,19 +108,19 @@ func (s *story) near(name string, from time.Time, days int) time.Time {
 	return at
 }
 
-func (s *story) anchor() time.Time {
+func (s *scenario) anchor() time.Time {
 	return time.Date(2024, 1, rapid.IntRange(1, 31).Draw(s.T, "anchor"), 12, 0, 0, 0, time.UTC)
 }
 
 // boundary is the last one, or the start.
-func (s *story) boundary() time.Time {
+func (s *scenario) boundary() time.Time {
 	if n := len(s.issued); n > 0 {
 		return s.issued[n-1].PeriodEnd
 	}
 	return s.subscription.Assignments[0].EffectiveAt
 }
 
-func (s *story) assign(at, anchor time.Time) {
+func (s *scenario) assign(at, anchor time.Time) {
 	plans := s.catalogs[0].Catalog.Plans
 	s.subscription = s.subscription.Assign(tenant.Assignment{Plan: plans[rapid.IntRange(0, len(plans)-1).Draw(s.T, "plan")].Key, EffectiveAt: at, BillingAnchor: anchor})
 }
@@ -178,7 +178,7 @@ func decimal(t *rapid.T, name string, least, most int64, scale int) money.Decima
 }
 
 // uses records some usage, in time or late, and corrections that take some back.
-func (s *story) uses() {
+func (s *scenario) uses() {
 	for range rapid.IntRange(1, 4).Draw(s.T, "events") {
 		u := used{meter: choose[catalog.MeterKey](s.T, "meter", "calls", "calls", "spend"), quantity: decimal(s.T, "quantity", -50, 1000, 2)}
 		u.at = s.near("occurs", s.start.AddDate(0, 0, -10), int(s.boundary().Sub(s.start).Hours()/24)+50)
@@ -190,7 +190,7 @@ func (s *story) uses() {
 }
 
 // changesPlan assigns a plan from any instant on: in the past, before the start, at the same as another one, or to come.
-func (s *story) changesPlan() {
+func (s *scenario) changesPlan() {
 	from, days := s.start.AddDate(0, 0, -20), 40
 	if s.tame {
 		from = s.start
@@ -208,7 +208,7 @@ func (s *story) changesPlan() {
 }
 
 // changesCatalog applies another catalog: other prices, or only other limits.
-func (s *story) changesCatalog() {
+func (s *scenario) changesCatalog() {
 	last := s.catalogs[len(s.catalogs)-1]
 	c := &catalog.Catalog{Plans: slices.Clone(last.Catalog.Plans)}
 	i := rapid.IntRange(0, len(c.Plans)-1).Draw(s.T, "changed")
@@ -222,7 +222,7 @@ func (s *story) changesCatalog() {
 }
 
 // closes finalises the next invoice, and compares everything that was invoiced so far with what the reference owes.
-func (s *story) closes() {
+func (s *scenario) closes() {
 	ended := func(at time.Time) bool { return !s.closed.IsZero() && !at.Before(s.closed) }
 	inv, ok := s.close(s.T)
 	before := s.subscription.Assignments[0].EffectiveAt // of the period that is due
@@ -250,7 +250,7 @@ func (s *story) closes() {
 }
 
 // compares shows that all invoices together are what is owed, price by price and period by period.
-func (s *story) compares(last event.Invoice) {
+func (s *scenario) compares(last event.Invoice) {
 	past := append(s.begun(s.issued[0].PeriodStart), s.periods...)
 	known, until := past, time.Time{}
 	var next *stretch
@@ -305,7 +305,7 @@ func (s *story) compares(last event.Invoice) {
 // voids takes an invoice back. The next invoices are then the same as if nothing had been, where it is forgiven and nothing is
 // owed back; else it has
 // once more what was on the void one, and none after it has.
-func (s *story) voids() {
+func (s *scenario) voids() {
 	var open []int
 	for i := range s.issued {
 		if s.issued[i].Voided == nil {
@@ -347,7 +347,7 @@ func (s *story) voids() {
 }
 
 // ends closes the tenant after what was invoiced, or opens it again.
-func (s *story) ends() {
+func (s *scenario) ends() {
 	if s.closed.IsZero() {
 		s.closed = s.near("closed", s.boundary().Add(time.Microsecond), 30)
 	} else if chance(s.T, "opens again", 30) {
@@ -359,7 +359,7 @@ func (s *story) ends() {
 // each invoice by itself is checked where it is drafted.
 func TestInvoicesTogetherAreWhatIsOwed(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := newStory(t, false)
+		s := newScenario(t, false)
 		for range rapid.IntRange(2, 14).Draw(t, "steps") {
 			switch n := even.Draw(t, "step"); {
 			case n < 35:
@@ -385,7 +385,7 @@ func TestInvoicesTogetherAreWhatIsOwed(t *testing.T) {
 // and the order in which usage is known does not matter.
 func TestClosingLateOwesTheSame(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := newStory(t, true)
+		s := newScenario(t, true)
 		for range rapid.IntRange(2, 12).Draw(t, "steps") {
 			switch n := even.Draw(t, "step"); {
 			case n < 35:
@@ -428,7 +428,7 @@ func TestClosingLateOwesTheSame(t *testing.T) {
 // The order in which usage is known does not change a byte of an invoice.
 func TestOrderOfUsageDoesNotMatter(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := newStory(t, false)
+		s := newScenario(t, false)
 		for range rapid.IntRange(1, 4).Draw(t, "steps") {
 			s.uses()
 			s.closes()

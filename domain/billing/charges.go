@@ -36,17 +36,17 @@ type Sum struct {
 // Sums answers measures.
 type Sums func(Measure) Sum
 
-// Elsewhere is what SumsOf does with a measure that it has no sum for.
-type Elsewhere bool
+// MissingSum is what SumsOf does with a measure that it has no sum for.
+type MissingSum bool
 
 // The two answers.
 const (
-	ZeroElsewhere  Elsewhere = true  // there is no usage: zero
-	NeverElsewhere Elsewhere = false // panic
+	MissingIsZero MissingSum = true  // there is no usage: zero
+	MissingPanics MissingSum = false // panic
 )
 
 // SumsOf answers measures from a list of them and their sums, in the same order.
-func SumsOf(measures []Measure, sums []Sum, other Elsewhere) Sums {
+func SumsOf(measures []Measure, sums []Sum, missing MissingSum) Sums {
 	next := 0
 	return func(m Measure) Sum {
 		// They are asked for in about the order of the list.
@@ -56,7 +56,7 @@ func SumsOf(measures []Measure, sums []Sum, other Elsewhere) Sums {
 				return sums[at]
 			}
 		}
-		if other == ZeroElsewhere {
+		if missing == MissingIsZero {
 			return Sum{}
 		}
 		panic(fmt.Sprintf("billing: %+v is not among the measures", m))

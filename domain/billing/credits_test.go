@@ -80,7 +80,7 @@ func sooner(a, b *billing.Grant) bool {
 }
 
 // Credits are burnt as if each event paid for itself when it occurred, whatever the grants; at every instant before an invoice,
-// the standing says so too; what has expired is written off once; and the journal has the same on the accounts of the grants.
+// the balance says so too; what has expired is written off once; and the journal has the same on the accounts of the grants.
 func TestCreditsBurnEventByEvent(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -125,7 +125,7 @@ func TestCreditsBurnEventByEvent(t *testing.T) {
 			p, _, ok := book.Due()
 			require.True(t, ok)
 
-			// The standing at an instant of the period.
+			// The balance at an instant of the period.
 			now := p.Start.Add(time.Duration(rapid.Int64Range(0, int64(p.End.Sub(p.Start)/time.Hour)-1).Draw(t, "now")) * time.Hour)
 			sofar := a.copied()
 			sofar.usage = slices.DeleteFunc(sofar.usage, func(u used) bool { return u.at.After(now) })
@@ -135,20 +135,20 @@ func TestCreditsBurnEventByEvent(t *testing.T) {
 			}
 			want := sofar.burn(before, unit, p.Start, p.End)
 			open := book.Open(now)
-			standing, err := book.CreditBalance(open, now, sofar.sums)
+			balance, err := book.CreditBalance(open, now, sofar.sums)
 			require.NoError(t, err)
 			var available money.Decimal
 			for i := range a.grants {
 				g := &a.grants[i]
 				if g.Currency == "USD" && !written[g.ID] {
-					require.Equal(t, want.left[g.ID].String(), standing.Left[g.ID].String(), "%s at %s", g.ID, now)
+					require.Equal(t, want.left[g.ID].String(), balance.Left[g.ID].String(), "%s at %s", g.ID, now)
 				}
 				if g.Currency == "USD" && !g.EffectiveAt.After(now) && (g.ExpiresAt.IsZero() || g.ExpiresAt.After(now)) {
 					available = available.Add(want.left[g.ID])
 				}
 			}
-			require.Equal(t, available.String(), standing.Available.String())
-			require.Equal(t, want.owed.String(), standing.Unpaid.String())
+			require.Equal(t, available.String(), balance.Available.String())
+			require.Equal(t, want.owed.String(), balance.Unpaid.String())
 
 			// The invoice of the period.
 			want = a.burn(left, unit, p.Start, p.End)
@@ -204,7 +204,7 @@ func TestCreditsBurnEventByEvent(t *testing.T) {
 // says is left of it, and what is receivable is what is open.
 func TestJournalIsTheBook(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := newStory(t, false)
+		s := newScenario(t, false)
 		for i := range s.catalogs[0].Catalog.Plans {
 			s.catalogs[0].Catalog.Plans[i].Currency = "USD"
 		}
@@ -276,10 +276,10 @@ func TestJournalIsTheBook(t *testing.T) {
 		require.Equal(t, gone.Neg().String(), balances[billing.BadDebt].String())
 		book := s.book()
 		now := s.boundary()
-		standing, err := book.CreditBalance(nil, now, s.sums)
+		balance, err := book.CreditBalance(nil, now, s.sums)
 		require.NoError(t, err)
 		for _, g := range s.grants {
-			require.Equal(t, standing.Left[g.ID].String(), balances[billing.GrantAccount(g.ID)].String(), g.ID)
+			require.Equal(t, balance.Left[g.ID].String(), balances[billing.GrantAccount(g.ID)].String(), g.ID)
 		}
 		require.True(t, slices.IsSortedFunc(entries, func(a, b billing.Entry) int { return cmp.Compare(a.Position.Offset, b.Position.Offset) }))
 	})

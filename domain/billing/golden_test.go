@@ -19,7 +19,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
-// golden is a story of a tenant and its invoices. The amounts were worked out by hand, and the arithmetic stands beside
+// golden is the history of a tenant and its invoices. The amounts were worked out by hand, and the arithmetic stands beside
 // each; no program wrote them.
 type golden struct {
 	About string

@@ -211,7 +211,7 @@ func (b *Billing) draft(ctx context.Context, a tenantBilling, p billing.Period, 
 	if err != nil {
 		return event.Invoice{}, fmt.Errorf("what tenant %q used: %w", a.book.Tenant, err)
 	}
-	inv, err := a.book.Draft(p, billing.SumsOf(measures, sums, billing.NeverElsewhere))
+	inv, err := a.book.Draft(p, billing.SumsOf(measures, sums, billing.MissingPanics))
 	inv.Position, inv.Subscription, inv.Catalog = at.String(), a.subscription, a.catalog
 	return inv, err
 }

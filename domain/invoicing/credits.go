@@ -51,7 +51,7 @@ func (b *Billing) credits(ctx context.Context, a *tenantBilling, atLeast eventst
 		return c, fmt.Errorf("what tenant %q used: %w", a.book.Tenant, err)
 	}
 	c.At = at
-	c.CreditBalance, err = a.book.CreditBalance(open, c.Now, billing.SumsOf(measures, sums, billing.NeverElsewhere))
+	c.CreditBalance, err = a.book.CreditBalance(open, c.Now, billing.SumsOf(measures, sums, billing.MissingPanics))
 	return c, err
 }
 

@@ -80,7 +80,7 @@ func (c *CreditTracker) balanceAt(at Tick) billing.CreditBalance {
 	if len(open) > 0 && !now.Before(c.ends()) {
 		open = c.book.Open(now)
 	}
-	balance, err := c.book.CreditBalance(open, now, billing.SumsOf(c.measures, c.sums, billing.ZeroElsewhere))
+	balance, err := c.book.CreditBalance(open, now, billing.SumsOf(c.measures, c.sums, billing.MissingIsZero))
 	if err != nil {
 		balance = billing.CreditBalance{}
 	}

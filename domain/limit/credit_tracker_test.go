@@ -199,7 +199,7 @@ func TestCreditIsNeverBelowZeroByACheck(t *testing.T) {
 		for _, source := range slices.Sorted(maps.Keys(held)) {
 			w.use(source, held[source])
 		}
-		standing, err := w.book.CreditBalance(w.book.Open(w.now), w.now, func(m billing.Measure) (sum billing.Sum) {
+		balance, err := w.book.CreditBalance(w.book.Open(w.now), w.now, func(m billing.Measure) (sum billing.Sum) {
 			for _, e := range w.log {
 				if u, ok := e.Payload.(event.UsageRecorded); ok && !u.OccurredAt.Before(m.From) && u.OccurredAt.Before(m.To) {
 					sum.Quantity = sum.Quantity.Add(u.Quantity)
@@ -208,6 +208,6 @@ func TestCreditIsNeverBelowZeroByACheck(t *testing.T) {
 			return sum
 		})
 		require.NoError(t, err)
-		require.Equal(t, "0", standing.Unpaid.String(), "everything that was admitted is used, and paid")
+		require.Equal(t, "0", balance.Unpaid.String(), "everything that was admitted is used, and paid")
 	})
 }

@@ -125,9 +125,9 @@ func (d Domains) Label(host string) (slug string, ok bool) {
 	return "", false
 }
 
-// Below reports whether a canonical host is below a base domain, at any depth, and not a base domain itself. There, a name
+// IsSubdomain reports whether a canonical host is below a base domain, at any depth, and not a base domain itself. There, a name
 // without a holder is an error; elsewhere it just names no tenant.
-func (d Domains) Below(host string) bool {
+func (d Domains) IsSubdomain(host string) bool {
 	return !slices.Contains(d.bases, host) &&
 		slices.ContainsFunc(d.bases, func(base string) bool { return strings.HasSuffix(host, "."+base) })
 }

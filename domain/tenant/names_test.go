@@ -234,7 +234,7 @@ func TestDomains(t *testing.T) {
 			label, ok := d.Label(host)
 			require.Equal(t, c.label, label)
 			require.Equal(t, c.label != "", ok)
-			require.Equal(t, c.below, d.Below(host))
+			require.Equal(t, c.below, d.IsSubdomain(host))
 			want := tenant.Name{Kind: tenant.Host, Name: host}
 			if c.label != "" {
 				want = tenant.Name{Kind: tenant.Slug, Name: c.label}
@@ -242,7 +242,7 @@ func TestDomains(t *testing.T) {
 			require.Equal(t, want, d.NameOf(host))
 
 			none := tenant.Domains{}
-			require.False(t, none.Below(host))
+			require.False(t, none.IsSubdomain(host))
 			require.Equal(t, tenant.Name{Kind: tenant.Host, Name: host}, none.NameOf(host))
 		})
 	}
@@ -262,8 +262,8 @@ func TestLabelsStandBelowABase(t *testing.T) {
 		require.Equal(t, ok, slices.ContainsFunc(bases, func(base string) bool {
 			return host == label+"."+base && !strings.Contains(label, ".") && !slices.Contains(bases, host)
 		}), "%s below %s", host, bases)
-		require.True(t, !ok || d.Below(host))
-		require.Equal(t, d.Below(host), !slices.Contains(bases, host) && slices.ContainsFunc(bases, func(base string) bool {
+		require.True(t, !ok || d.IsSubdomain(host))
+		require.Equal(t, d.IsSubdomain(host), !slices.Contains(bases, host) && slices.ContainsFunc(bases, func(base string) bool {
 			return len(host) > len(base) && host[len(host)-len(base)-1:] == "."+base
 		}))
 	})

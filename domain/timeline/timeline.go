@@ -1,4 +1,4 @@
-// Package timeline owns the story of one tenant, newest first, in sentences that a support person can read out: which event
+// Package timeline owns what happened to one tenant, newest first, in sentences that a support person can read out: which event
 // becomes which entry, and how a page of entries or a list of facts is read. An index says where the events are in the log;
 // how it is kept is decided elsewhere.
 package timeline

@@ -141,8 +141,8 @@ type step struct {
 	as      int // the element that a duplicate repeats
 }
 
-// tell sends the steps in one batch, for several tenants at once.
-func (e *env) tell(h *handle, steps func(tenant string, name func(string) stream) []step) {
+// appendAll appends the steps in one batch, for several tenants at once.
+func (e *env) appendAll(h *handle, steps func(tenant string, name func(string) stream) []step) {
 	e.Helper()
 	var all []step
 	var batch []eventstore.Append
@@ -176,7 +176,7 @@ func (e *env) tell(h *handle, steps func(tenant string, name func(string) stream
 
 func absentSeesEarlier(e *env) {
 	h := e.open()
-	e.tell(h, func(tenant string, name func(string) stream) []step {
+	e.appendAll(h, func(tenant string, name func(string) stream) []step {
 		ev := func(words ...any) eventstore.NewEvent { return event(append(words, tenant)...) }
 		return []step{
 			{append: add(name("u"), noStream, ev("u")), want: eventstore.Appended},
@@ -204,7 +204,7 @@ func absentSeesEarlier(e *env) {
 // For a guarded element, the elements after it have not happened yet, even if the guarded one has to wait for others.
 func absentNotLater(e *env) {
 	h := e.open()
-	e.tell(h, func(tenant string, name func(string) stream) []step {
+	e.appendAll(h, func(tenant string, name func(string) stream) []step {
 		ev := func(words ...any) eventstore.NewEvent { return event(append(words, tenant)...) }
 		return []step{
 			{append: unless(add(name("a"), noStream, ev("a")), name("b")), want: eventstore.Appended},
@@ -231,7 +231,7 @@ func absentNotLater(e *env) {
 // Several elements compete for the same place, some of them guarded: each is judged on its own.
 func absentSamePlace(e *env) {
 	h := e.open()
-	e.tell(h, func(tenant string, name func(string) stream) []step {
+	e.appendAll(h, func(tenant string, name func(string) stream) []step {
 		ev := func(words ...any) eventstore.NewEvent { return event(append(words, tenant)...) }
 		return []step{
 			{append: add(name("u"), noStream, ev("u")), want: eventstore.Appended},

@@ -29,7 +29,7 @@ func batchOneStream(e *env) {
 				}
 				return []eventstore.NewEvent{event(words...)}
 			}
-			story := []struct {
+			steps := []struct {
 				append eventstore.Append
 				want   eventstore.Outcome
 				as     int // the element that a duplicate repeats
@@ -49,13 +49,13 @@ func batchOneStream(e *env) {
 				{add(name, noStream, append(events(0), events(1)...)...), eventstore.Duplicate, 5},
 				{add(name, noStream, append(events(0), events("x")...)...), eventstore.Conflict, 0},
 			}
-			story[4].append.Stream += name
-			batch := make([]eventstore.Append, len(story))
-			for i, s := range story {
+			steps[4].append.Stream += name
+			batch := make([]eventstore.Append, len(steps))
+			for i, s := range steps {
 				batch[i] = s.append
 			}
 			results := h.Append(e.ctx, batch)
-			for i, s := range story {
+			for i, s := range steps {
 				what := fmt.Sprintf("%s, element %d", name, i)
 				e.outcome(what, results[i], s.want)
 				if s.want == eventstore.Duplicate {
