@@ -63,8 +63,11 @@ type Catalog struct {
 }
 
 // Directory looks up what exists. Answers may be up to a second old, and up to ten minutes while the store is
-// unavailable, except that what this process changed is seen at once.
+// unavailable, except that what this process changed is seen at once, and that nobody is said to be unknown who was shown to
+// anybody before the question. With a context that has ended, answers are what is known, if anything is.
 type Directory interface {
+	// Look returns nil once the answers are as new as what was shown to anybody, by whatever process, before the call.
+	Look(ctx context.Context) error
 	// Tenant's error wraps tenant.ErrUnknown where there is none.
 	Tenant(ctx context.Context, id event.TenantID) (tenant.Tenant, error)
 	// Key's error wraps tenant.ErrUnknownKey where there is none, or it is revoked.
@@ -79,6 +82,17 @@ type Directory interface {
 	PlansInUse(ctx context.Context, at time.Time) ([]catalog.PlanKey, error)
 	// Reached waits until the directory shows what is at the position, then forgets what is older.
 	Reached(ctx context.Context, at eventstore.Position) error
+}
+
+// Look has the directory look, for half of the time that is left at most. A directory that cannot is used as it is: as long as its
+// store is away, nobody is told of a change there.
+func Look(ctx context.Context, d Directory) {
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/2)
+		defer cancel()
+	}
+	_ = d.Look(ctx)
 }
 
 // Catalogs reads the catalog of one revision, which never changes.

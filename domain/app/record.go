@@ -44,11 +44,13 @@ type Receipt struct {
 }
 
 // Record appends facts: each is new, a duplicate, a conflict or invalid on its own, and what is answered recorded is
-// durable. A fact is never refused because of a limit. The result has one receipt for each submission, in order.
+// durable. A fact is never refused because of a limit. It is judged, and stamped with the catalog, by what any process had answered
+// before the call. The result has one receipt for each submission, in order.
 func (l *Ledger) Record(ctx context.Context, submissions []Submission) []Receipt {
 	receipts := make([]Receipt, len(submissions))
 	appends := make([]eventstore.Append, 0, len(submissions))
 	indexes := make([]int, 0, len(submissions))
+	Look(ctx, l.directory)
 	config, err := l.directory.Catalog(ctx)
 	if err != nil {
 		for i := range receipts {

@@ -49,8 +49,20 @@ func (r Resolver) AtHost(ctx context.Context, sent string) (event.TenantID, erro
 	return id, err
 }
 
-// at is the tenant that a name leads to. Error: tenant.ErrUnknown.
+// at is the tenant that a name leads to. Error: tenant.ErrUnknown, which is said only after a look at the store.
 func (r Resolver) at(ctx context.Context, n tenant.Name) (event.TenantID, error) {
+	id, err := r.known(ctx, n)
+	if !errors.Is(err, tenant.ErrUnknown) || n.Kind != tenant.Slug && !r.Domains.Below(n.Name) {
+		return id, err
+	}
+	if err := r.Directory.Look(ctx); err != nil {
+		return "", fmt.Errorf("look up the %s: %w", n, err)
+	}
+	return r.known(ctx, n)
+}
+
+// known is the tenant that a name leads to, as far as is known. Error: tenant.ErrUnknown.
+func (r Resolver) known(ctx context.Context, n tenant.Name) (event.TenantID, error) {
 	h, err := r.Directory.Holding(ctx, n)
 	if err != nil {
 		return "", fmt.Errorf("look up the %s: %w", n, err)

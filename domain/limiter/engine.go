@@ -168,9 +168,10 @@ type Decision struct {
 	Err error
 }
 
-// Check decides checks in order, each on its own; those of one tenant together, as far as the queue allows. The result has
-// one decision for each, in order.
+// Check decides checks in order, each on its own; those of one tenant together, as far as the queue allows, by what any process had
+// answered before the call. The result has one decision for each, in order.
 func (l *Engine) Check(ctx context.Context, asks []limit.Ask) []Decision {
+	app.Look(ctx, l.config.Directory)
 	decisions := make([]Decision, len(asks))
 	jobs := make([]*job, len(asks))
 	for i := 0; i < len(asks); {

@@ -70,22 +70,40 @@ func NewDirectory(r *Store) *Directory {
 		h, _, err := r.Holding(ctx, n)
 		return h, err
 	}, nil)
-	d.freshness = &freshness{version: r.DirectoryVersion, changed: d.forget, expired: d.drop, now: time.Now}
+	d.freshness = newFreshness(r.DirectoryVersion, d.forget, d.drop, time.Now)
 	d.tenants.away, d.keys.away, d.catalogs.away = d.freshness.isAway, d.freshness.isAway, d.freshness.isAway
 	d.subscriptions.away, d.names.away = d.freshness.isAway, d.freshness.isAway
 	return d
 }
 
+// Look implements app.Directory.
+func (d *Directory) Look(ctx context.Context) error { return d.freshness.look(ctx) }
+
 // Tenant implements app.Directory.
 func (d *Directory) Tenant(ctx context.Context, id event.TenantID) (tenant.Tenant, error) {
-	d.freshness.check(ctx)
-	return d.tenants.get(ctx, id)
+	return confirmed(ctx, d.freshness, d.tenants, id)
 }
 
 // Key implements app.Directory.
 func (d *Directory) Key(ctx context.Context, hash tenant.Hash) (tenant.Key, error) {
-	d.freshness.check(ctx)
-	return d.keys.get(ctx, hash)
+	return confirmed(ctx, d.freshness, d.keys, hash)
+}
+
+// confirmed looks something up. That there is none would be a refusal for good, so it is said only after a look at the store.
+func confirmed[K comparable, V any](ctx context.Context, f *freshness, c *cache[K, V], key K) (V, error) {
+	f.check(ctx)
+	epoch := c.epoch.Load()
+	v, err := c.get(ctx, key)
+	if err == nil || !errors.Is(err, c.absent) {
+		return v, err
+	}
+	if unsure := f.confirm(ctx); unsure != nil {
+		return v, unsure
+	}
+	if c.epoch.Load() == epoch {
+		return v, err
+	}
+	return c.get(ctx, key)
 }
 
 // Catalog implements app.Directory.
@@ -139,19 +157,45 @@ func (d *Directory) drop() {
 	d.names.drop()
 }
 
-// freshness asks now and then whether the directory changed, once for everything that is kept of it.
+// freshness asks whether the directory changed, once for everything that is kept of it: now and then, and for those who must see
+// everything that was answered to anybody.
 type freshness struct {
 	version func(context.Context) (string, error)
 	changed func() // what is kept is from before a change
 	expired func() // what is kept is too old for anything
 	now     func() time.Time
-	flights singleflight.Group
+	looks   rounds
+	// refusals are looks for those who would be refused for good. They are rarer, so that a flood of unknown keys costs little.
+	refusals rounds
 
 	mu    sync.Mutex
 	known string
 	asked time.Time // when the last answer was asked for
 	next  time.Time // when what is kept must not be used without another answer, or a try
-	away  bool      // the last try had no answer: nobody waits for the next one
+	away  bool      // the last try had no answer: nobody waits long for the next one
+}
+
+const (
+	// refusalsApart is the least time between looks for refusals.
+	refusalsApart = 50 * time.Millisecond
+	// awayPatience is how long a look waits for a store that did not answer the last one: time enough for one that is back.
+	awayPatience = 100 * time.Millisecond
+)
+
+func newFreshness(version func(context.Context) (string, error), changed, expired func(), now func() time.Time) *freshness {
+	f := &freshness{version: version, changed: changed, expired: expired, now: now}
+	f.looks.do = func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), loadTimeout)
+		defer cancel()
+		return f.ask(ctx)
+	}
+	f.refusals.do = func() error {
+		r := f.looks.next()
+		<-r.done
+		return r.err
+	}
+	f.refusals.apart = refusalsApart
+	return f
 }
 
 // check returns when what is kept may be used.
@@ -163,22 +207,32 @@ func (f *freshness) check(ctx context.Context) {
 	if now.Before(next.Add(askAfter - freshFor)) {
 		return
 	}
-	flight := f.flights.DoChan("", func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
-		defer cancel()
-		f.ask(ctx)
-		return nil, nil //nolint:nilnil // there is nothing to tell
-	})
+	r := f.looks.current()
 	if now.Before(next) || away {
 		return
 	}
 	select {
-	case <-flight:
+	case <-r.done:
 	case <-ctx.Done():
 	}
 }
 
-func (f *freshness) ask(ctx context.Context) {
+// look returns nil once what is kept is as new as the store was when look was called, or later.
+func (f *freshness) look(ctx context.Context) error {
+	if f.isAway() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, awayPatience)
+		defer cancel()
+	}
+	return f.looks.next().wait(ctx)
+}
+
+// confirm is look for a refusal.
+func (f *freshness) confirm(ctx context.Context) error {
+	return f.refusals.next().wait(ctx)
+}
+
+func (f *freshness) ask(ctx context.Context) error {
 	asked := f.now() // before the query: what it says is never older
 	version, err := f.version(ctx)
 	f.mu.Lock()
@@ -188,13 +242,101 @@ func (f *freshness) ask(ctx context.Context) {
 			f.changed()
 		}
 		f.known, f.asked, f.next, f.away = version, asked, asked.Add(freshFor), false
-		return
+		return nil
 	}
 	now := f.now()
 	if now.Sub(f.asked) > staleFor {
 		f.expired()
 	}
 	f.next, f.away = now.Add(freshFor), true // a store that does not answer is not asked by every request
+	return err
+}
+
+// rounds do something for all who ask at once. One round runs at a time; those who need one that begins after they asked share the
+// next one.
+type rounds struct {
+	do    func() error
+	apart time.Duration // at least, from the start of a round to that of the next one
+
+	mu      sync.Mutex
+	running *round
+	queued  *round
+	started time.Time
+}
+
+// round is done when done is closed; err is its result.
+type round struct {
+	done chan struct{}
+	err  error
+}
+
+func (r *round) wait(ctx context.Context) error {
+	select {
+	case <-r.done:
+		return r.err
+	case <-ctx.Done():
+		return fmt.Errorf("%w: nobody knows whether the directory has changed: %w", eventstore.ErrUnavailable, ctx.Err())
+	}
+}
+
+// current is the round under way, or a new one.
+func (rs *rounds) current() *round {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if rs.running == nil {
+		return rs.start()
+	}
+	return rs.running
+}
+
+// next is a round that begins after the call.
+func (rs *rounds) next() *round {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if rs.running == nil && time.Since(rs.started) >= rs.apart {
+		return rs.start()
+	}
+	if rs.queued == nil {
+		rs.queued = &round{done: make(chan struct{})}
+		if rs.running == nil {
+			time.AfterFunc(rs.apart-time.Since(rs.started), rs.startQueued)
+		}
+	}
+	return rs.queued
+}
+
+// start begins a round; rs.mu is held.
+func (rs *rounds) start() *round {
+	r := rs.queued
+	if r == nil {
+		r = &round{done: make(chan struct{})}
+	}
+	rs.running, rs.queued, rs.started = r, nil, time.Now()
+	go rs.run(r)
+	return r
+}
+
+func (rs *rounds) startQueued() {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if rs.running == nil && rs.queued != nil {
+		rs.start()
+	}
+}
+
+func (rs *rounds) run(r *round) {
+	r.err = rs.do()
+	rs.mu.Lock()
+	rs.running = nil
+	if rs.queued != nil {
+		if wait := rs.apart - time.Since(rs.started); wait > 0 {
+			time.AfterFunc(wait, rs.startQueued)
+		} else {
+			rs.start()
+		}
+	}
+	rs.mu.Unlock()
+	close(r.done)
 }
 
 // isAway reports whether the store did not answer when it was asked last.

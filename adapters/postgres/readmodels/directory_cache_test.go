@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -66,12 +68,12 @@ func TestFreshness(t *testing.T) {
 	down := fmt.Errorf("read: %w", eventstore.ErrUnavailable)
 	now, calls, changes := time.Date(2026, 4, 5, 12, 0, 0, 0, time.UTC), 0, 0
 	version, err := "1", error(nil)
-	f := &freshness{version: func(context.Context) (string, error) { calls++; return version, err },
-		changed: func() { changes++ }, expired: func() { changes++ }, now: func() time.Time { return now }}
+	change := func() { changes++ }
+	f := newFreshness(func(context.Context) (string, error) { calls++; return version, err }, change, change, func() time.Time { return now })
 	check := func(wantCalls, wantChanges int, why string) {
 		t.Helper()
 		f.check(context.Background())
-		_, _, _ = f.flights.Do("", func() (any, error) { return nil, nil }) // waits for a question that nobody waited for
+		settle(f) // a question that nobody waited for
 		require.Equal(t, []int{wantCalls, wantChanges}, []int{calls, changes}, why)
 	}
 	check(1, 1, "nothing is known")
@@ -103,20 +105,20 @@ func TestAStoreThatHangsIsWaitedForOnce(t *testing.T) {
 	now := time.Date(2026, 4, 5, 12, 0, 0, 0, time.UTC)
 	hang := make(chan struct{})
 	answers := make(chan error, 1)
-	f := &freshness{version: func(context.Context) (string, error) {
+	f := newFreshness(func(context.Context) (string, error) {
 		if err := <-answers; err != nil {
 			return "", err
 		}
 		<-hang
 		return "2", nil
-	}, changed: func() {}, expired: func() {}, now: func() time.Time { return now }}
+	}, func() {}, func() {}, func() time.Time { return now })
 	answers <- fmt.Errorf("read: %w", eventstore.ErrUnavailable)
 	f.check(context.Background())
 	now = now.Add(freshFor)
 	answers <- nil
 	f.check(context.Background()) // would never return if it waited
 	close(hang)
-	_, _, _ = f.flights.Do("", func() (any, error) { return nil, nil })
+	settle(f)
 	require.Equal(t, "2", f.known)
 	require.False(t, f.away)
 }
@@ -207,4 +209,73 @@ func TestAContextThatHasEndedGetsWhatIsKnown(t *testing.T) {
 	require.Equal(t, 1, v)
 	_, err = c.get(ctx, "b")
 	require.ErrorIs(t, err, context.Canceled)
+}
+
+// settle waits for the looks that are under way.
+func settle(f *freshness) {
+	f.looks.mu.Lock()
+	r := f.looks.running
+	f.looks.mu.Unlock()
+	if r != nil {
+		<-r.done
+	}
+}
+
+// A look never joins one that began before it: what was answered in between must be seen. All who wait share the next one.
+func TestALookBeginsAfterItIsAskedFor(t *testing.T) {
+	asked, answers := make(chan struct{}, 10), make(chan string)
+	f := newFreshness(func(context.Context) (string, error) {
+		asked <- struct{}{}
+		return <-answers, nil
+	}, func() {}, func() {}, time.Now)
+	first := f.looks.next()
+	<-asked
+	second, third := f.looks.next(), f.looks.next()
+	require.Same(t, second, third)
+	require.NotSame(t, first, second)
+	answers <- "1"
+	<-first.done
+	<-asked
+	answers <- "2"
+	require.NoError(t, third.wait(context.Background()))
+	require.Equal(t, "2", f.known)
+}
+
+func TestAFloodOfRefusalsCostsFewLooks(t *testing.T) {
+	var calls atomic.Int64
+	f := newFreshness(func(context.Context) (string, error) { calls.Add(1); return "", nil }, func() {}, func() {}, time.Now)
+	c := newCache(10, func(context.Context, int) (int, error) { return 0, eventstore.ErrHole }, eventstore.ErrHole)
+	began := time.Now()
+	var wait sync.WaitGroup
+	for worker := range 20 {
+		wait.Go(func() {
+			for i := range 4 {
+				_, err := confirmed(context.Background(), f, c, 100*worker+i)
+				if !errors.Is(err, eventstore.ErrHole) {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wait.Wait()
+	require.LessOrEqual(t, calls.Load(), 3+int64(time.Since(began)/refusalsApart))
+}
+
+// What somebody was told exists is not refused for good, however new it is.
+func TestAbsenceIsConfirmed(t *testing.T) {
+	absent := errors.New("absent")
+	there, version, down := false, "1", error(nil)
+	c := newCache(10, func(context.Context, string) (int, error) {
+		if !there {
+			return 0, absent
+		}
+		return 1, nil
+	}, absent)
+	f := newFreshness(func(context.Context) (string, error) { return version, down }, c.forget, c.drop, time.Now)
+	get := func() error { _, err := confirmed(context.Background(), f, c, "a"); return err }
+	require.ErrorIs(t, get(), absent)
+	down = fmt.Errorf("read: %w", eventstore.ErrUnavailable)
+	require.ErrorIs(t, get(), eventstore.ErrUnavailable, "nobody knows")
+	there, version, down = true, "2", nil
+	require.NoError(t, get())
 }

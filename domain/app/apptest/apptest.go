@@ -30,6 +30,7 @@ type Directory struct {
 	log interface {
 		Partitions() int
 		ReadLog(ctx context.Context, after eventstore.Position, limit int) ([]eventstore.Recorded, error)
+		Head(ctx context.Context, partition int) (eventstore.Position, error)
 	}
 
 	mu      sync.Mutex
@@ -40,6 +41,7 @@ type Directory struct {
 	names   map[tenant.Name]tenant.Holding
 	catalog app.Catalog
 	err     error
+	follows bool
 }
 
 // Fail answers every question with an error from now on; nil ends that.
@@ -133,6 +135,33 @@ func (d *Directory) PlansInUse(_ context.Context, at time.Time) ([]catalog.PlanK
 	}
 	maps.DeleteFunc(used, func(_ catalog.PlanKey, in bool) bool { return !in })
 	return slices.Sorted(maps.Keys(used)), d.err
+}
+
+// Look implements app.Directory. It shows nothing new, unless Follow was called.
+func (d *Directory) Look(ctx context.Context) error {
+	d.mu.Lock()
+	follows := d.follows
+	d.mu.Unlock()
+	if !follows {
+		return nil
+	}
+	for p := range d.log.Partitions() {
+		head, err := d.log.Head(ctx, p)
+		if err != nil {
+			return err
+		}
+		if err := d.Reached(ctx, head); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Follow makes it the directory of another process than the one that changes things: a look shows all that is on the log.
+func (d *Directory) Follow() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.follows = true
 }
 
 // Reached implements app.Directory.
