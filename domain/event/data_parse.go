@@ -46,7 +46,7 @@ func ParseData(raw []byte, pointer string) (Data, error) {
 	r.decoder.Reset(&r.input)
 	r.text, r.pointer = string(raw), pointer
 	if r.decoder.PeekKind() != '{' {
-		return Data{}, invalid.New(pointer, "invalid_event", "data must be a JSON object")
+		return Data{}, invalid.New(pointer, invalid.CodeEvent, "data must be a JSON object")
 	}
 	if err := r.readMembers(); err != nil {
 		return Data{}, err
@@ -287,11 +287,11 @@ func (r *reader) appendObject(dst []byte) ([]byte, error) {
 
 // refuse returns an error about the value that was read last.
 func (r *reader) refuse(detail string) error {
-	return invalid.New(r.pointer+clip(string(r.decoder.StackPointer())), "invalid_event", detail)
+	return invalid.New(r.pointer+clip(string(r.decoder.StackPointer())), invalid.CodeEvent, detail)
 }
 
 func (r *reader) refuseMember(name, detail string) error {
-	return invalid.New(r.pointer+"/"+clip(invalid.Token(name)), "invalid_event", detail)
+	return invalid.New(r.pointer+"/"+clip(invalid.Token(name)), invalid.CodeEvent, detail)
 }
 
 // syntaxError describes the error without repeating the input, which may be long.
@@ -302,7 +302,7 @@ func (r *reader) syntaxError(err error) error {
 		at, where, err = clip(string(syntax.JSONPointer)), fmt.Sprintf(" after offset %d", syntax.ByteOffset), syntax.Err
 	}
 	if errors.Is(err, jsontext.ErrDuplicateName) {
-		return invalid.New(r.pointer+at, "invalid_event", "the name occurs twice in its object")
+		return invalid.New(r.pointer+at, invalid.CodeEvent, "the name occurs twice in its object")
 	}
 	return invalid.New(r.pointer+at, "invalid_json", clip(strings.TrimPrefix(err.Error(), "jsontext: "))+where)
 }

@@ -55,6 +55,6 @@ func CheckID(text string) error {
 // checkID adds a bad id to the list, under its name in the request.
 func checkID(l *invalid.List, name, text string) {
 	if err := CheckID(text); err != nil {
-		l.Add("/"+name, "invalid_event", name+" "+err.Error())
+		l.Add("/"+name, invalid.CodeEvent, name+" "+err.Error())
 	}
 }

@@ -78,18 +78,18 @@ func (u Usage) Check(now time.Time) error {
 	checkID(&l, "eventType", string(u.Type))
 	checkID(&l, "sourceId", string(u.Source))
 	if u.Quantity.Sign() <= 0 {
-		l.Add("/quantity", "invalid_event", "quantity must be greater than 0")
+		l.Add("/quantity", invalid.CodeEvent, "quantity must be greater than 0")
 	} else if !u.Quantity.IsQuantity() {
-		l.Add("/quantity", "invalid_event", "quantity has "+money.ErrRange.Error())
+		l.Add("/quantity", invalid.CodeEvent, "quantity has "+money.ErrRange.Error())
 	}
 	switch {
 	case u.OccurredAt.IsZero():
-		l.Add("/occurredAt", "invalid_event", "occurredAt is required, as an RFC 3339 time with offset")
+		l.Add("/occurredAt", invalid.CodeEvent, "occurredAt is required, as an RFC 3339 time with offset")
 	case u.OccurredAt.After(now.Add(MaxAhead)):
-		l.Add("/occurredAt", "invalid_event", fmt.Sprintf("occurredAt is more than %d minutes ahead of the server's clock, which says %s",
+		l.Add("/occurredAt", invalid.CodeEvent, fmt.Sprintf("occurredAt is more than %d minutes ahead of the server's clock, which says %s",
 			int(MaxAhead.Minutes()), now.UTC().Format(time.RFC3339)))
 	case !isInstant(u.OccurredAt):
-		l.Add("/occurredAt", "invalid_event", "occurredAt must be between the years 1 and 9999")
+		l.Add("/occurredAt", invalid.CodeEvent, "occurredAt must be between the years 1 and 9999")
 	}
 	return l.Err()
 }
