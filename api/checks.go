@@ -68,7 +68,7 @@ func (s *Server) checkLimits(c echo.Context) error {
 	}
 	binding := limit.Binding(&decision.LimitDecided)
 	setRateLimits(c.Response().Header(), &decision.LimitDecided, binding)
-	sc.answer = appendDecision(sc.answer[:0], decision, binding)
+	sc.answer = appendDecision(sc.answer[:0], &asks[0], decision, binding)
 	return writeBody(c, http.StatusOK, sc.answer)
 }
 
@@ -109,7 +109,7 @@ func (s *Server) checkMany(c echo.Context, who caller, d *decoder, body []byte) 
 				b = appendUndecided(b, p, string(asks[i].Source))
 				continue
 			}
-			b = appendDecision(b, &decisions[i], limit.Binding(&decisions[i].LimitDecided))
+			b = appendDecision(b, &asks[i], &decisions[i], limit.Binding(&decisions[i].LimitDecided))
 		}
 		if _, err := c.Response().Write(b); err != nil {
 			return nil //nolint:nilerr // the client is gone; it can ask again about what was decided last
@@ -190,13 +190,20 @@ func appendUndecided(b []byte, p *problem, source string) []byte {
 }
 
 // appendDecision appends the answer to a check; binding is the place of the limit that binds, -1 where none does.
-func appendDecision(b []byte, d *limiter.Decision, binding int) []byte {
+func appendDecision(b []byte, ask *limit.Ask, d *limiter.Decision, binding int) []byte {
 	e := &d.LimitDecided
 	var bound event.LimitPart
 	if binding >= 0 {
 		bound = e.Parts[binding]
 	}
 	b = strconv.AppendBool(append(b, `{"allowed":`...), e.Allowed)
+	if ask.UpTo {
+		granted := e.Quantity
+		if !e.Allowed {
+			granted = money.Decimal{}
+		}
+		b = append(append(b, `,"granted":`...), granted.String()...)
+	}
 	b = appendRemaining(append(b, `,"remaining":`...), &bound)
 	b = appendTime(append(b, `,"resetAt":`...), bound.ResetAt)
 	b = appendOptional(append(b, `,"reason":`...), string(limit.Why(e)))
@@ -205,21 +212,29 @@ func appendDecision(b []byte, d *limiter.Decision, binding int) []byte {
 	b = appendString(append(b, `,"sourceId":`...), string(e.Source))
 	b = appendString(append(b, `,"eventType":`...), string(e.Type))
 	b = append(b, `,"position":`...)
-	if d.Degraded {
+	if d.Degraded || ask.DryRun {
 		b = append(b, "null"...)
 	} else {
 		b = appendPosition(b, d.Position)
 	}
 	b = strconv.AppendBool(append(b, `,"replayed":`...), d.Replayed)
-	b = appendTime(append(b, `,"holdExpiresAt":`...), e.HoldEnds())
+	b = appendTime(append(b, `,"holdExpiresAt":`...), d.HoldEnds())
 	b = appendOptional(append(b, `,"planVersion":`...), e.PlanVersion)
 	b = strconv.AppendBool(append(b, `,"overage":`...), isOver(e))
 	b = strconv.AppendBool(append(b, `,"degraded":`...), d.Degraded)
 	return append(appendParts(append(b, `,"limits":`...), e, d.Policy.Currency), '}')
 }
 
+// isOver reports whether a soft limit that is enforced was exceeded.
 func isOver(e *event.LimitDecided) bool {
-	return slices.ContainsFunc(e.Parts, func(p event.LimitPart) bool { return p.Soft })
+	return slices.ContainsFunc(e.Parts, func(p event.LimitPart) bool { return p.Soft && !p.Observed })
+}
+
+func modeOf(p *event.LimitPart) catalog.Mode {
+	if p.Observed {
+		return catalog.Observe
+	}
+	return catalog.Enforce
 }
 
 func appendParts(b []byte, e *event.LimitDecided, currency catalog.Currency) []byte {
@@ -230,7 +245,8 @@ func appendParts(b []byte, e *event.LimitDecided, currency catalog.Currency) []b
 			b = append(b, ',')
 		}
 		b = appendString(append(b, `{"limit":`...), p.Limit)
-		b = append(append(append(b, `,"kind":"`...), p.Kind.String()...), '"')
+		b = append(append(append(b, `,"kind":"`...), p.Kind.String()...), `","mode":"`...)
+		b = append(append(b, modeOf(p)...), '"')
 		b = strconv.AppendBool(append(b, `,"allowed":`...), !p.Denied)
 		b = appendAmount(append(b, `,"max":`...), p, p.Max)
 		b = appendAmount(append(b, `,"used":`...), p, p.Used)
@@ -284,13 +300,14 @@ const (
 )
 
 // setRateLimits sets RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers: lists of strings with
-// parameters, RFC 9651) for the limits that something is taken from, and Retry-After on a denial that time ends.
+// parameters, RFC 9651) for the limits that something is taken from and that are enforced, and Retry-After on a denial that
+// time ends.
 func setRateLimits(h http.Header, e *event.LimitDecided, binding int) {
 	var policy, now []byte
 	for i := range e.Parts {
 		p := &e.Parts[i]
 		left, ok := limit.Remaining(p)
-		if !ok {
+		if !ok || p.Observed {
 			continue
 		}
 		if policy != nil {

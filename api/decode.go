@@ -375,14 +375,14 @@ func (d *decoder) members(v *[6]jsontext.Value, pointer string, into *app.Submis
 	into.Data = d.data(v[5], pointer+"/data")
 }
 
-var checkNames = append(slices.Clone(eventNames), "hold")
+var checkNames = append(slices.Clone(eventNames), "hold", "upTo", "dryRun")
 
-// check reads an intended usage event: what event reads, and what is to be held. When it will occur is of no importance, so
+// check reads an intended usage event: what event reads, and what is wanted of the decision. When it will occur is of no importance, so
 // that an event can be sent as it is; only what is no time at all is refused. Errors are those of event.
 func (d *decoder) check(raw []byte, pointer string, now time.Time, into *limit.Ask) error {
 	*into = limit.Ask{}
 	d.begin(codeInvalidEvent)
-	var v [7]jsontext.Value
+	var v [9]jsontext.Value
 	if err := d.object(raw, pointer, checkNames, v[:], nil); err != nil {
 		d.noteAll(err)
 		return d.take()
@@ -394,6 +394,8 @@ func (d *decoder) check(raw []byte, pointer string, now time.Time, into *limit.A
 	d.members((*[6]jsontext.Value)(v[:6]), pointer, &s)
 	into.Check = event.Check{Identity: s.Identity, Quantity: s.Quantity, Data: s.Data}
 	d.hold(v[6], pointer+"/hold", into)
+	into.UpTo = d.flag(v[7], pointer, "upTo")
+	into.DryRun = d.flag(v[8], pointer, "dryRun")
 	if d.count == 0 {
 		return nil
 	}
@@ -429,6 +431,14 @@ func (d *decoder) hold(v jsontext.Value, pointer string, into *limit.Ask) {
 	default:
 		d.refuse(pointer, `hold must be {"ttl":"15m"}, or false to keep nothing`)
 	}
+}
+
+// flag reads a member that is true or false; false where it is absent.
+func (d *decoder) flag(v jsontext.Value, pointer, name string) bool {
+	if !absent(v) && v.Kind() != 't' && v.Kind() != 'f' {
+		d.refuse(pointer+"/"+name, name+" must be true or false")
+	}
+	return !absent(v) && v.Kind() == 't'
 }
 
 var one = money.Int(1)

@@ -49,7 +49,9 @@ type limitsView struct {
 type limitView struct {
 	Limit       string         `json:"limit"`
 	Kind        string         `json:"kind"`
-	Max         *money.Decimal `json:"max"` // null: access has no numbers
+	Mode        catalog.Mode   `json:"mode"`
+	WouldDeny   *int64         `json:"wouldDeny,omitzero"` // of mode observe: checks that it would have denied
+	Max         *money.Decimal `json:"max"`                // null: access has no numbers
 	Used        *money.Decimal `json:"used"`
 	Held        *money.Decimal `json:"held"`
 	Remaining   *money.Decimal `json:"remaining"`
@@ -70,6 +72,7 @@ type definitionView struct {
 	Meter       string         `json:"meter,omitzero"`
 	Field       string         `json:"field,omitzero"`
 	Window      string         `json:"window,omitzero"`
+	Rolling     bool           `json:"rolling,omitzero"`
 	HoldTTL     string         `json:"holdTTL,omitzero"`
 	Cooldown    string         `json:"cooldown,omitzero"`
 	MaxCooldown string         `json:"maxCooldown,omitzero"`
@@ -84,11 +87,14 @@ type definitionView struct {
 func viewLimit(l *limit.LimitState, version string, currency catalog.Currency) limitView {
 	p := &l.LimitPart
 	view := limitView{
-		Limit: p.Limit, Kind: p.Kind.String(), WindowStart: instant(p.WindowStart), WindowEnd: instant(p.WindowEnd), ResetAt: instant(p.ResetAt),
+		Limit: p.Limit, Kind: p.Kind.String(), Mode: modeOf(p), WindowStart: instant(p.WindowStart), WindowEnd: instant(p.WindowEnd), ResetAt: instant(p.ResetAt),
 		Soft: l.Limit.Soft, Overridden: p.Overridden, PlanVersion: optional(version), definitionView: viewDefinition(&l.Limit.Limit),
 	}
 	if p.Kind != event.AccessLimit {
 		view.Max, view.Used, view.Held = &p.Max, &p.Used, &p.Held
+	}
+	if p.Observed {
+		view.WouldDeny = &l.WouldDeny
 	}
 	if left, ok := limit.Remaining(p); ok {
 		view.Remaining = &left
@@ -101,7 +107,7 @@ func viewLimit(l *limit.LimitState, version string, currency catalog.Currency) l
 
 func viewDefinition(l *catalog.Limit) definitionView {
 	view := definitionView{
-		On: l.On, Values: l.Values, Meter: string(l.Meter), Field: l.Field, Window: l.Window.String(), HoldTTL: l.HoldTTL.String(),
+		On: l.On, Values: l.Values, Meter: string(l.Meter), Field: l.Field, Window: l.Window.String(), Rolling: l.Rolling, HoldTTL: l.HoldTTL.String(),
 		Cooldown: l.Cooldown.String(), MaxCooldown: l.MaxCooldown.String(), OnError: string(l.OnError),
 		Burst: l.Burst, Denials: l.Denials, Minimum: l.Minimum, MaxAttempts: l.MaxAttempts,
 	}

@@ -44,6 +44,7 @@ func TestRateLimitHeaders(t *testing.T) {
 		"concurrency":         {true, event.LimitPart{Limit: "s", Kind: event.ConcurrencyLimit, Max: n("5"), Held: n("1")}, `"s";q=5;qu="concurrent-requests"`, `"s";r=4`, ""},
 		"quotes":              {true, event.LimitPart{Limit: "a\"\\\né", Kind: event.ConcurrencyLimit, Max: n("5")}, `"a\"\\___";q=5;qu="concurrent-requests"`, `"a\"\\___";r=5`, ""},
 		"access":              {false, event.LimitPart{Limit: "a", Kind: event.AccessLimit, Denied: true}, "", "", ""},
+		"observed":            {true, event.LimitPart{Limit: "a", Kind: event.QuotaLimit, Observed: true, Denied: true, Max: n("5"), WindowStart: at, WindowEnd: after(time.Minute)}, "", "", ""},
 		"abuse has no number": {false, event.LimitPart{Limit: "a", Kind: event.AbuseGuardLimit, Denied: true, ResetAt: after(time.Minute)}, "", "", "60"},
 	} {
 		e := event.LimitDecided{DecidedAt: at, Allowed: c.allowed, Parts: []event.LimitPart{c.part}}
@@ -77,6 +78,25 @@ func TestHostileHolds(t *testing.T) {
 		require.NoError(t, new(decoder).check([]byte(`{"eventType":"t","sourceId":"s","hold":`+hold+`}`), "", decodeClock, &ask), hold)
 		assert.Equal(t, want.NoHold, ask.NoHold, hold)
 		assert.Equal(t, want.TTL, ask.TTL, hold)
+	}
+}
+
+func TestHostileFlags(t *testing.T) {
+	for _, name := range []string{"upTo", "dryRun"} {
+		for text, want := range map[string]bool{`true`: true, `false`: false} {
+			var ask limit.Ask
+			require.NoError(t, new(decoder).check([]byte(`{"eventType":"t","sourceId":"s","`+name+`":`+text+`}`), "", decodeClock, &ask))
+			assert.Equal(t, want, map[string]bool{"upTo": ask.UpTo, "dryRun": ask.DryRun}[name])
+		}
+		for _, text := range []string{`null`, `1`, `0`, `"true"`, `{}`, `[true]`, `true,"` + name + `":true`} {
+			var ask limit.Ask
+			err := new(decoder).check([]byte(`{"eventType":"t","sourceId":"s","`+name+`":`+text+`}`), "/3", decodeClock, &ask)
+			var bad *invalid.Error
+			if assert.ErrorAs(t, err, &bad, text) {
+				assert.Equal(t, "/3/"+name, bad.Fields[0].Pointer, text)
+				assert.Equal(t, codeInvalidEvent, bad.Fields[0].Code, text)
+			}
+		}
 	}
 }
 

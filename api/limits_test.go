@@ -22,7 +22,8 @@ import (
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
-const planCatalog = sampleCatalog + `
+// A check that does not name its output tokens counts two, 1.00 of the budget.
+var planCatalog = strings.Replace(sampleCatalog, "value: data.outputTokens,", "value: data.outputTokens, estimate: 2,", 1) + `
 plans:
   - key: pro
     currency: USD
@@ -61,11 +62,11 @@ func (h *fixture) check(key, body string, headers ...string) answer {
 }
 
 const (
-	requestsPart = `{"limit":"requests","kind":"rate","allowed":true,"max":3,"used":%d,"held":0,"requested":%d,"remaining":2,"windowStart":"2026-04-05T10:30:00.000Z","windowEnd":"2026-04-05T10:31:00.000Z",` +
+	requestsPart = `{"limit":"requests","kind":"rate","mode":"enforce","allowed":true,"max":3,"used":%d,"held":0,"requested":%d,"remaining":2,"windowStart":"2026-04-05T10:30:00.000Z","windowEnd":"2026-04-05T10:31:00.000Z",` +
 		`"resetAt":"2026-04-05T10:32:00.000Z","reason":null,"planVersion":"pro@1","holdExpiresAt":null,"overage":false,"overridden":false}`
-	heldParts = `{"limit":"tokens_per_day","kind":"quota","allowed":true,"max":1000,"used":0,"held":0,"requested":600,"remaining":400,"windowStart":"2026-04-04T22:00:00.000Z","windowEnd":"2026-04-05T22:00:00.000Z",` +
+	heldParts = `{"limit":"tokens_per_day","kind":"quota","mode":"enforce","allowed":true,"max":1000,"used":0,"held":0,"requested":600,"remaining":400,"windowStart":"2026-04-04T22:00:00.000Z","windowEnd":"2026-04-05T22:00:00.000Z",` +
 		`"resetAt":"2026-04-05T22:00:00.000Z","reason":null,"planVersion":"pro@1","holdExpiresAt":"2026-04-05T10:41:00.000Z","overage":false,"overridden":false},` +
-		`{"limit":"spend","kind":"budget","allowed":true,"max":500,"used":0,"held":0,"requested":5.5,"remaining":494.5,"currency":"USD","windowStart":"2026-03-31T22:00:00.000Z","windowEnd":"2026-04-30T22:00:00.000Z",` +
+		`{"limit":"spend","kind":"budget","mode":"enforce","allowed":true,"max":500,"used":0,"held":0,"requested":5.5,"remaining":494.5,"currency":"USD","windowStart":"2026-03-31T22:00:00.000Z","windowEnd":"2026-04-30T22:00:00.000Z",` +
 		`"resetAt":"2026-04-30T22:00:00.000Z","reason":null,"planVersion":"pro@1","holdExpiresAt":"2026-04-05T10:41:00.000Z","overage":false,"overridden":false}`
 )
 
@@ -89,18 +90,18 @@ func TestCheckAnswers(t *testing.T) {
 				`"message":"This workspace has 400 tokens left of its 1,000 tokens for today, and this needs 600.5 tokens. More at 2026-04-05 12:41 CEST.",` +
 				`"sourceId":"b","eventType":"tokens_spent","position":"3-5","replayed":false,"holdExpiresAt":null,"planVersion":"pro@1","overage":false,"degraded":false,"limits":[` +
 				strings.Replace(fmt.Sprintf(requestsPart, 1, 1), `"2026-04-05T10:32:00.000Z"`, "null", 1) + `,` +
-				`{"limit":"tokens_per_day","kind":"quota","allowed":false,"max":1000,"used":0,"held":600,"requested":600.5,"remaining":400,"windowStart":"2026-04-04T22:00:00.000Z","windowEnd":"2026-04-05T22:00:00.000Z",` +
+				`{"limit":"tokens_per_day","kind":"quota","mode":"enforce","allowed":false,"max":1000,"used":0,"held":600,"requested":600.5,"remaining":400,"windowStart":"2026-04-04T22:00:00.000Z","windowEnd":"2026-04-05T22:00:00.000Z",` +
 				`"resetAt":"2026-04-05T10:41:00.000Z","reason":"plan_limit","planVersion":"pro@1","holdExpiresAt":null,"overage":false,"overridden":false},` +
-				`{"limit":"spend","kind":"budget","allowed":true,"max":500,"used":0,"held":5.5,"requested":0,"remaining":494.5,"currency":"USD","windowStart":"2026-03-31T22:00:00.000Z","windowEnd":"2026-04-30T22:00:00.000Z",` +
+				`{"limit":"spend","kind":"budget","mode":"enforce","allowed":true,"max":500,"used":0,"held":5.5,"requested":1,"remaining":494.5,"currency":"USD","windowStart":"2026-03-31T22:00:00.000Z","windowEnd":"2026-04-30T22:00:00.000Z",` +
 				`"resetAt":null,"reason":null,"planVersion":"pro@1","holdExpiresAt":null,"overage":false,"overridden":false}]}`,
 			`"requests";r=2, "tokens_per_day";r=400;t=600, "spend";r=494`,
 			`"requests";q=3;w=60, "tokens_per_day";q=1000;w=86400, "spend";q=500;w=2592000`, "600"},
 		{"denied for ever", `{"eventType":"ai_interview_completed","sourceId":"c","data":{"audioSeconds":3600}}`,
 			`{"allowed":false,"remaining":null,"resetAt":null,"reason":"plan_limit","limit":"model_tier","message":"This plan does not include that modelTier; it has standard, premium.",` +
 				`"sourceId":"c","eventType":"ai_interview_completed","position":"3-6","replayed":false,"holdExpiresAt":null,"planVersion":"pro@1","overage":false,"degraded":false,"limits":[` +
-				`{"limit":"sessions","kind":"concurrency","allowed":true,"max":2,"used":0,"held":0,"requested":1,"remaining":2,"windowStart":null,"windowEnd":null,"resetAt":null,"reason":null,"planVersion":"pro@1","holdExpiresAt":null,"overage":false,"overridden":false},` +
-				`{"limit":"model_tier","kind":"access","allowed":false,"max":null,"used":null,"held":null,"requested":null,"remaining":null,"windowStart":null,"windowEnd":null,"resetAt":null,"reason":"plan_limit","planVersion":"pro@1","holdExpiresAt":null,"overage":false,"overridden":false},` +
-				`{"limit":"audio","kind":"max","allowed":false,"max":1800,"used":0,"held":0,"requested":3600,"remaining":null,"windowStart":null,"windowEnd":null,"resetAt":null,"reason":"plan_limit","planVersion":"pro@1","holdExpiresAt":null,"overage":false,"overridden":false}]}`,
+				`{"limit":"sessions","kind":"concurrency","mode":"enforce","allowed":true,"max":2,"used":0,"held":0,"requested":1,"remaining":2,"windowStart":null,"windowEnd":null,"resetAt":null,"reason":null,"planVersion":"pro@1","holdExpiresAt":null,"overage":false,"overridden":false},` +
+				`{"limit":"model_tier","kind":"access","mode":"enforce","allowed":false,"max":null,"used":null,"held":null,"requested":null,"remaining":null,"windowStart":null,"windowEnd":null,"resetAt":null,"reason":"plan_limit","planVersion":"pro@1","holdExpiresAt":null,"overage":false,"overridden":false},` +
+				`{"limit":"audio","kind":"max","mode":"enforce","allowed":false,"max":1800,"used":0,"held":0,"requested":3600,"remaining":null,"windowStart":null,"windowEnd":null,"resetAt":null,"reason":"plan_limit","planVersion":"pro@1","holdExpiresAt":null,"overage":false,"overridden":false}]}`,
 			`"sessions";r=2`, `"sessions";q=2;qu="concurrent-requests"`, ""},
 	} {
 		a := h.check(h.acme, step.body)
@@ -113,8 +114,173 @@ func TestCheckAnswers(t *testing.T) {
 
 	a := h.check(h.service, `{"tenantId":"other","eventType":"tokens_spent","sourceId":"x","quantity":1e6}`) // has no plan
 	assert.Equal(t, placed(`{"allowed":true,"remaining":null,"resetAt":null,"reason":null,"limit":null,"message":null,"sourceId":"x","eventType":"tokens_spent","position":"1-2","replayed":false,`+
-		`"holdExpiresAt":null,"planVersion":null,"overage":false,"degraded":false,"limits":[]}`), placed(a.Body.String()))
+		`"holdExpiresAt":"2026-04-05T10:46:00.000Z","planVersion":null,"overage":false,"degraded":false,"limits":[]}`), placed(a.Body.String()))
 	assert.Empty(t, a.Header().Get("RateLimit"))
+}
+
+// What a check leaves out is not zero: it counts the estimate, or the check is refused with the names of the fields.
+func TestMissingFields(t *testing.T) {
+	h := newFixture(t)
+	h.subscribe(strings.Replace(sampleCatalog, "value: data.outputTokens,", "value: data.outputTokens, dimensions: [model],", 1)+`
+plans:
+  - key: pro
+    currency: USD
+    limits:
+      - {key: spend, kind: budget, max: "500.00", window: month}
+      - {key: output, kind: quota, meter: output_tokens, max: 1000, window: day}
+      - {key: depth, kind: max, on: [tokens_spent], field: depth, max: 3}
+    prices:
+      - {key: output, model: per_unit, meter: output_tokens, unit: "0.5", where: {model: gpt-4.1}}
+`, "pro")
+	for data, pointers := range map[string][]string{
+		`{}`:                                             {"/data/model", "/data/outputTokens", "/data/depth"},
+		`{"model":"gpt-4.1"}`:                            {"/data/outputTokens", "/data/depth"},
+		`{"model":null,"depth":null}`:                    {"/data/model", "/data/outputTokens", "/data/depth"},
+		`{"model":"gpt-4.1","outputTokens":5}`:           {"/data/depth"},
+		`{"model":"o3","outputTokens":5}`:                {"/data/depth"},
+		`{"outputTokens":5,"depth":1}`:                   {"/data/model"},
+		`{"model":"o3","outputTokens":1,"depth":"deep"}`: {"/data/depth"},
+		`{"model":"o3","outputTokens":1,"depth":true}`:   {"/data/depth"},
+		`{"model":"o3","outputTokens":1,"depth":"2.5"}`:  {"/data/depth"},
+	} {
+		check := `{"eventType":"tokens_spent","sourceId":"a","data":` + data + `}`
+		a := h.check(h.acme, check)
+		require.Equal(t, http.StatusBadRequest, a.Code, data)
+		assert.Equal(t, "invalid_event", a.code(), data)
+		assert.Equal(t, pointers, pointersOf(a.json()), data)
+		items := h.check(h.acme, `[{"eventType":"ai_interview_completed","sourceId":"i"},`+check+`]`).json()["items"].([]any)
+		assert.Equal(t, true, items[0].(map[string]any)["allowed"])
+		for i := range pointers {
+			pointers[i] = "/1" + pointers[i]
+		}
+		assert.Equal(t, "invalid_event", items[1].(map[string]any)["code"])
+		assert.Equal(t, pointers, pointersOf(items[1].(map[string]any)), data)
+	}
+	assert.Equal(t, json.Number("0"), h.limitStates("")["output"]["held"])
+	require.Equal(t, true, h.check(h.acme, `{"eventType":"tokens_spent","sourceId":"a","data":{"model":"o3","outputTokens":1,"depth":2.5}}`).json()["allowed"])
+}
+
+func pointersOf(body map[string]any) (pointers []string) {
+	for _, e := range body["errors"].([]any) {
+		pointers = append(pointers, e.(map[string]any)["pointer"].(string))
+	}
+	return pointers
+}
+
+// A check with upTo is told how much it got; one that is asked again keeps that.
+func TestUpTo(t *testing.T) {
+	h := limited(t)
+	ask := func(source, rest string) map[string]any {
+		t.Helper()
+		a := h.check(h.acme, fmt.Sprintf(`{"eventType":"tokens_spent","sourceId":%q%s}`, source, rest))
+		require.Equal(t, http.StatusOK, a.Code, a.Body)
+		return a.json()
+	}
+	whole := ask("a", `,"quantity":600,"upTo":true`)
+	assert.Equal(t, json.Number("600"), whole["granted"])
+	assert.NotContains(t, ask("plain", `,"quantity":0.5`), "granted")
+	for range 2 {
+		part := ask("b", `,"quantity":600.25,"upTo":true`)
+		assert.Equal(t, true, part["allowed"])
+		assert.Equal(t, json.Number("399.5"), part["granted"])
+		assert.Equal(t, json.Number("0"), part["remaining"])
+		assert.Nil(t, part["reason"])
+	}
+	items := h.check(h.acme, `[{"eventType":"tokens_spent","sourceId":"c","quantity":5,"upTo":true},{"eventType":"tokens_spent","sourceId":"d","quantity":5,"upTo":false}]`).json()["items"].([]any)
+	assert.Equal(t, json.Number("0"), items[0].(map[string]any)["granted"])
+	assert.Equal(t, false, items[0].(map[string]any)["allowed"])
+	assert.NotContains(t, items[1], "granted")
+	assert.Equal(t, json.Number("1000"), h.limitStates("")["tokens_per_day"]["held"])
+}
+
+// A dry run answers what would be decided, and leaves no trace.
+func TestDryRun(t *testing.T) {
+	h := limited(t)
+	ask := func(rest string) map[string]any {
+		t.Helper()
+		a := h.check(h.acme, `{"eventType":"tokens_spent","sourceId":"a"`+rest+`}`)
+		require.Equal(t, http.StatusOK, a.Code, a.Body)
+		return a.json()
+	}
+	before := h.limitStates("")
+	for range 5 {
+		got := ask(`,"quantity":600,"dryRun":true`)
+		assert.Equal(t, true, got["allowed"])
+		assert.Equal(t, false, got["replayed"])
+		assert.Nil(t, got["position"])
+		assert.Nil(t, got["holdExpiresAt"])
+		quota := got["limits"].([]any)[1].(map[string]any)
+		assert.Equal(t, json.Number("600"), quota["requested"])
+		assert.Equal(t, json.Number("1000"), quota["remaining"])
+		denied := ask(`,"quantity":1001,"dryRun":true`)
+		assert.Equal(t, false, denied["allowed"])
+		assert.Equal(t, "tokens_per_day", denied["limit"])
+		assert.Nil(t, denied["position"])
+		assert.Equal(t, json.Number("1000"), ask(`,"quantity":1001,"upTo":true,"dryRun":true`)["granted"])
+	}
+	items := h.check(h.acme, `[{"eventType":"tokens_spent","sourceId":"x","quantity":9,"dryRun":true}]`).json()["items"].([]any)
+	assert.Nil(t, items[0].(map[string]any)["position"])
+	assert.Equal(t, before, h.limitStates(""))
+	assert.Equal(t, 0, h.decisions())
+	assert.Empty(t, h.do(request{method: "GET", path: "/v1/holds", key: h.acme}).json()["items"])
+
+	// Of a check with an open hold it answers the hold's real state, as hold: false does.
+	held := ask(`,"quantity":600`)
+	for _, rest := range []string{`,"quantity":600,"dryRun":true`, `,"quantity":600,"hold":false`, `,"quantity":600,"hold":{"ttl":"2h"},"dryRun":true`} {
+		got := ask(rest)
+		assert.Equal(t, true, got["replayed"], rest)
+		assert.Equal(t, held["holdExpiresAt"], got["holdExpiresAt"], rest)
+		assert.Equal(t, json.Number("400"), got["remaining"], rest)
+	}
+	assert.Equal(t, held["holdExpiresAt"], ask(`,"quantity":700,"dryRun":true`)["holdExpiresAt"])
+	assert.Equal(t, held["holdExpiresAt"], ask(`,"quantity":700,"hold":false`)["holdExpiresAt"])
+	assert.Equal(t, 2, h.decisions())
+}
+
+// A limit in mode observe is decided and counted, and no answer depends on it.
+func TestObservedLimits(t *testing.T) {
+	h := newFixture(t)
+	h.subscribe(sampleCatalog+`
+plans:
+  - key: pro
+    currency: USD
+    limits:
+      - {key: tight, kind: quota, meter: tokens, max: 10, window: week, mode: observe}
+      - {key: wide, kind: quota, meter: tokens, max: 1000, window: 30d, rolling: true, mode: enforce}
+      - {key: none, kind: rate, on: [tokens_spent], max: 0, window: 1m, mode: observe}
+      - {key: closed, kind: quota, meter: ai_interviews, max: 0, window: day}
+`, "pro")
+	a := h.check(h.acme, `{"eventType":"tokens_spent","sourceId":"a","quantity":100}`)
+	got := a.json()
+	assert.Equal(t, true, got["allowed"])
+	assert.Equal(t, "wide", got["limit"])
+	assert.Nil(t, got["reason"])
+	assert.Nil(t, got["message"])
+	var said []any
+	for _, p := range got["limits"].([]any) {
+		part := p.(map[string]any)
+		said = append(said, part["limit"], part["mode"], part["allowed"])
+	}
+	assert.Equal(t, []any{"tight", "observe", false, "wide", "enforce", true, "none", "observe", false}, said)
+	assert.Equal(t, `"wide";q=1000;w=2592000`, a.Header().Get("RateLimit-Policy"))
+	assert.NotContains(t, a.Header().Get("RateLimit"), "tight")
+	denied := h.check(h.acme, `{"eventType":"tokens_spent","sourceId":"b","quantity":1000}`)
+	assert.Equal(t, "wide", denied.json()["limit"])
+	assert.Equal(t, "plan_limit", denied.json()["reason"])
+	assert.Equal(t, "closed", h.check(h.acme, `{"eventType":"ai_interview_completed","sourceId":"i"}`).json()["limit"])
+
+	limits := h.limitStates("")
+	assert.Equal(t, json.Number("2"), limits["tight"]["wouldDeny"])
+	assert.Equal(t, "observe", limits["tight"]["mode"])
+	assert.Equal(t, "week", limits["tight"]["window"])
+	assert.Equal(t, "2026-03-29T22:00:00.000Z", limits["tight"]["windowStart"])
+	assert.NotContains(t, limits["tight"], "rolling")
+	assert.Equal(t, "enforce", limits["wide"]["mode"])
+	assert.Equal(t, "30d", limits["wide"]["window"])
+	assert.Equal(t, true, limits["wide"]["rolling"])
+	assert.NotContains(t, limits["wide"], "wouldDeny")
+	assert.Equal(t, json.Number("0"), limits["none"]["max"])
+	assert.Equal(t, json.Number("0"), limits["closed"]["remaining"])
 }
 
 // The usage event settles the hold, and what is left is right at once.
@@ -327,7 +493,7 @@ func TestChecksWithoutAStore(t *testing.T) {
 func TestDegradedAnswers(t *testing.T) {
 	h := newFixture(t)
 	h.subscribe(strings.Replace(planCatalog, "window: day, holdTTL: 15m", "window: day, onError: allow", 1), "pro")
-	require.Equal(t, http.StatusOK, h.check(h.acme, `{"eventType":"ai_interview_completed","sourceId":"a"}`).Code)
+	require.Equal(t, http.StatusOK, h.check(h.acme, `{"eventType":"ai_interview_completed","sourceId":"a","data":{"audioSeconds":60}}`).Code)
 	h.faults.failWith(func(eventstore.Append) error { return fmt.Errorf("%w: gone", eventstore.ErrUnavailable) })
 	assert.Equal(t, "store_unavailable", h.check(h.acme, `{"eventType":"tokens_spent","sourceId":"b"}`).code(), "a budget denies")
 	h.faults.failWith(nil)
@@ -356,12 +522,12 @@ func TestListLimits(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, head.String(), a.Header().Get("Tollgate-Position"))
 	assert.Equal(t, `{"items":[`+
-		`{"limit":"requests","kind":"rate","max":3,"used":1,"held":0,"remaining":2,"windowStart":"2026-04-05T10:30:00.000Z","windowEnd":"2026-04-05T10:31:00.000Z","resetAt":"2026-04-05T10:32:00.000Z","soft":false,"overridden":false,"planVersion":"pro@1","on":["tokens_spent"],"window":"1m"},`+
-		`{"limit":"tokens_per_day","kind":"quota","max":1000,"used":100,"held":600,"remaining":300,"windowStart":"2026-04-04T22:00:00.000Z","windowEnd":"2026-04-05T22:00:00.000Z","resetAt":"2026-04-05T22:00:00.000Z","soft":false,"overridden":false,"planVersion":"pro@1","meter":"tokens","window":"day","holdTTL":"15m"},`+
-		`{"limit":"spend","kind":"budget","max":500,"used":0,"held":0,"remaining":500,"currency":"USD","windowStart":"2026-03-31T22:00:00.000Z","windowEnd":"2026-04-30T22:00:00.000Z","resetAt":"2026-04-30T22:00:00.000Z","soft":false,"overridden":false,"planVersion":"pro@1","window":"month"},`+
-		`{"limit":"sessions","kind":"concurrency","max":7,"used":0,"held":0,"remaining":7,"windowStart":null,"windowEnd":null,"resetAt":null,"soft":false,"overridden":true,"planVersion":"pro@1","on":["ai_interview_completed"],"holdTTL":"2h"},`+
-		`{"limit":"model_tier","kind":"access","max":null,"used":null,"held":null,"remaining":null,"windowStart":null,"windowEnd":null,"resetAt":null,"soft":false,"overridden":false,"planVersion":"pro@1","on":["ai_interview_completed"],"values":["standard","premium"],"field":"modelTier"},`+
-		`{"limit":"audio","kind":"max","max":1800,"used":0,"held":0,"remaining":null,"windowStart":null,"windowEnd":null,"resetAt":null,"soft":false,"overridden":false,"planVersion":"pro@1","on":["ai_interview_completed"],"field":"audioSeconds"}`+
+		`{"limit":"requests","kind":"rate","mode":"enforce","max":3,"used":1,"held":0,"remaining":2,"windowStart":"2026-04-05T10:30:00.000Z","windowEnd":"2026-04-05T10:31:00.000Z","resetAt":"2026-04-05T10:32:00.000Z","soft":false,"overridden":false,"planVersion":"pro@1","on":["tokens_spent"],"window":"1m"},`+
+		`{"limit":"tokens_per_day","kind":"quota","mode":"enforce","max":1000,"used":100,"held":600,"remaining":300,"windowStart":"2026-04-04T22:00:00.000Z","windowEnd":"2026-04-05T22:00:00.000Z","resetAt":"2026-04-05T22:00:00.000Z","soft":false,"overridden":false,"planVersion":"pro@1","meter":"tokens","window":"day","holdTTL":"15m"},`+
+		`{"limit":"spend","kind":"budget","mode":"enforce","max":500,"used":0,"held":1,"remaining":499,"currency":"USD","windowStart":"2026-03-31T22:00:00.000Z","windowEnd":"2026-04-30T22:00:00.000Z","resetAt":"2026-04-30T22:00:00.000Z","soft":false,"overridden":false,"planVersion":"pro@1","window":"month"},`+
+		`{"limit":"sessions","kind":"concurrency","mode":"enforce","max":7,"used":0,"held":0,"remaining":7,"windowStart":null,"windowEnd":null,"resetAt":null,"soft":false,"overridden":true,"planVersion":"pro@1","on":["ai_interview_completed"],"holdTTL":"2h"},`+
+		`{"limit":"model_tier","kind":"access","mode":"enforce","max":null,"used":null,"held":null,"remaining":null,"windowStart":null,"windowEnd":null,"resetAt":null,"soft":false,"overridden":false,"planVersion":"pro@1","on":["ai_interview_completed"],"values":["standard","premium"],"field":"modelTier"},`+
+		`{"limit":"audio","kind":"max","mode":"enforce","max":1800,"used":0,"held":0,"remaining":null,"windowStart":null,"windowEnd":null,"resetAt":null,"soft":false,"overridden":false,"planVersion":"pro@1","on":["ai_interview_completed"],"field":"audioSeconds"}`+
 		`],"planVersion":"pro@1","nextCursor":null}`, a.Body.String())
 	none := h.do(request{method: "GET", path: "/v1/limits", key: h.service, headers: []string{"X-Tenant-Id", "other"}})
 	assert.Equal(t, `{"items":[],"planVersion":null,"nextCursor":null}`, none.Body.String())
@@ -387,7 +553,7 @@ func TestListHolds(t *testing.T) {
 	h := limited(t)
 	hold := func(source, ttl string) {
 		t.Helper()
-		require.Equal(t, true, h.check(h.acme, fmt.Sprintf(`{"eventType":"ai_interview_completed","sourceId":%q,"data":{"modelTier":"standard"},"hold":{"ttl":%q}}`, source, ttl)).json()["allowed"])
+		require.Equal(t, true, h.check(h.acme, fmt.Sprintf(`{"eventType":"ai_interview_completed","sourceId":%q,"data":{"modelTier":"standard","audioSeconds":60},"hold":{"ttl":%q}}`, source, ttl)).json()["allowed"])
 	}
 	_, err := h.ledger.OverrideLimit(t.Context(), "acme", app.Override{Limit: "sessions", Max: money.Int(100), Reason: "a trial"}, "cli")
 	require.NoError(t, err)

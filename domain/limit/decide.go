@@ -24,7 +24,7 @@ type Ask struct {
 	NoHold bool          // decide and record, keep nothing
 	TTL    time.Duration // of the hold; 0: as the limits say
 	UpTo   bool          // admit the largest quantity that passes, where the whole does not
-	DryRun bool          // only say what would be decided
+	DryRun bool          // only say what would be decided: keep nothing, count nothing, record nothing
 }
 
 // fingerprint tells asks of one identity apart.
@@ -62,6 +62,7 @@ func (a *Answer) HoldEnds() time.Time {
 // more room than it adds.
 func (a *Account) Decide(p *Policy, ask Ask, now time.Time) Answer {
 	at := a.advance(now)
+	ask.NoHold = ask.NoHold || ask.DryRun
 	d := &decision{account: a, policy: p, ask: ask, at: at, own: a.open(Source{ask.Type, ask.Source}, at), fresh: true, fingerprint: ask.fingerprint()}
 	if d.own != nil {
 		attempt, _ := attemptOf(ask.Data)
@@ -251,7 +252,7 @@ func (d *decision) settle(e *event.LimitDecided) {
 		l := d.policy.find(part.Limit)
 		switch part.Kind {
 		case event.RateLimit, event.RetryBudgetLimit:
-			part.Taken = e.Allowed && d.fresh
+			part.Taken = e.Allowed && d.fresh && !d.ask.DryRun
 			if part.Taken && !part.Denied {
 				d.replenished(l, part)
 			}
@@ -268,7 +269,7 @@ func (d *decision) settle(e *event.LimitDecided) {
 				d.replenished(l, part)
 			}
 		case event.AbuseGuardLimit:
-			part.Taken = d.account.state.Guard.Until <= d.at && (!e.Repeats || !e.Allowed)
+			part.Taken = d.account.state.Guard.Until <= d.at && (!e.Repeats || !e.Allowed) && !d.ask.DryRun
 			if part.Taken && !e.Allowed {
 				d.strike(l, part)
 			}
@@ -300,7 +301,7 @@ func (d *decision) renew() Answer {
 		}
 	}
 	until = max(until, move(TickOf(d.own.KeepUntil), d.ttl(catalog.Duration{})))
-	if d.ask.NoHold || d.ask.DryRun || !moved {
+	if d.ask.NoHold || !moved {
 		e = d.view()
 		e.Keeps, e.KeepUntil = true, d.own.KeepUntil
 		return Answer{LimitDecided: e, Replayed: true, Hold: d.own}

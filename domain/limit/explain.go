@@ -112,7 +112,7 @@ func Explain(p *Policy, e *event.LimitDecided) string {
 	i := Binding(e)
 	if e.Allowed {
 		for i = range e.Parts {
-			if e.Parts[i].Soft {
+			if e.Parts[i].Soft && !e.Parts[i].Observed {
 				part := &e.Parts[i]
 				return fmt.Sprintf("This workspace is over its %s. The work goes on.", p.amountOf(part))
 			}

@@ -276,7 +276,7 @@ func (p *Policy) Check(c event.Check) error {
 		}
 		seen[field] = true
 		if v := c.Data.Get(field); v.Kind == event.Absent || v.Kind == event.Null {
-			bad.Add("/data/"+invalid.Token(field), "required", fmt.Sprintf("data.%s is missing, and %s needs it", field, what))
+			bad.Add("/data/"+invalid.Token(field), invalid.CodeEvent, fmt.Sprintf("data.%s is missing, and %s needs it", field, what))
 		} else {
 			bad.Add("/data/"+invalid.Token(field), invalid.CodeEvent, fmt.Sprintf("data.%s must be a number that the ledger can keep, as %s needs it", field, what))
 		}

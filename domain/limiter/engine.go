@@ -212,7 +212,9 @@ func (l *Engine) Check(ctx context.Context, asks []limit.Ask) []Decision {
 		default:
 			decisions[i] = undecided(l.follower(asks[i].Tenant).actor(asks[i].Tenant).lastPolicy.Load(), &asks[i], err, l.config.Now())
 		}
-		l.count(&decisions[i])
+		if !asks[i].DryRun {
+			l.count(&decisions[i])
+		}
 	}
 	return decisions
 }

@@ -19,7 +19,7 @@ func decided(e event.LimitDecided) string {
 	}
 	var reasons []string
 	for i := range e.Parts {
-		if p := &e.Parts[i]; p.Denied {
+		if p := &e.Parts[i]; p.Denied && !p.Observed {
 			reasons = append(reasons, "by "+p.Limit+": "+why(p))
 		}
 	}
@@ -28,7 +28,7 @@ func decided(e event.LimitDecided) string {
 		text = check + " denied " + strings.Join(reasons, "; ") + "."
 	}
 	for i := range e.Parts {
-		if p := &e.Parts[i]; !p.Until.IsZero() {
+		if p := &e.Parts[i]; !p.Until.IsZero() && !p.Observed {
 			text += fmt.Sprintf(" After so many denials, all checks are refused until %s (%s).", clock(p.Until), p.Limit)
 		}
 	}
@@ -69,7 +69,7 @@ func why(p *event.LimitPart) string {
 func overage(parts []event.LimitPart) string {
 	var over []string
 	for i := range parts {
-		if parts[i].Soft {
+		if parts[i].Soft && !parts[i].Observed {
 			over = append(over, parts[i].Limit)
 		}
 	}
@@ -99,6 +99,9 @@ func explanation(e event.LimitDecided) json.RawMessage {
 	for i := range e.Parts {
 		p := &e.Parts[i]
 		members := []any{"limit", p.Limit, "kind", p.Kind.String(), "allowed", !p.Denied}
+		if p.Observed {
+			members = append(members, "mode", "observe")
+		}
 		if p.Kind != event.AccessLimit {
 			members = append(members, "max", p.Max, "used", p.Used, "held", p.Held, "requested", p.Requested)
 		}
