@@ -3,6 +3,7 @@ package catalog
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tollgate-io/tollgate/domain/money"
@@ -121,6 +122,7 @@ type Limit struct {
 	Ratio       money.Decimal `json:"ratio,omitzero"` // 0 < ratio <= 1
 	Minimum     int64         `json:"minimum,omitempty"`
 	Window      Window        `json:"window,omitzero"`
+	Per         []string      `json:"per,omitempty"`     // data fields: the limit counts for each of their values on its own
 	Rolling     bool          `json:"rolling,omitempty"` // the window always ends now
 	MaxAttempts int64         `json:"maxAttempts,omitempty"`
 	HoldTTL     Duration      `json:"holdTTL,omitzero"` // zero: the engine's default
@@ -146,13 +148,13 @@ func (l Limit) MarshalJSON() ([]byte, error) {
 
 // limitShapes is the one list of each kind's fields besides key and kind.
 var limitShapes = map[LimitKind]shape{
-	Rate:        {required: []string{"on", "max", "window"}, optional: []string{"burst"}},
-	Quota:       {required: []string{"meter", "max", "window"}, optional: []string{"holdTTL", "soft", "onError", "rolling"}},
-	Concurrency: {required: []string{"on", "max", "holdTTL"}, optional: []string{"onError"}},
+	Rate:        {required: []string{"on", "max", "window"}, optional: []string{"burst", "per"}},
+	Quota:       {required: []string{"meter", "max", "window"}, optional: []string{"holdTTL", "soft", "onError", "rolling", "per"}},
+	Concurrency: {required: []string{"on", "max", "holdTTL"}, optional: []string{"onError", "per"}},
 	Max:         {required: []string{"on", "max"}, optional: []string{"field"}},
 	Access:      {required: []string{"on", "field", "values"}},
-	RetryBudget: {required: []string{"on", "ratio", "window", "maxAttempts"}, optional: []string{"minimum"}},
-	Budget:      {required: []string{"max", "window"}, optional: []string{"holdTTL", "onError", "rolling"}},
+	RetryBudget: {required: []string{"on", "ratio", "window", "maxAttempts"}, optional: []string{"minimum", "per"}},
+	Budget:      {required: []string{"max", "window"}, optional: []string{"holdTTL", "onError", "rolling", "per"}},
 	AbuseGuard:  {required: []string{"denials", "ratio", "window", "cooldown", "maxCooldown"}},
 }
 
@@ -207,6 +209,9 @@ func (d *decoder) limit(n node, at string, seen unique) Limit {
 	l.OnError = OnError(o.oneOf("onError", string(Deny), string(Allow)))
 	l.Mode = Mode(o.oneOf("mode", string(Enforce), string(Observe)))
 	l.Rolling = o.boolean("rolling")
+	o.some("per")
+	l.Per = o.texts("per", "malformed", malformedPer)
+	slices.Sort(l.Per)
 	switch {
 	case l.Credits:
 	case l.Rolling:
@@ -230,6 +235,43 @@ func (d *decoder) limit(n node, at string, seen unique) Limit {
 		o.refuse("maxCooldown", "out_of_range", "maxCooldown must be at least cooldown, which doubles up to it")
 	}
 	return l
+}
+
+// malformedPer says what is wrong with a field of per. Commas and semicolons separate fields on the log.
+func malformedPer(field string) string {
+	if strings.ContainsAny(field, ",;") {
+		return "a field that a limit counts by has no comma or semicolon in its name"
+	}
+	if field == "key" {
+		return "limits cannot count by API key yet; name a data field"
+	}
+	return malformedField(field)
+}
+
+// addDimensions gives meters the fields that limits count them by: sums are kept by dimension.
+func (c *Catalog) addDimensions() {
+	add := func(of MeterKey, fields []string) {
+		i := slices.IndexFunc(c.Meters, func(m Meter) bool { return m.Key == of })
+		for _, field := range fields {
+			if !slices.Contains(c.Meters[i].Dimensions, field) {
+				c.Meters[i].Dimensions = append(slices.Clip(c.Meters[i].Dimensions), field)
+			}
+		}
+	}
+	for i := range c.Plans {
+		for _, l := range c.Plans[i].Limits {
+			switch l.Kind {
+			case Quota:
+				add(l.Meter, l.Per)
+			case Budget:
+				for _, p := range c.Plans[i].Prices {
+					if p.Meter != "" {
+						add(p.Meter, l.Per)
+					}
+				}
+			}
+		}
+	}
 }
 
 // period reads one of the periods.

@@ -27,6 +27,13 @@ func Parse(text []byte) (Catalog, error) {
 		return Catalog{}, err
 	}
 	c = c.ordered()
+	c.addDimensions()
+	for i := range c.Meters {
+		if len(c.Meters[i].Dimensions) > maxDimensions {
+			d.refuse("", "out_of_range", "a meter has at most %d dimensions; %s has more with the fields that limits count it by", maxDimensions, c.Meters[i].Key)
+			return Catalog{}, d.err()
+		}
+	}
 	// Quotes and escapes can make the canonical form longer than the text, and Parse must accept it again.
 	if n := len(c.Canonical()); n > MaxText {
 		d.refuse("", "too_large", "a catalog has at most %d bytes, also as JSON, which is %d", MaxText, n)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -58,6 +59,8 @@ type LimitDecided struct {
 	// Repeats: the check had an open hold, and is no later attempt of it. Sliding limits do not count it again.
 	Repeats bool `json:",omitzero"`
 	Retry   bool `json:",omitzero"` // the check said that it retries another one
+	// Levels are the sets of data fields, joined by commas, for whose values sliding limits of the catalog count the check.
+	Levels []string `json:",omitempty"`
 	// Remember is how long sliding limits have to remember the check: the longest of their windows in the catalog.
 	Remember time.Duration `json:",omitzero"`
 }
@@ -84,6 +87,7 @@ func (e *LimitDecided) HoldEnds() time.Time {
 type LimitPart struct {
 	Limit      string // key of the limit in the plan
 	Kind       LimitKind
+	Per        Data `json:",omitzero"` // the fields that the limit counts by, with the check's values
 	Denied     bool
 	Soft       bool // the limit was exceeded and admits it: overage
 	Overridden bool // Max is the tenant's own, not the plan's
@@ -201,6 +205,7 @@ func AppendDecisions(writer uuid.UUID, t TenantID, expected eventstore.Revision,
 //	  string by = 11;                // of a release
 //	  repeated Part parts = 12;
 //	  uint64 remember = 13;          // milliseconds
+//	  string levels = 14;            // separated by semicolons
 //	}
 //	message Part {
 //	  string limit = 1;  uint32 kind = 2;
@@ -211,6 +216,7 @@ func AppendDecisions(writer uuid.UUID, t TenantID, expected eventstore.Revision,
 //	  sint64 expires_at = 12;  sint64 until = 13;                                  // likewise
 //	  uint64 strikes = 14;  uint64 burst = 15;
 //	  string max_text = 16;  string used_text = 17;  string held_text = 18;  string requested_text = 19;  // instead of 4 to 8
+//	  bytes per = 20;                // data
 //	}
 //
 // Zero and empty fields are left out. An instant at or after the decision is written plus one, so that zero is none.
@@ -221,6 +227,9 @@ const (
 	fieldFingerprint protowire.Number = 10
 	fieldParts       protowire.Number = 12
 	fieldRemember    protowire.Number = 13
+	fieldLevels      protowire.Number = 14
+
+	fieldPer protowire.Number = 20 // of a part
 )
 
 const (
@@ -294,7 +303,8 @@ func (e LimitDecided) encode() []byte {
 		part = e.Parts[i].append(part[:0], e.DecidedAt)
 		b = protowire.AppendBytes(protowire.AppendTag(b, fieldParts, protowire.BytesType), part)
 	}
-	return appendUint(b, fieldRemember, uint64(e.Remember.Milliseconds())) //nolint:gosec // positive
+	b = appendUint(b, fieldRemember, uint64(e.Remember.Milliseconds())) //nolint:gosec // positive
+	return appendText(b, fieldLevels, strings.Join(e.Levels, ";"))
 }
 
 func (e HoldReleased) encode() []byte {
@@ -327,7 +337,7 @@ func (p *LimitPart) append(b []byte, at time.Time) []byte {
 			b = appendText(b, protowire.Number(16+i), n.String()) //nolint:gosec // at most 19
 		}
 	}
-	return b
+	return appendText(b, fieldPer, p.Per.wire)
 }
 
 // commonScale writes numbers as whole numbers of one unit, where they fit.
@@ -407,7 +417,7 @@ func lastQuotaField(k kind) protowire.Number {
 	case holdReleased:
 		return fieldBy
 	default:
-		return fieldRemember
+		return fieldLevels
 	}
 }
 
@@ -474,6 +484,8 @@ func (m *decisionMessage) setText(n protowire.Number, s string) error {
 		m.quantity.text = s
 	case fieldPlanVersion:
 		m.PlanVersion = s
+	case fieldLevels:
+		m.Levels = strings.Split(s, ";")
 	case fieldBy:
 		m.by = Actor(s)
 	default:
@@ -545,6 +557,9 @@ func (p *partMessage) setVarint(n protowire.Number, u uint64) error {
 
 func (p *partMessage) setText(n protowire.Number, s string) error {
 	switch {
+	case n == fieldPer:
+		p.Per = Data{s}
+		return p.Per.check()
 	case !isText(s):
 		return errText
 	case n == 1:
@@ -559,7 +574,7 @@ func (p *partMessage) setText(n protowire.Number, s string) error {
 
 func decodePart(w string, at time.Time) (LimitPart, error) {
 	p := partMessage{at: at}
-	err := walkFields(w, 19, 0, &p)
+	err := walkFields(w, fieldPer, 0, &p)
 	if err == nil && (p.Limit == "" || p.Kind == 0) {
 		err = errors.New("a part without limit or kind")
 	}

@@ -106,7 +106,8 @@ func samples(t *testing.T) map[string]eventstore.Append {
 		PlanVersion: "pro@3", Fingerprint: 0x0102030405060708, Parts: parts}
 	asked := decided
 	asked.Asked, asked.Repeats, asked.Retry, asked.Remember, asked.Data = true, true, true, 61*time.Second, data
-	asked.Parts = []event.LimitPart{{Limit: "tried_out", Kind: event.RateLimit, Denied: true, Observed: true, Max: money.Int(0), ResetAt: at(1)}}
+	asked.Levels = []string{"teamId,userId", "userId"}
+	asked.Parts = []event.LimitPart{{Limit: "tried_out", Per: event.NewData(map[string]any{"userId": "u1", "teamId": 7}), Kind: event.RateLimit, Denied: true, Observed: true, Max: money.Int(0), ResetAt: at(1)}}
 	denied := event.LimitDecided{Identity: u.Identity, Quantity: money.MustParse("123456789012345678.123456789"), DecidedAt: at(1), Fingerprint: 9, Data: data,
 		Parts: []event.LimitPart{{Limit: "tokens_per_day", Kind: event.QuotaLimit, Denied: true, Max: money.MustParse("9223372036854775807"), Requested: money.MustParse("0.1"), ResetAt: at(2)}}}
 	withCredits := invoice

@@ -38,6 +38,8 @@ type Account struct {
 	endings  *btree.BTreeG[lease] // of whole holds
 	held     []*heldUnder         // of the policies that were asked for, the latest last
 	series   map[Series]*series
+	shapes   map[shape]int  // how many series there are of each
+	values   int            // series of single values among them
 	credit   *CreditTracker // nil where no limit looks at credit
 	told     int64          // offset of the last event that the account was told
 	reached  Tick           // the latest instant that the account was asked about: what had ended by then is gone
@@ -63,7 +65,7 @@ type Snapshot struct {
 func NewAccount(t event.TenantID, s Snapshot) *Account {
 	a := &Account{
 		tenant: t, revision: s.Revision, state: s.State, holds: make(map[Source]*Hold, len(s.Holds)), endings: newTree(),
-		series: map[Series]*series{}, windows: map[catalog.Period]calendar.Window{},
+		series: map[Series]*series{}, shapes: map[shape]int{}, windows: map[catalog.Period]calendar.Window{},
 	}
 	for i := range s.Holds {
 		a.put(&s.Holds[i])
@@ -75,7 +77,7 @@ func NewAccount(t event.TenantID, s Snapshot) *Account {
 func (a *Account) Revision() eventstore.Revision { return a.revision }
 
 // AddSeries makes the account add up a series. Facts that stand in the log after what is loaded must be told afterwards.
-func (a *Account) AddSeries(l Loaded) { a.series[l.Series] = newSeries(l) }
+func (a *Account) AddSeries(l Loaded) { a.addSeries(newSeries(l)) }
 
 // SetCredit makes the account follow its tenant's credit. Apply the events after credit.At afterwards.
 func (a *Account) SetCredit(c *CreditTracker) { a.credit = c }
@@ -126,11 +128,7 @@ func (a *Account) Apply(e Entry) error {
 		if a.credit != nil {
 			a.credit.add(e.Position.Offset, f)
 		}
-		for _, s := range a.series { // each on its own, so their order is of no importance
-			if q, counts := s.Need.Quantity(f); counts {
-				s.add(e.Position.Offset, f.OccurredAt, q)
-			}
-		}
+		a.count(e.Position.Offset, f)
 	}
 	return nil
 }
@@ -141,8 +139,7 @@ func (a *Account) decided(payload any, at eventstore.Position) {
 	a.revision++
 	switch p := payload.(type) {
 	case event.LimitDecided:
-		a.keepState()
-		a.state.Apply(&p)
+		a.state.apply(&p, a.note)
 		if p.Keeps {
 			a.drop(Source{p.Type, p.Source})
 			a.put(&Hold{LimitDecided: p, Position: at})
@@ -152,15 +149,6 @@ func (a *Account) decided(payload any, at eventstore.Position) {
 	case event.HoldExpired:
 		a.drop(Source{p.Type, p.Source})
 	}
-}
-
-// keepState notes how to undo what a decision does to the state.
-func (a *Account) keepState() {
-	if !a.recording {
-		return
-	}
-	before := a.state.clone()
-	a.note(func() { a.state = before })
 }
 
 func (a *Account) put(h *Hold) {
@@ -228,9 +216,6 @@ func (a *Account) clock(now time.Time) Tick { return max(TickOf(now), a.state.No
 func (a *Account) advance(now time.Time) Tick {
 	at := a.clock(now)
 	a.reached = at
-	for _, of := range a.held {
-		of.advance(at)
-	}
 	if at >= a.forgot.after(forgetEvery) {
 		a.forgot = at
 		for _, s := range a.series {

@@ -138,7 +138,7 @@ func TestHoldsAreConserved(t *testing.T) {
 					}
 				}
 			}
-			require.Equal(t, sum.String(), w.account.View(w.policy(), w.now)[0].Held.String())
+			require.Equal(t, sum.String(), w.account.View(w.policy(), w.now, event.Data{})[0].Held.String())
 		}
 	})
 }
@@ -158,7 +158,7 @@ func TestTheEndsOfAHoldCommute(t *testing.T) {
 		for _, end := range order {
 			ends[end](w)
 		}
-		view := w.fold().View(w.policy(), w.now)
+		view := w.fold().View(w.policy(), w.now, event.Data{})
 		mustBe(t, money.Int(3), view[0].Used, "used")
 		mustBe(t, money.Int(1), view[0].Held, "held")
 		mustBe(t, money.Int(1), view[1].Held, "running")
@@ -197,7 +197,7 @@ func TestUsageInTheEstimatedQuantityIsUsageAlone(t *testing.T) {
 			}
 			checked.pass(time.Minute)
 			used.pass(time.Minute)
-			a, b := checked.account.View(checked.policy(), checked.now), used.account.View(used.policy(), used.now)
+			a, b := checked.account.View(checked.policy(), checked.now, event.Data{}), used.account.View(used.policy(), used.now, event.Data{})
 			require.Equal(t, text(t, b), text(t, a))
 			next := call("next", "4", "tokens", 2)
 			require.Equal(t, text(t, used.ask(next, used.now)), text(t, checked.ask(next, checked.now)))
@@ -241,7 +241,7 @@ func TestANegativeEstimateMakesNoRoom(t *testing.T) {
 		require.True(t, p.Denied, p.Limit)
 	}
 	w.settle(call("u1", "1", "tokens", -4), "1")
-	mustBe(t, money.Int(-4), w.account.View(w.policy(), w.now)[0].Used, "what was taken back is")
+	mustBe(t, money.Int(-4), w.account.View(w.policy(), w.now, event.Data{})[0].Used, "what was taken back is")
 }
 
 func TestLargeQuantities(t *testing.T) {
@@ -258,7 +258,7 @@ func TestLargeQuantities(t *testing.T) {
 			w.settle(ask, "999999999999999999.999999999")
 		}
 		want := new(big.Rat).Mul(rat(money.MustParse("999999999999999999.999999999")), whole(20))
-		require.Zero(t, want.Cmp(rat(w.account.View(w.policy(), w.now)[0].Used)))
+		require.Zero(t, want.Cmp(rat(w.account.View(w.policy(), w.now, event.Data{})[0].Used)))
 		require.Equal(t, w.text(w.account), w.text(w.fold()))
 	}
 }
@@ -325,7 +325,7 @@ func TestWhatRemainsCanBeHad(t *testing.T) {
 		for i, q := range rapid.SliceOfN(rapid.Int64Range(1, 4), 0, 6).Draw(t, "quantities") {
 			w.check(call(nth(i), money.Int(q).String()))
 		}
-		left, _ := limit.Remaining(&w.account.View(w.policy(), w.now)[0].LimitPart)
+		left, _ := limit.Remaining(&w.account.View(w.policy(), w.now, event.Data{})[0].LimitPart)
 		require.False(t, w.ask(call("more", left.Add(money.MustParse("0.1")).String()), w.now).Allowed)
 		if left.Sign() > 0 {
 			require.True(t, w.ask(call("all", left.String()), w.now).Allowed)
@@ -359,7 +359,7 @@ func TestTimeDoesNotGoBack(t *testing.T) {
 	w := newWorld(t, running(2, "1m"))
 	require.True(t, w.check(call("s1", "1")).Allowed)
 	w.pass(time.Minute)
-	mustBe(t, money.Int(0), w.account.View(w.policy(), w.now)[0].Held, "held")
+	mustBe(t, money.Int(0), w.account.View(w.policy(), w.now, event.Data{})[0].Held, "held")
 	w.pass(-30 * time.Second)
 	require.True(t, w.check(call("s2", "1")).Allowed)
 	got := w.check(call("s1", "1"))

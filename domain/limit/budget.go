@@ -17,15 +17,20 @@ func (d *decision) money(i int) measure {
 	p := d.policy
 	m := measure{index: i, series: make([]*series, len(p.prices)), turns: true}
 	for j := range p.prices {
-		m.series[j] = d.account.series[p.prices[j].series]
+		m.series[j] = d.series(&p.Limits[i], p.prices[j].series, p.prices[j].Where)
 	}
-	m.total = func(used, more amounts) (sum money.Decimal) {
+	m.total = total(p)
+	return m
+}
+
+// total is what quantities for each price come to on top of what is used.
+func total(p *Policy) func(used, more amounts) money.Decimal {
+	return func(used, more amounts) (sum money.Decimal) {
 		for j := range p.prices {
 			sum = sum.Add(peak(&p.prices[j].Price, used[j], more[j]))
 		}
 		return sum.Add(more[len(more)-1])
 	}
-	return m
 }
 
 // peak is the most that a price can come to while any part of more is used on top of used. Only a volume price can come to

@@ -145,8 +145,8 @@ func TestBudgetsAreExact(t *testing.T) {
 			return // no price is of calls
 		}
 		of := terms{prices: w.plan.Prices}
-		spent := m.total(of, w.plan.Limits[0], nil, w.now.UnixMilli())
-		cost := m.total(of, w.plan.Limits[0], []limit.Ask{ask}, w.now.UnixMilli())
+		spent := m.total(of, w.plan.Limits[0], ask.Data, nil, w.now.UnixMilli())
+		cost := m.total(of, w.plan.Limits[0], ask.Data, []limit.Ask{ask}, w.now.UnixMilli())
 		require.Zero(t, spent.Cmp(rat(got.Parts[0].Used)), "spent %s, not %s", got.Parts[0].Used, spent)
 		require.Zero(t, cost.Sub(cost, spent).Cmp(rat(got.Parts[0].Requested)), "holds %s, not %s", got.Parts[0].Requested, cost)
 	})

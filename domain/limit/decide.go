@@ -2,7 +2,6 @@ package limit
 
 import (
 	"iter"
-	"slices"
 	"time"
 
 	"github.com/tollgate-io/tollgate/domain/catalog"
@@ -121,7 +120,7 @@ func (d *decision) begin() event.LimitDecided {
 	return event.LimitDecided{
 		Identity: d.ask.Identity, Quantity: d.ask.Quantity, DecidedAt: d.at.Time(), Allowed: true, PlanVersion: d.policy.PlanVersion,
 		Fingerprint: d.fingerprint,
-		Asked:       true, Data: d.ask.Data.Only(d.policy.fields[d.ask.Type]...), Remember: d.policy.remember,
+		Asked:       true, Data: d.ask.Data.Only(d.policy.fields[d.ask.Type]...), Remember: d.policy.remember, Levels: d.policy.levels[d.ask.Type],
 	}
 }
 
@@ -191,6 +190,9 @@ func (d *decision) ttl(l catalog.Duration) time.Duration {
 func (d *decision) judge(i int) event.LimitPart {
 	l := &d.policy.Limits[i]
 	part := event.LimitPart{Limit: string(l.Key), Kind: l.kind, Max: l.Max, Overridden: l.Overridden, Observed: l.observes()}
+	if len(l.Per) > 0 {
+		part.Per = d.ask.Data.Only(l.Per...)
+	}
 	switch l.kind {
 	case event.RateLimit:
 		d.rate(l, &part)
@@ -227,7 +229,8 @@ func (d *decision) lookAhead(part *event.LimitPart) {
 		then.own, then.fresh = nil, true
 	}
 	part.ResetAt = d.policy.Until
-	if i := then.policy.index(part.Limit); i >= 0 && then.policy.applies(&then.policy.Limits[i], d.ask.Type) && !d.account.Misses(then.policy, then.at.Time()) {
+	if i := then.policy.index(part.Limit); i >= 0 && then.policy.applies(&then.policy.Limits[i], d.ask.Type) && !d.account.Misses(then.policy, then.at.Time()) &&
+		len(d.account.Missing(then.policy.NeedsOf(d.ask.Type, d.ask.Data))) == 0 {
 		if next := then.judge(i); next.Denied {
 			then.lookAhead(&next)
 			part.ResetAt = next.ResetAt
@@ -319,6 +322,9 @@ func (d *decision) view() event.LimitDecided {
 		if !d.policy.applies(l, d.ask.Type) {
 			continue
 		}
+		if _, ok := levelOf(l.Per, d.ask.Data); !ok { // of usage that no check was asked for like this
+			continue
+		}
 		part := d.judge(i)
 		part.Denied, part.Taken, part.ResetAt = false, false, time.Time{}
 		if d.own == nil {
@@ -341,13 +347,17 @@ type LimitState struct {
 	WouldDeny int64 // checks that a limit in mode observe would have denied
 }
 
-// View tells how every limit of the policy stands.
-func (a *Account) View(p *Policy, now time.Time) []LimitState {
+// View is how every limit of the policy is. Of limits that count by data fields it has those that values name all fields of; the
+// account must not miss the series that NeedsOf lists for them.
+func (a *Account) View(p *Policy, now time.Time, values event.Data) []LimitState {
 	at := a.advance(now)
 	all := make([]LimitState, 0, len(p.Limits))
 	for i := range p.Limits {
 		l := &p.Limits[i]
-		d := &decision{account: a, policy: p, at: at}
+		if _, ok := levelOf(l.Per, values); !ok {
+			continue
+		}
+		d := &decision{account: a, policy: p, at: at, ask: Ask{Check: event.Check{Data: values}}}
 		part := d.judge(i)
 		part.Denied, part.Soft, part.Requested = false, false, money.Decimal{}
 		if l.kind != event.AbuseGuardLimit {
@@ -359,11 +369,11 @@ func (a *Account) View(p *Policy, now time.Time) []LimitState {
 	return all
 }
 
-// others is what other checks hold of the limit of an index.
+// others is what other checks hold of the limit of an index, at the level of the check.
 func (d *decision) others(i int) amounts {
-	of := d.account.under(d.policy, d.at).pools[i]
-	sum := slices.Clone(of.sum)
-	of.leases.Ascend(func(l lease) bool { // only of an instant that has not come are there any that end before it
+	l := &d.policy.Limits[i]
+	sum, leases := d.account.under(d.policy).at(i, d.level(l), min(d.at, d.account.reached))
+	leases.Ascend(func(l lease) bool { // only of an instant that has not come are there any that end before it
 		if l.ends > d.at {
 			return false
 		}
@@ -376,19 +386,24 @@ func (d *decision) others(i int) amounts {
 	return sum
 }
 
-// owns is what the check's own hold takes at an instant; nil where it takes nothing of the limit any more.
+// owns is what the check's own hold takes at an instant; nil where it takes nothing of the limit any more, or nothing at the
+// level of the check.
 func (d *decision) owns(i int, at Tick) amounts {
 	l := &d.policy.Limits[i]
 	if d.own == nil || !d.policy.applies(l, d.own.Type) || d.own.ends(l) <= at {
 		return nil
 	}
+	if of, ok := levelOf(l.Per, d.own.Data); !ok || of != d.level(l) {
+		return nil
+	}
 	return d.policy.takenBy(l, d.own)
 }
 
-// leases are those of other checks, in the order in which they end.
+// leases are those of other checks at the level of the check, in the order in which they end.
 func (d *decision) leases(i int) iter.Seq[lease] {
 	return func(yield func(lease) bool) {
-		d.account.under(d.policy, d.at).pools[i].leases.AscendGreaterOrEqual(lease{ends: d.at + 1}, func(l lease) bool {
+		_, leases := d.account.under(d.policy).at(i, d.level(&d.policy.Limits[i]), min(d.at, d.account.reached))
+		leases.AscendGreaterOrEqual(lease{ends: d.at + 1}, func(l lease) bool {
 			return d.own != nil && l.source == d.own.source() || yield(l)
 		})
 	}
@@ -465,7 +480,8 @@ func (d *decision) replenished(l *Limit, part *event.LimitPart) {
 		if !part.ExpiresAt.IsZero() {
 			last = TickOf(part.ExpiresAt)
 		}
-		if l, ok := d.account.under(d.policy, d.at).pools[d.policy.index(part.Limit)].leases.Max(); ok {
+		_, leases := d.account.under(d.policy).at(d.policy.index(part.Limit), d.level(l), min(d.at, d.account.reached))
+		if l, ok := leases.Max(); ok {
 			last = max(last, l.ends)
 		}
 		set(last)

@@ -132,6 +132,9 @@ func (h *history) redraw() {
 		if rapid.IntRange(0, 3).Draw(h.rapid, "renamed") == 0 {
 			l.Key += "_renamed"
 		}
+		if counts := l.Kind != catalog.Max && l.Kind != catalog.Access && l.Kind != catalog.AbuseGuard; counts && rapid.IntRange(0, 3).Draw(h.rapid, "per") == 0 {
+			l.Per = []string{"user"}
+		}
 		if rapid.IntRange(0, 7).Draw(h.rapid, "observed") == 0 {
 			l.Mode = catalog.Observe
 		}
@@ -172,6 +175,9 @@ func (h *history) drawData() event.Data {
 	}
 	if m := rapid.SampledFrom([]string{"", "small", "large", "huge"}).Draw(h.rapid, "model"); m != "" {
 		data["model"] = m
+	}
+	if u := rapid.IntRange(0, 2).Draw(h.rapid, "user"); u > 0 {
+		data["user"] = u
 	}
 	if n := rapid.IntRange(1, 12).Draw(h.rapid, "attempt"); n > 9 {
 		data["attempt"] = n - 8
@@ -382,7 +388,7 @@ func (h *history) checkBoth() {
 // stands is what is used and held of every limit but the abuse guards, which count denials, and when that ends.
 func (h *history) stands() string {
 	var parts []event.LimitPart
-	for _, s := range h.account.View(h.policy(), h.now) {
+	for _, s := range h.account.View(h.policy(), h.now, event.Data{}) {
 		if s.Kind != event.AbuseGuardLimit {
 			parts = append(parts, s.LimitPart)
 		}
@@ -396,7 +402,7 @@ func (h *history) tight(ask limit.Ask, got limit.Answer) {
 		return !p.Denied || p.Observed && p.Kind == event.AbuseGuardLimit // such a guard denies only what others deny
 	})
 	slices.SortStableFunc(denied, func(a, b event.LimitPart) int { return a.ResetAt.Compare(b.ResetAt) })
-	a, latest := h.fold(), h.clock()
+	a, latest := h.fold(), h.clock() // it has all that was ever asked for
 	for _, d := range denied {
 		if d.ResetAt.IsZero() || !d.Until.IsZero() { // a cooldown that this denial starts is not there without it
 			continue
@@ -434,7 +440,11 @@ func (h *history) undo() {
 			}
 		default:
 			asks[i] = h.drawAsk()
-			if got := h.account.Decide(p, asks[i], h.now); got.Record {
+			if p.Check(asks[i].Check) != nil {
+				asks[i].Type = ""
+				continue
+			}
+			if got := h.account.Decide(h.load(p, asks[i].Data), asks[i], h.now); got.Record {
 				h.account.Propose(got.LimitDecided)
 			}
 		}
@@ -442,7 +452,7 @@ func (h *history) undo() {
 	h.account.Undo()
 	require.Equal(h.rapid, before, h.text(h.account))
 	folded := h.fold()
-	folded.View(p, h.clock())
+	folded.View(p, h.clock(), event.Data{})
 	require.Equal(h.rapid, before, h.text(folded))
 	for _, ask := range asks {
 		if ask.Type != "" {
@@ -516,7 +526,9 @@ func (h *history) snapshot() {
 	require.Equal(r, h.textAt(full, h.clock()), h.textAt(a, h.clock()))
 	for range 3 {
 		ask := h.drawAsk()
-		require.Equal(r, text(r, full.Decide(p, ask, h.clock())), text(r, a.Decide(p, ask, h.clock())))
+		if p.Check(ask.Check) == nil && len(a.Missing(p.NeedsOf(ask.Type, ask.Data))) == 0 {
+			require.Equal(r, text(r, full.Decide(p, ask, h.clock())), text(r, a.Decide(p, ask, h.clock())))
+		}
 	}
 }
 
@@ -557,7 +569,10 @@ func (h *history) reasons(got limit.Answer) {
 
 // recorded is a check of what is used already: it is allowed, and takes nothing.
 func (h *history) recorded(ask limit.Ask) {
-	got := h.account.Recorded(h.policy(), ask, h.now)
+	if h.policy().Check(ask.Check) != nil {
+		return
+	}
+	got := h.account.Recorded(h.load(h.policy(), ask.Data), ask, h.now)
 	require.True(h.rapid, got.Allowed && got.Replayed && !got.Record && !got.Keeps)
 	for _, p := range got.Parts {
 		require.False(h.rapid, p.Denied || p.Soft || p.Taken, "%s", p.Limit)
@@ -568,9 +583,10 @@ func (h *history) recorded(ask limit.Ask) {
 // compare compares how every limit stands, and what is held.
 func (h *history) compare() {
 	r, t, at := h.rapid, h.terms(), h.clock().UnixMilli()
-	for _, s := range h.account.View(h.policy(), h.now) {
+	like := event.NewData(map[string]any{"user": 1})
+	for _, s := range h.account.View(h.load(h.policy(), like), h.now, like) {
 		i := slices.IndexFunc(t.limits, func(l catalog.Limit) bool { return string(l.Key) == s.LimitPart.Limit })
-		v := h.model.judge(t, t.limits[i], limit.Ask{}, at)
+		v := h.model.judge(t, t.limits[i], limit.Ask{Check: event.Check{Data: like}}, at)
 		require.Zero(r, v.used.Cmp(rat(s.Used)), "used of %s: %s, not %s", s.LimitPart.Limit, s.Used, v.used)
 		require.Zero(r, v.held.Cmp(rat(s.Held)), "held of %s: %s, not %s", s.LimitPart.Limit, s.Held, v.held)
 		if k := t.limits[i].Kind; k != catalog.RetryBudget && k != catalog.AbuseGuard && k != catalog.Access {

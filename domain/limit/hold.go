@@ -168,17 +168,17 @@ func (p *pool) drop(l lease) {
 	}
 }
 
-// heldUnder is what the open holds take under one policy, by the index of the limit; nil for limits that hold nothing.
+// heldUnder is what the open holds take under one policy: a pool for each level of each limit that holds something.
 type heldUnder struct {
 	policy *Policy
-	pools  []*pool
+	pools  []map[level]*pool // by the index of the limit; nil for limits that hold nothing
 }
 
 func newHeldUnder(p *Policy, holds map[Source]*Hold) *heldUnder {
-	h := &heldUnder{policy: p, pools: make([]*pool, len(p.Limits))}
+	h := &heldUnder{policy: p, pools: make([]map[level]*pool, len(p.Limits))}
 	for i := range p.Limits {
 		if p.Limits[i].holds() {
-			h.pools[i] = &pool{leases: newTree(), sum: make(amounts, p.size(&p.Limits[i]))}
+			h.pools[i] = map[level]*pool{}
 		}
 	}
 	for _, hold := range holds { // a sum and a tree do not depend on the order
@@ -187,32 +187,59 @@ func newHeldUnder(p *Policy, holds map[Source]*Hold) *heldUnder {
 	return h
 }
 
-func (h *heldUnder) put(hold *Hold) {
-	for i, of := range h.pools {
-		if l := &h.policy.Limits[i]; of != nil && h.policy.applies(l, hold.Type) {
-			of.put(lease{hold.ends(l), hold.source(), h.policy.takenBy(l, hold)})
+// each visits the limits that a hold takes something of, with the level that it belongs to.
+func (h *heldUnder) each(hold *Hold, visit func(i int, l *Limit, of level)) {
+	for i := range h.pools {
+		l := &h.policy.Limits[i]
+		if h.pools[i] == nil || !h.policy.applies(l, hold.Type) {
+			continue
+		}
+		if of, ok := levelOf(l.Per, hold.Data); ok { // what was held before anybody counted by the field belongs to no value of it
+			visit(i, l, of)
 		}
 	}
+}
+
+func (h *heldUnder) put(hold *Hold) {
+	h.each(hold, func(i int, l *Limit, of level) {
+		at := h.pools[i][of]
+		if at == nil {
+			at = &pool{leases: newTree(), sum: make(amounts, h.policy.size(l))}
+			h.pools[i][of] = at
+		}
+		at.put(lease{hold.ends(l), hold.source(), h.policy.takenBy(l, hold)})
+	})
 }
 
 func (h *heldUnder) drop(hold *Hold) {
-	for i, of := range h.pools {
-		if l := &h.policy.Limits[i]; of != nil && h.policy.applies(l, hold.Type) {
-			of.drop(lease{ends: hold.ends(l), source: hold.source()})
+	h.each(hold, func(i int, l *Limit, of level) {
+		at := h.pools[i][of]
+		if at == nil {
+			return
 		}
-	}
+		at.drop(lease{ends: hold.ends(l), source: hold.source()})
+		if at.leases.Len() == 0 {
+			delete(h.pools[i], of)
+		}
+	})
 }
 
-// advance drops the leases that have ended.
-func (h *heldUnder) advance(at Tick) {
-	for _, of := range h.pools {
-		for of != nil {
-			first, ok := of.leases.Min()
-			if !ok || first.ends > at {
-				break
-			}
-			of.drop(first)
+// nothing is held where there is no pool.
+var nothing = newTree()
+
+// at is the pool of a level at an instant that has come, without the leases that have ended: what they took and the leases in
+// the order in which they end. There is no pool where nothing is held.
+func (h *heldUnder) at(i int, of level, now Tick) (sum amounts, leases *btree.BTreeG[lease]) {
+	p := h.pools[i][of]
+	if p == nil {
+		return make(amounts, h.policy.size(&h.policy.Limits[i])), nothing
+	}
+	for {
+		first, ok := p.leases.Min()
+		if !ok || first.ends > now {
+			return slices.Clone(p.sum), p.leases
 		}
+		p.drop(first)
 	}
 }
 
@@ -221,14 +248,13 @@ func (h *heldUnder) advance(at Tick) {
 const maxPolicies = 4
 
 // under is what is held under a policy.
-func (a *Account) under(p *Policy, at Tick) *heldUnder {
+func (a *Account) under(p *Policy) *heldUnder {
 	for _, h := range a.held {
 		if h.policy == p {
 			return h
 		}
 	}
 	h := newHeldUnder(p, a.holds)
-	h.advance(min(at, a.reached))
 	if len(a.held) == maxPolicies {
 		a.held = append(a.held[:0], a.held[1:]...)
 	}
@@ -236,16 +262,38 @@ func (a *Account) under(p *Policy, at Tick) *heldUnder {
 	return h
 }
 
-// Held lists the open holds in the order in which they end, each with the parts that it takes of the limits of a policy.
+// Held lists the open holds in the order in which they end, each with the parts that it takes of the limits of a policy. Of a
+// budget that is what it adds to all that is used and held otherwise; of one that counts by data fields, what it costs alone.
 func (a *Account) Held(p *Policy, now time.Time) []Hold {
 	at := a.advance(now)
 	open := make([]Hold, 0, len(a.holds))
 	a.endings.AscendGreaterOrEqual(lease{ends: at + 1}, func(l lease) bool {
 		h := *a.holds[l.source]
-		d := &decision{account: a, policy: p, ask: Ask{Check: h.check()}, at: at, own: a.holds[l.source]}
-		h.Parts = slices.DeleteFunc(d.view().Parts, func(p event.LimitPart) bool { return p.ExpiresAt.IsZero() })
+		h.Parts = a.parts(p, a.holds[l.source], at)
 		open = append(open, h)
 		return true
 	})
 	return open
+}
+
+func (a *Account) parts(p *Policy, h *Hold, at Tick) (parts []event.LimitPart) {
+	d := &decision{account: a, policy: p, ask: Ask{Check: h.check()}, at: at, own: h}
+	for i := range p.Limits {
+		l := &p.Limits[i]
+		takes := d.owns(i, at)
+		if !l.holds() || takes == nil {
+			continue
+		}
+		part := event.LimitPart{Limit: string(l.Key), Kind: l.kind, Per: h.Data.Only(l.Per...), Max: l.Max, Overridden: l.Overridden, Observed: l.observes(), ExpiresAt: h.ends(l).Time()}
+		switch {
+		case l.kind != event.BudgetLimit:
+			part.Requested = takes[0]
+		case len(l.Per) > 0:
+			part.Requested = total(p)(make(amounts, len(takes)), takes)
+		default:
+			part.Requested = d.ownPart(i)
+		}
+		parts = append(parts, part)
+	}
+	return parts
 }

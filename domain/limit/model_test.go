@@ -88,6 +88,16 @@ func (m *model) own(s limit.Source, at int64) *past {
 	return nil
 }
 
+// alike says whether two checks belong to the same level of a limit.
+func alike(l catalog.Limit, a, b event.Data) bool {
+	for _, field := range l.Per {
+		if v := a.Get(field); v.Kind == event.Absent || v.String() != b.Get(field).String() {
+			return false
+		}
+	}
+	return true
+}
+
 // endsFor is when a hold ends for a limit.
 func (p *past) endsFor(l catalog.Limit) int64 {
 	if part := p.parts[l.Key]; part != nil && part.kind == l.Kind && part.ends > 0 {
@@ -103,10 +113,10 @@ func (p *past) endsFor(l catalog.Limit) int64 {
 	return latest
 }
 
-// open are the asks of the holds that are open for a limit, but for one check.
-func (m *model) open(t terms, l catalog.Limit, except limit.Source, at int64) (asks []limit.Ask) {
+// open are the asks of the holds that are open for a limit at the level of a check, but for that check.
+func (m *model) open(t terms, l catalog.Limit, of limit.Ask, at int64) (asks []limit.Ask) {
 	for _, p := range m.checks {
-		if !p.over && p.until > at && source(p.ask) != except && m.applies(t, l, p.ask.Type) && p.endsFor(l) > at {
+		if !p.over && p.until > at && source(p.ask) != source(of) && m.applies(t, l, p.ask.Type) && p.endsFor(l) > at && alike(l, p.ask.Data, of.Data) {
 			asks = append(asks, p.ask)
 		}
 	}
@@ -114,9 +124,9 @@ func (m *model) open(t terms, l catalog.Limit, except limit.Source, at int64) (a
 }
 
 // ofOwn is the hold of a check, as long as it is open for a limit.
-func (m *model) ofOwn(t terms, l catalog.Limit, s limit.Source, at int64) []limit.Ask {
-	own := m.own(s, at)
-	if own == nil || !m.applies(t, l, own.ask.Type) || own.endsFor(l) <= at {
+func (m *model) ofOwn(t terms, l catalog.Limit, of limit.Ask, at int64) []limit.Ask {
+	own := m.own(source(of), at)
+	if own == nil || !alike(l, own.ask.Data, of.Data) || !m.applies(t, l, own.ask.Type) || own.endsFor(l) <= at {
 		return nil
 	}
 	return []limit.Ask{own.ask}
@@ -138,10 +148,10 @@ func measure(m catalog.Meter, quantity money.Decimal, data event.Data) *big.Rat 
 }
 
 // usedIn is what was used of a meter within a window.
-func (m *model) usedIn(of catalog.Meter, where map[string]string, w calendar.Window) *big.Rat {
+func (m *model) usedIn(of catalog.Meter, where map[string]string, l catalog.Limit, like event.Data, w calendar.Window) *big.Rat {
 	sum := new(big.Rat)
 	for _, f := range m.facts {
-		if f.void || string(f.Type) != of.EventType || f.OccurredAt.Before(w.Start) || !f.OccurredAt.Before(w.End) || !fitsFilter(where, f.Data) {
+		if f.void || !alike(l, f.Data, like) || string(f.Type) != of.EventType || f.OccurredAt.Before(w.Start) || !f.OccurredAt.Before(w.End) || !fitsFilter(where, f.Data) {
 			continue
 		}
 		if q := measure(of, f.Quantity, f.Data); q != nil {
@@ -239,7 +249,7 @@ func (m *model) applies(t terms, l catalog.Limit, of event.Type) bool {
 }
 
 // total is what the usage of the window that an instant is in and these asks come to, at most.
-func (m *model) total(t terms, l catalog.Limit, asks []limit.Ask, at int64) *big.Rat {
+func (m *model) total(t terms, l catalog.Limit, like event.Data, asks []limit.Ask, at int64) *big.Rat {
 	w := t.window(l, at)
 	amount := func(of catalog.Meter, where map[string]string) *big.Rat {
 		sum := new(big.Rat)
@@ -255,13 +265,13 @@ func (m *model) total(t terms, l catalog.Limit, asks []limit.Ask, at int64) *big
 	}
 	if l.Kind == catalog.Quota {
 		of := m.meter(l.Meter)
-		return plus(m.usedIn(of, nil, w), amount(of, nil))
+		return plus(m.usedIn(of, nil, l, like, w), amount(of, nil))
 	}
 	sum := new(big.Rat)
 	for _, p := range t.prices {
 		if p.Meter != "" {
 			of := m.meter(p.Meter)
-			sum.Add(sum, dearest(p, m.usedIn(of, p.Where, w), amount(of, p.Where)))
+			sum.Add(sum, dearest(p, m.usedIn(of, p.Where, l, like, w), amount(of, p.Where)))
 		}
 	}
 	return sum
@@ -283,8 +293,11 @@ func (t terms) window(l catalog.Limit, at int64) calendar.Window {
 func (m *model) missing(t terms, ask limit.Ask) bool {
 	lacks := func(of catalog.Meter) bool { return measure(of, ask.Quantity, ask.Data) == nil }
 	for _, l := range t.limits {
+		lacksLevel := !alike(l, ask.Data, ask.Data)
 		switch {
 		case !m.applies(t, l, ask.Type):
+		case lacksLevel:
+			return true
 		case l.Kind == catalog.Quota:
 			if lacks(m.meter(l.Meter)) {
 				return true
@@ -313,9 +326,9 @@ func (m *model) missing(t terms, ask limit.Ask) bool {
 }
 
 // admitted are the instants of admitted checks that a sliding limit looks at, within the window that ends at an instant.
-func (m *model) admitted(l catalog.Limit, at int64, which func(p *past) bool) (instants []int64) {
+func (m *model) admitted(l catalog.Limit, like event.Data, at int64, which func(p *past) bool) (instants []int64) {
 	for _, p := range m.checks {
-		if slices.Contains(l.On, string(p.ask.Type)) && p.allowed && !p.repeats && p.at > at-l.Window.Length.Value().Milliseconds() && which(p) {
+		if slices.Contains(l.On, string(p.ask.Type)) && alike(l, p.ask.Data, like) && p.allowed && !p.repeats && p.at > at-l.Window.Length.Value().Milliseconds() && which(p) {
 			instants = append(instants, p.at)
 		}
 	}
@@ -325,8 +338,8 @@ func (m *model) admitted(l catalog.Limit, at int64, which func(p *past) bool) (i
 func anyCheck(*past) bool { return true }
 
 // arrival is when the burst of a rate has all come in, in nanoseconds.
-func (m *model) arrival(l catalog.Limit, at int64) (full int64) {
-	for _, came := range m.admitted(l, at, anyCheck) {
+func (m *model) arrival(l catalog.Limit, like event.Data, at int64) (full int64) {
+	for _, came := range m.admitted(l, like, at, anyCheck) {
 		full = max(full, came*1e6) + emission(rat(l.Max).Num().Int64(), l.Window.Length.Value().Nanoseconds())
 	}
 	return full
@@ -380,15 +393,15 @@ func (m *model) judge(t terms, l catalog.Limit, ask limit.Ask, at int64) (v verd
 	v.used, v.held, v.requested = new(big.Rat), new(big.Rat), new(big.Rat)
 	switch l.Kind {
 	case catalog.Quota, catalog.Budget:
-		others := m.open(t, l, source(ask), at)
-		v.used = m.total(t, l, nil, at)
-		before := m.total(t, l, others, at)
+		others := m.open(t, l, ask, at)
+		v.used = m.total(t, l, ask.Data, nil, at)
+		before := m.total(t, l, ask.Data, others, at)
 		v.held = new(big.Rat).Sub(before, v.used)
-		v.requested = new(big.Rat).Sub(m.total(t, l, append(slices.Clone(others), ask), at), before)
+		v.requested = new(big.Rat).Sub(m.total(t, l, ask.Data, append(slices.Clone(others), ask), at), before)
 		fits := func(when int64) bool {
-			total := m.total(t, l, append(slices.Clone(others), ask), when)
-			mine := m.ofOwn(t, l, source(ask), at)
-			return total.Cmp(rat(l.Max)) <= 0 || mine != nil && total.Cmp(m.total(t, l, append(slices.Clone(others), mine...), when)) <= 0
+			total := m.total(t, l, ask.Data, append(slices.Clone(others), ask), when)
+			mine := m.ofOwn(t, l, ask, at)
+			return total.Cmp(rat(l.Max)) <= 0 || mine != nil && total.Cmp(m.total(t, l, ask.Data, append(slices.Clone(others), mine...), when)) <= 0
 		}
 		full := !fits(at)
 		if l.Kind == catalog.Budget && !ask.NoHold {
@@ -402,21 +415,21 @@ func (m *model) judge(t terms, l catalog.Limit, ask limit.Ask, at int64) (v verd
 		}
 		v.denied, v.soft = full && !l.Soft, full && l.Soft
 	case catalog.Concurrency:
-		v.held, v.requested = whole(int64(len(m.open(t, l, source(ask), at)))), one
-		v.denied = plus(v.held, one).Cmp(rat(l.Max)) > 0 && m.ofOwn(t, l, source(ask), at) == nil
+		v.held, v.requested = whole(int64(len(m.open(t, l, ask, at)))), one
+		v.denied = plus(v.held, one).Cmp(rat(l.Max)) > 0 && m.ofOwn(t, l, ask, at) == nil
 	case catalog.Rate:
-		n := int64(len(m.admitted(l, at, anyCheck)))
+		n := int64(len(m.admitted(l, ask.Data, at, anyCheck)))
 		v.used, v.requested = whole(n), one
 		v.denied = whole(n+1).Cmp(rat(l.Max)) > 0
 		if most := rat(l.Max); l.Burst > 0 && most.Sign() > 0 {
 			every := emission(most.Num().Int64(), l.Window.Length.Value().Nanoseconds())
-			v.denied = v.denied || max(m.arrival(l, at), at*1e6)+every-at*1e6 > l.Burst*every
+			v.denied = v.denied || max(m.arrival(l, ask.Data, at), at*1e6)+every-at*1e6 > l.Burst*every
 		}
 		v.denied = v.denied && m.fresh(ask, at)
 	case catalog.RetryBudget:
 		of := func(p *past) bool { _, retry := isRetry(p.ask.Data); return retry }
-		retries := int64(len(m.admitted(l, at, of)))
-		firsts := int64(len(m.admitted(l, at, func(p *past) bool { return !of(p) })))
+		retries := int64(len(m.admitted(l, ask.Data, at, of)))
+		firsts := int64(len(m.admitted(l, ask.Data, at, func(p *past) bool { return !of(p) })))
 		v.used = whole(retries)
 		attempt, retry := isRetry(ask.Data)
 		if !retry || !m.fresh(ask, at) {
@@ -474,7 +487,7 @@ func (m *model) resets(t terms, l catalog.Limit, ask limit.Ask, at int64) int64 
 	case catalog.Rate:
 		if most := rat(l.Max); l.Burst > 0 && most.Sign() > 0 {
 			every := emission(most.Num().Int64(), l.Window.Length.Value().Nanoseconds())
-			earliest := m.arrival(l, at) + every - l.Burst*every
+			earliest := m.arrival(l, ask.Data, at) + every - l.Burst*every
 			changes = append(changes, (earliest+999_999)/1_000_000)
 		}
 	case catalog.Quota, catalog.Budget:

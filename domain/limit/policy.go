@@ -35,6 +35,7 @@ type Policy struct {
 	needs    []Need
 	remember time.Duration           // the longest sliding window of all plans
 	fields   map[event.Type][]string // data fields that something in the catalog looks at, sorted
+	levels   map[event.Type][]string // see levelsCounted
 	next     func() *Policy          // what holds from Until on
 }
 
@@ -71,7 +72,7 @@ type pricedMeter struct {
 
 // NewPolicy puts together what holds at an instant.
 func NewPolicy(c *catalog.Catalog, versions map[catalog.PlanKey]int, s tenant.Subscription, status tenant.Status, zone *time.Location, at time.Time) *Policy {
-	p := &Policy{From: at, Status: status, Calendar: calendar.Calendar{Zone: zone}, remember: longestSliding(c), fields: fieldsLookedAt(c)}
+	p := &Policy{From: at, Status: status, Calendar: calendar.Calendar{Zone: zone}, remember: longestSliding(c), fields: fieldsLookedAt(c), levels: levelsCounted(c)}
 	if status != tenant.Active {
 		p.Limits = append(p.Limits, Limit{Limit: catalog.Limit{Key: StatusLimit, Kind: catalog.Access}, kind: event.AccessLimit})
 	}
@@ -173,7 +174,9 @@ func fieldsLookedAt(c *catalog.Catalog) map[event.Type][]string {
 		for j := range c.Plans[i].Limits {
 			l := &c.Plans[i].Limits[j]
 			for _, t := range l.On {
-				look(t, l.Field)
+				for _, field := range append(slices.Clip(l.Per), l.Field) {
+					look(t, field)
+				}
 			}
 		}
 	}
@@ -218,7 +221,7 @@ func (p *Policy) findNeeds() []Need {
 		l := &p.Limits[i]
 		minutes := l.Window.Period == catalog.Minute
 		switch {
-		case l.Credits: // the credit tracker counts
+		case l.Credits, len(l.Per) > 0: // the credit tracker counts; see NeedsOf
 		case l.kind == event.QuotaLimit:
 			add(Series{Meter: l.Meter}, nil, minutes)
 		case l.kind == event.BudgetLimit:
@@ -265,6 +268,9 @@ func quantityOf(m *catalog.Meter, c event.Check) (q money.Decimal, known bool) {
 	return money.Decimal{}, false
 }
 
+// maxValue bounds the values that limits count by, in bytes.
+const maxValue = 200
+
 // Check refuses a check that leaves out a field which a limit or a price of the policy looks at, or that has something else
 // there: what is unknown is never zero. Error: *invalid.Error that names the fields.
 func (p *Policy) Check(c event.Check) error {
@@ -293,6 +299,13 @@ func (p *Policy) Check(c event.Check) error {
 			continue
 		}
 		what := "the limit " + string(l.Key)
+		for _, field := range l.Per {
+			if v := c.Data.Get(field); v.Kind == event.Absent || v.Kind == event.Null {
+				refuse(field, what)
+			} else if v.Kind == event.Nested || len(v.String()) > maxValue || v.String() == "" {
+				bad.Add("/data/"+invalid.Token(field), "invalid_event", fmt.Sprintf("data.%s must be a value of 1 to %d bytes, as %s counts by it", field, maxValue, what))
+			}
+		}
 		switch l.kind {
 		case event.QuotaLimit:
 			amount(&l.meter, what)

@@ -70,7 +70,9 @@ type Loaded struct {
 // series adds up what it is told, by parts of time.
 type series struct {
 	Loaded
-	sums map[catalog.Window]windowSum // of the windows that were asked for last
+	single bool                         // of one level, loaded when somebody asks for it
+	asked  Tick                         // last
+	sums   map[catalog.Window]windowSum // of the windows that were asked for last
 }
 
 type windowSum struct {

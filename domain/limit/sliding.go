@@ -2,9 +2,9 @@ package limit
 
 import (
 	"cmp"
-	"maps"
 	"math/bits"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tollgate-io/tollgate/domain/event"
@@ -15,9 +15,10 @@ import (
 // model keeps it in one row. It counts what was asked and admitted, whatever limits there were, so that rates, retry budgets
 // and cooldowns survive a change of plan.
 type State struct {
-	Now      Tick                      `json:"now"` // of the last decision: the clock of an account never goes back
-	Admitted map[event.Type]Admissions `json:"admitted,omitempty"`
-	Guard    Guard                     `json:"guard,omitzero"`
+	Now      Tick                  `json:"now"`                // of the last decision: the clock of an account never goes back
+	Admitted map[string]Admissions `json:"admitted,omitempty"` // see admittedKey
+	Swept    Tick                  `json:"swept,omitempty"`    // when values without recent admissions were dropped last
+	Guard    Guard                 `json:"guard,omitzero"`
 	// Observed counts, by the key of a limit in mode observe, the checks that it would have denied.
 	Observed map[string]int64 `json:"observed,omitempty"`
 }
@@ -46,29 +47,43 @@ func (g Guard) count(at Tick, denied bool, remember time.Duration) Guard {
 	return g
 }
 
-func (s *State) clone() State {
-	c := *s
-	c.Admitted, c.Observed = maps.Clone(s.Admitted), maps.Clone(s.Observed)
-	return c
+// admittedKey is under which admissions of a level are counted.
+func admittedKey(t event.Type, fields string, of level) string {
+	if fields == "" {
+		return string(t)
+	}
+	return string(t) + "\x00" + string(of)
+}
+
+// latest is when something was admitted last.
+func (a Admissions) latest() (at Tick) {
+	for _, c := range []Cells{a.Firsts, a.Retries} {
+		if n := len(c); n > 0 {
+			at = max(at, c[n-1].Last)
+		}
+	}
+	return at
 }
 
 // Apply counts a decision. A decision says how long the sliding limits of its catalog have to remember it; that keeps the
 // fold free of plans and catalogs.
-func (s *State) Apply(e *event.LimitDecided) {
+func (s *State) Apply(e *event.LimitDecided) { s.apply(e, func(func()) {}) }
+
+// apply is Apply; note is told how to undo each step.
+func (s *State) apply(e *event.LimitDecided, note func(undo func())) {
 	at := TickOf(e.DecidedAt)
+	now, guard, swept := s.Now, s.Guard, s.Swept
+	note(func() { s.Now, s.Guard, s.Swept = now, guard, swept })
 	s.Now = max(s.Now, at)
 	repeats, retry, remember := e.Sliding()
-	if e.Allowed && !repeats {
-		if s.Admitted == nil {
-			s.Admitted = map[event.Type]Admissions{}
+	if e.Allowed && !repeats && remember > 0 {
+		s.admit(e.Type, "", "", retry, at, remember, note)
+		for _, fields := range e.Levels {
+			if of, ok := levelOf(strings.Split(fields, ","), e.Data); ok {
+				s.admit(e.Type, fields, of, retry, at, remember, note)
+			}
 		}
-		a := s.Admitted[e.Type]
-		if retry {
-			a.Retries = a.Retries.add(at, remember)
-		} else {
-			a.Firsts = a.Firsts.add(at, remember)
-		}
-		s.Admitted[e.Type] = a
+		s.sweep(at, remember, note)
 	}
 	// What is held goes on during a cooldown, and counts only when it asks for more than it gets.
 	if s.Guard.Until <= at && (!repeats || !e.Allowed) {
@@ -81,9 +96,44 @@ func (s *State) Apply(e *event.LimitDecided) {
 			if s.Observed == nil {
 				s.Observed = map[string]int64{}
 			}
+			note(func() { s.Observed[p.Limit]-- })
 			s.Observed[p.Limit]++
 		case p.Kind == event.AbuseGuardLimit && !p.Until.IsZero(): // what led to a cooldown does not lead to the next one
 			s.Guard = Guard{Until: max(s.Guard.Until, TickOf(p.Until)), Strikes: max(p.Strikes, s.Guard.Strikes)}
+		}
+	}
+}
+
+func (s *State) admit(t event.Type, fields string, of level, retry bool, at Tick, remember time.Duration, note func(undo func())) {
+	if s.Admitted == nil {
+		s.Admitted = map[string]Admissions{}
+	}
+	key := admittedKey(t, fields, of)
+	before, known := s.Admitted[key]
+	note(func() {
+		if s.Admitted[key] = before; !known {
+			delete(s.Admitted, key)
+		}
+	})
+	a := before
+	if retry {
+		a.Retries = a.Retries.add(at, remember)
+	} else {
+		a.Firsts = a.Firsts.add(at, remember)
+	}
+	s.Admitted[key] = a
+}
+
+// sweep drops what no window can reach any more, once for each time that the longest one passes.
+func (s *State) sweep(at Tick, remember time.Duration, note func(undo func())) {
+	if at < s.Swept.after(remember) {
+		return
+	}
+	s.Swept = at
+	for key, a := range s.Admitted {
+		if a.latest().after(remember) <= at {
+			note(func() { s.Admitted[key] = a })
+			delete(s.Admitted, key)
 		}
 	}
 }
@@ -92,7 +142,7 @@ func (s *State) Apply(e *event.LimitDecided) {
 func (d *decision) admitted(l *Limit, of func(Admissions) Cells) []Cells {
 	lists := make([]Cells, 0, len(l.On))
 	for _, t := range l.On {
-		if c := of(d.account.state.Admitted[event.Type(t)]); len(c) > 0 {
+		if c := of(d.account.state.Admitted[admittedKey(event.Type(t), levelText(l.Per), d.level(l))]); len(c) > 0 {
 			lists = append(lists, c)
 		}
 	}

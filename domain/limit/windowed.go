@@ -1,6 +1,7 @@
 package limit
 
 import (
+	"fmt"
 	"iter"
 	"time"
 
@@ -22,9 +23,20 @@ type measure struct {
 func (d *decision) quota(i int, part *event.LimitPart) {
 	l := &d.policy.Limits[i]
 	d.windowed(part, measure{
-		index: i, series: []*series{d.account.series[Series{l.Meter, ""}]},
+		index: i, series: []*series{d.series(l, Series{Meter: l.Meter}, nil)},
 		total: func(used, more amounts) money.Decimal { return used[0].Add(more[0]) },
 	})
+}
+
+// series is what a limit looks at, at the level of the check.
+func (d *decision) series(l *Limit, of Series, where map[string]string) *series {
+	n, _ := narrowed(of, where, l, d.ask.Data) // Policy.Check refuses a check without the fields
+	s := d.account.series[n.Series]
+	if s == nil {
+		panic(fmt.Sprintf("limit: the account was not told about %s %q", n.Meter, n.Series.Where)) // Misses and Missing say so before
+	}
+	s.asked = d.account.reached
+	return s
 }
 
 // sums are those of one window. Only the window of now is worth remembering.

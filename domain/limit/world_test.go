@@ -97,7 +97,7 @@ func (w *world) policyAt(at time.Time) *limit.Policy {
 var others = catalog.Plan{Key: "others", Currency: "USD", Limits: []catalog.Limit{
 	{Key: "a", Kind: catalog.Rate, On: on("call"), Max: money.Int(1), Window: sliding("1m")},
 	{Key: "b", Kind: catalog.Rate, On: on("call"), Max: money.Int(1), Window: sliding("10m")},
-	{Key: "c", Kind: catalog.Rate, On: on("call"), Max: money.Int(1), Window: sliding("1h")},
+	{Key: "c", Kind: catalog.Rate, On: on("call", "job"), Max: money.Int(1), Window: sliding("1h"), Per: []string{"user"}},
 }}
 
 func (w *world) policy() *limit.Policy {
@@ -112,7 +112,7 @@ func (w *world) policy() *limit.Policy {
 		}
 		w.account = w.fold()
 		require.False(w.t, w.account.Misses(p, w.latest))
-		w.account.View(p, w.latest) // its time is that of the one before
+		w.account.View(p, w.latest, event.Data{}) // its time is that of the one before
 	}
 	return p
 }
@@ -134,9 +134,21 @@ func (w *world) replay(a *limit.Account, log []limit.Entry) *limit.Account {
 
 func (w *world) next() eventstore.Position { return eventstore.Position{Offset: int64(len(w.log)) + 1} }
 
+// load makes the account know the sums of the levels that data belongs to.
+func (w *world) load(p *limit.Policy, data event.Data) *limit.Policy {
+	for _, n := range w.account.Missing(p.NeedsOf("", data)) {
+		n.Minutes = true
+		w.account.AddValue(limit.Loaded{Need: n}, w.log, int64(len(w.log)))
+		if !slices.ContainsFunc(w.needs, func(o limit.Need) bool { return o.Series == n.Series }) {
+			w.needs = append(w.needs, n)
+		}
+	}
+	return p
+}
+
 // check decides and, where there is something to record, records.
 func (w *world) check(ask limit.Ask) limit.Answer {
-	answer := w.account.Decide(w.policy(), ask, w.now)
+	answer := w.account.Decide(w.load(w.policy(), ask.Data), ask, w.now)
 	if answer.Record {
 		w.append(answer.LimitDecided)
 	}
@@ -145,7 +157,7 @@ func (w *world) check(ask limit.Ask) limit.Answer {
 
 // ask decides and records nothing.
 func (w *world) ask(ask limit.Ask, at time.Time) limit.Answer {
-	return w.account.Decide(w.policy(), ask, at)
+	return w.account.Decide(w.load(w.policy(), ask.Data), ask, at)
 }
 
 func (w *world) append(events ...event.QuotaEvent) {
@@ -230,7 +242,7 @@ func part(t require.TestingT, e event.LimitDecided, key string) event.LimitPart 
 func (w *world) text(a *limit.Account) string { return w.textAt(a, w.now) }
 
 func (w *world) textAt(a *limit.Account, at time.Time) string {
-	view := a.View(w.policy(), at)
+	view := a.View(w.policy(), at, event.Data{})
 	parts := make([]event.LimitPart, len(view))
 	for i := range view {
 		parts[i] = view[i].LimitPart

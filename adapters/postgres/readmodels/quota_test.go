@@ -187,7 +187,7 @@ func TestAccountsAreFoldsOfTheLog(t *testing.T) {
 		if step%25 == 0 || step == 399 {
 			again := loaded(l, of, p, &c, now)
 			require.Equal(t, account.Revision(), again.Revision(), "step %d", step)
-			require.Equal(t, account.View(p, now), again.View(p, now), "step %d", step)
+			require.Equal(t, account.View(p, now, event.Data{}), again.View(p, now, event.Data{}), "step %d", step)
 			require.Equal(t, account.Held(p, now), again.Held(p, now), "step %d", step)
 		}
 	}
@@ -197,7 +197,7 @@ func TestAccountsAreFoldsOfTheLog(t *testing.T) {
 	l.project()
 	for _, of := range tenants {
 		again := loaded(l, of, p, &c, now)
-		require.Equal(t, live[of].View(p, now), again.View(p, now))
+		require.Equal(t, live[of].View(p, now, event.Data{}), again.View(p, now, event.Data{}))
 		require.Equal(t, live[of].Held(p, now), again.Held(p, now))
 	}
 	require.Positive(t, l.number(`select count(*) from quota_holds`))
