@@ -247,6 +247,9 @@ func appendParts(b []byte, e *event.LimitDecided, currency catalog.Currency) []b
 		b = appendString(append(b, `{"limit":`...), p.Limit)
 		b = append(append(append(b, `,"kind":"`...), p.Kind.String()...), `","mode":"`...)
 		b = append(append(b, modeOf(p)...), '"')
+		if !p.Per.IsEmpty() {
+			b = p.Per.AppendJSON(append(b, `,"per":`...))
+		}
 		b = strconv.AppendBool(append(b, `,"allowed":`...), !p.Denied)
 		b = appendAmount(append(b, `,"max":`...), p, p.Max)
 		b = appendAmount(append(b, `,"used":`...), p, p.Used)

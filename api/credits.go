@@ -72,7 +72,7 @@ func grantState(g *billing.Grant, c *invoicing.Credits) string {
 
 // heldCredit is what open checks hold of the tenant's credit.
 func (s *Server) heldCredit(ctx context.Context, id event.TenantID) (held money.Decimal, err error) {
-	view, err := s.Limits.View(ctx, id)
+	view, err := s.Limits.View(ctx, id, event.Data{})
 	if err != nil {
 		return held, err
 	}

@@ -2,7 +2,9 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/labstack/echo/v4"
@@ -28,7 +30,13 @@ func (s *Server) readLimits(c echo.Context, minPosition *string, waitMs *int, re
 
 // ListLimits is GET /v1/limits.
 func (s *Server) ListLimits(c echo.Context, params ListLimitsParams) error {
-	view, err := s.readLimits(c, params.MinPosition, params.WaitMs, s.Limits.View)
+	values, err := perValues(params.Per)
+	if err != nil {
+		return err
+	}
+	view, err := s.readLimits(c, params.MinPosition, params.WaitMs, func(ctx context.Context, t event.TenantID) (limiter.LimitsView, error) {
+		return s.Limits.View(ctx, t, values)
+	})
 	if err != nil {
 		return err
 	}
@@ -38,6 +46,27 @@ func (s *Server) ListLimits(c echo.Context, params ListLimitsParams) error {
 		Items:       viewsOf(view.Limits, func(l *limit.LimitState) limitView { return viewLimit(l, version, view.Policy.Currency) }),
 		PlanVersion: optional(version),
 	})
+}
+
+const maxPerValues = 16
+
+// perValues reads the values of data fields that are asked for, as "field:value".
+func perValues(per *[]string) (event.Data, error) {
+	if per == nil {
+		return event.Data{}, nil
+	}
+	if len(*per) > maxPerValues {
+		return event.Data{}, invalidParameter("per", fmt.Sprintf("names at most %d fields", maxPerValues))
+	}
+	values := map[string]any{}
+	for _, text := range *per {
+		field, value, ok := strings.Cut(text, ":")
+		if _, twice := values[field]; !ok || field == "" || twice || event.CheckID(value) != nil {
+			return event.Data{}, invalidParameter("per", "must be field:value, such as userId:u1, with each field once")
+		}
+		values[field] = value
+	}
+	return event.NewData(values), nil
 }
 
 type limitsView struct {
@@ -51,6 +80,7 @@ type limitView struct {
 	Kind        string         `json:"kind"`
 	Mode        catalog.Mode   `json:"mode"`
 	WouldDeny   *int64         `json:"wouldDeny,omitzero"` // of mode observe: checks that it would have denied
+	Per         *event.Data    `json:"per,omitzero"`       // the values that it counts for
 	Max         *money.Decimal `json:"max"`                // null: access has no numbers
 	Used        *money.Decimal `json:"used"`
 	Held        *money.Decimal `json:"held"`
@@ -89,6 +119,9 @@ func viewLimit(l *limit.LimitState, version string, currency catalog.Currency) l
 	view := limitView{
 		Limit: p.Limit, Kind: p.Kind.String(), Mode: modeOf(p), WindowStart: instant(p.WindowStart), WindowEnd: instant(p.WindowEnd), ResetAt: instant(p.ResetAt),
 		Soft: l.Limit.Soft, Overridden: p.Overridden, PlanVersion: optional(version), definitionView: viewDefinition(&l.Limit.Limit),
+	}
+	if !p.Per.IsEmpty() {
+		view.Per = &p.Per
 	}
 	if p.Kind != event.AccessLimit {
 		view.Max, view.Used, view.Held = &p.Max, &p.Used, &p.Held

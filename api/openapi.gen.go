@@ -383,6 +383,9 @@ type ListInvoiceEventsParams struct {
 
 // ListLimitsParams defines parameters for ListLimits.
 type ListLimitsParams struct {
+	// Per The values of data fields, as `field:value`, such as `userId:u1`; repeat it for several fields. Limits that count by data fields are listed where all of their fields are named.
+	Per *[]string `form:"per,omitempty" json:"per,omitempty"`
+
 	// MinPosition Wait until the answer reflects this position.
 	MinPosition *MinPosition `form:"minPosition,omitempty" json:"minPosition,omitempty"`
 
@@ -2269,6 +2272,13 @@ func (w *ServerInterfaceWrapper) ListLimits(ctx echo.Context) error {
 
 	// Parameter object where we will unmarshal all parameters from the context
 	var params ListLimitsParams
+	// ------------- Optional query parameter "per" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "per", ctx.QueryParams(), &params.Per, runtime.BindQueryParameterOptions{Type: "array", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter per: %s", err))
+	}
+
 	// ------------- Optional query parameter "minPosition" -------------
 
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "minPosition", ctx.QueryParams(), &params.MinPosition, runtime.BindQueryParameterOptions{Type: "string", Format: ""})

@@ -54,8 +54,8 @@ type LimitChecker interface {
 
 // LimitReader reads a tenant's limits, with everything that was acknowledged before. Errors: tenant.ErrUnknown.
 type LimitReader interface {
-	// View returns how each limit is.
-	View(ctx context.Context, t event.TenantID) (limiter.LimitsView, error)
+	// View returns how each limit is; of those that count by data fields the ones that values names all fields of.
+	View(ctx context.Context, t event.TenantID, values event.Data) (limiter.LimitsView, error)
 	// Holds returns what is held.
 	Holds(ctx context.Context, t event.TenantID) (limiter.LimitsView, error)
 }

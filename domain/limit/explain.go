@@ -8,6 +8,7 @@ import (
 
 	"github.com/tollgate-io/tollgate/domain/catalog"
 	"github.com/tollgate-io/tollgate/domain/event"
+	"github.com/tollgate-io/tollgate/domain/invalid"
 	"github.com/tollgate-io/tollgate/domain/money"
 )
 
@@ -108,22 +109,36 @@ func rank(p *event.LimitPart) int { return slices.Index(reasons, ReasonOf(p.Kind
 
 // Explain says in a sentence or two, for a person who uses the product, why a check was denied or that it went over a soft
 // limit; "" for any other. Instants are in the tenant's time zone.
+//
+// A limit that counts by data fields is not about the workspace, but about their values.
 func Explain(p *Policy, e *event.LimitDecided) string {
-	i := Binding(e)
+	i, text := explain(p, e)
+	if i < 0 || e.Parts[i].Per.IsEmpty() {
+		return text
+	}
+	var subject []string
+	for field, v := range e.Parts[i].Per.All() {
+		subject = append(subject, field+" "+invalid.Shorten(v.String()))
+	}
+	return strings.ReplaceAll(strings.ReplaceAll(text, "This workspace", strings.Join(subject, ", ")), "this workspace", strings.Join(subject, ", "))
+}
+
+// explain is Explain for the workspace, with the part that it is about; -1 where there is none.
+func explain(p *Policy, e *event.LimitDecided) (i int, text string) {
+	i = Binding(e)
 	if e.Allowed {
 		for i = range e.Parts {
 			if e.Parts[i].Soft && !e.Parts[i].Observed {
 				part := &e.Parts[i]
-				return fmt.Sprintf("This workspace is over its %s. The work goes on.", p.amountOf(part))
+				return i, fmt.Sprintf("This workspace is over its %s. The work goes on.", p.amountOf(part))
 			}
 		}
-		return ""
+		return -1, ""
 	}
 	if i < 0 {
-		return ""
+		return -1, ""
 	}
 	part := &e.Parts[i]
-	var text string
 	switch part.Kind {
 	case event.RateLimit:
 		text = fmt.Sprintf("This workspace may make %s requests in %s.", part.Max.Grouped(), span(part))
@@ -153,9 +168,9 @@ func Explain(p *Policy, e *event.LimitDecided) string {
 		text = "Requests of this workspace are paused for a while, because too many were refused."
 	}
 	if part.ResetAt.IsZero() {
-		return text
+		return i, text
 	}
-	return text + " More at " + p.clock(part.ResetAt) + "."
+	return i, text + " More at " + p.clock(part.ResetAt) + "."
 }
 
 // index is the place of a limit; -1 where the policy does not have it.

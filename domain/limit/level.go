@@ -106,6 +106,19 @@ func (p *Policy) NeedsOf(t event.Type, data event.Data) (needs []Need) {
 	return needs
 }
 
+// CompareNeeds orders needs by their series; what looks at minutes comes last.
+func CompareNeeds(a, b Need) int {
+	order := compareSeries(a.Series, b.Series)
+	switch {
+	case order != 0 || a.Minutes == b.Minutes:
+		return order
+	case b.Minutes:
+		return -1
+	default:
+		return 1
+	}
+}
+
 // Missing lists those of the needs that the account does not add up.
 func (a *Account) Missing(needs []Need) (missing []Need) {
 	for _, n := range needs {

@@ -301,6 +301,43 @@ func (a *actor) load(ctx context.Context) (err error) {
 	return nil
 }
 
+// loadValues makes the account add up sums of single values, as the read models have them and with what the log has since.
+func (a *actor) loadValues(ctx context.Context, needs []limit.Need) error {
+	missing := a.account.Missing(needs)
+	if len(missing) == 0 {
+		return nil
+	}
+	l, now := a.limits, a.limits.config.Now()
+	series, err := l.config.Accounts.Series(ctx, a.tenant, missing, now.Add(-limit.History), now.Add(-limit.RecentMinutes))
+	if err != nil {
+		return fmt.Errorf("load sums of %s: %w", a.tenant, err)
+	}
+	low := series[0].At
+	for _, s := range series {
+		low = min(low, s.At)
+		if s.Need.Minutes {
+			low = min(low, s.MinutesAt)
+		}
+	}
+	here := a.follower.here().Offset // the account knows everything up to it: nothing is added twice
+	recorded, err := a.follower.between(ctx, a.tenant, low, here)
+	if err != nil {
+		return err
+	}
+	missed := make([]limit.Entry, len(recorded))
+	for i := range recorded {
+		e, err := l.decode(ctx, recorded[i])
+		if err != nil {
+			return err
+		}
+		missed[i] = *e
+	}
+	for _, s := range series {
+		a.account.AddValue(s, missed, here)
+	}
+	return nil
+}
+
 // batch is jobs on their way to one append.
 type batch struct {
 	actor    *actor
@@ -321,6 +358,9 @@ func (b *batch) decide(ctx context.Context) (done bool, err error) {
 	b.at = a.follower.here()
 	if !a.receive() || a.account.Misses(a.policy, now) { // what was delivered may make it necessary to load again
 		return false, nil
+	}
+	if err := a.loadValues(ctx, b.needs()); err != nil {
+		return false, err
 	}
 	b.propose(now)
 	if len(b.events) == 0 {
@@ -366,6 +406,20 @@ func (a *actor) usageAt(ctx context.Context, id event.Identity) (eventstore.Posi
 		return eventstore.Position{}, fmt.Errorf("%w: %s/%s was there a moment ago", eventstore.ErrHole, id.Type, id.Source)
 	}
 	return recorded[0].Position, nil
+}
+
+// needs are the sums of single values that the jobs look at.
+func (b *batch) needs() (needs []limit.Need) {
+	for _, j := range b.jobs {
+		switch {
+		case j.ask != nil:
+			needs = append(needs, b.actor.policy.NeedsOf(j.ask.Type, j.ask.Data)...)
+		case j.show:
+			needs = append(needs, b.actor.policy.NeedsOf("", j.values)...)
+		}
+	}
+	slices.SortFunc(needs, limit.CompareNeeds)
+	return slices.CompactFunc(needs, func(x, y limit.Need) bool { return x.Series == y.Series && x.Minutes == y.Minutes })
 }
 
 // propose decides every job, each on what the ones before it take.
@@ -441,7 +495,7 @@ func (b *batch) show(now time.Time) {
 		case j.holds:
 			j.view = LimitsView{Policy: policy, Holds: account.Held(policy, now), At: b.at, Now: now}
 		default:
-			j.view = LimitsView{Policy: policy, Limits: account.View(policy, now), At: b.at, Now: now}
+			j.view = LimitsView{Policy: policy, Limits: account.View(policy, now, j.values), At: b.at, Now: now}
 		}
 	}
 }

@@ -272,19 +272,20 @@ type LimitsView struct {
 	Now    time.Time
 }
 
-// View returns how the limits of a tenant are now.
-func (l *Engine) View(ctx context.Context, t event.TenantID) (LimitsView, error) {
-	return l.show(ctx, t, false)
+// View returns how the limits of a tenant are now; of those that count by data fields it has the ones that values names all
+// fields of.
+func (l *Engine) View(ctx context.Context, t event.TenantID, values event.Data) (LimitsView, error) {
+	return l.show(ctx, t, values, false)
 }
 
 // Holds lists the open holds of a tenant.
 func (l *Engine) Holds(ctx context.Context, t event.TenantID) (LimitsView, error) {
-	return l.show(ctx, t, true)
+	return l.show(ctx, t, event.Data{}, true)
 }
 
-func (l *Engine) show(ctx context.Context, t event.TenantID, holds bool) (LimitsView, error) {
+func (l *Engine) show(ctx context.Context, t event.TenantID, values event.Data, holds bool) (LimitsView, error) {
 	j := newJob()
-	j.show, j.holds = true, holds
+	j.show, j.values, j.holds = true, values, holds
 	if err := l.enqueue(t, []*job{j}); err != nil {
 		return LimitsView{}, err
 	}
@@ -331,8 +332,9 @@ type job struct {
 	ask     *limit.Ask
 	release *event.Identity
 	by      event.Actor
-	show    bool // show the limits
-	holds   bool // show the holds instead
+	show    bool       // show the limits
+	values  event.Data // of the limits that count by data fields
+	holds   bool       // show the holds instead
 	sweep   bool
 
 	done     chan struct{}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -54,6 +55,12 @@ plans:
       - {key: interviews_a_second, kind: rate, on: [interview], max: 10, window: 1s}
       - {key: tier, kind: access, on: [interview], field: modelTier, values: [standard]}
       - {key: tokens_per_minute, kind: quota, meter: tokens, max: 1000, window: minute}
+  - key: team
+    currency: USD
+    limits:
+      - {key: interviews_of_all, kind: quota, meter: interviews, max: 1000, window: day}
+      - {key: interviews_of_a_user, kind: quota, meter: interviews, max: 6, window: day, per: [userId]}
+      - {key: requests_of_a_user, kind: rate, on: [interview], max: 4, window: 1m, per: [userId]}
 `
 
 // snapshots are read models that lag as far behind the log as they please.
@@ -314,7 +321,7 @@ func TestOneCheckEverywhereIsOneDecision(t *testing.T) {
 			require.Equal(t, decisions[0].Position, d.Position)
 		}
 		require.Equal(t, 1, g.count("limit_decided.v1"))
-		s, err := g.replicas[0].View(ctx, "t1")
+		s, err := g.replicas[0].View(ctx, "t1", event.Data{})
 		require.NoError(t, err)
 		require.Equal(t, "60", s.Limits[0].Held.String())
 		s, err = g.replicas[1].Holds(ctx, "t1")
@@ -350,6 +357,61 @@ func TestUsageSettlesItsHold(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, s.Holds, 1)
 	require.Equal(t, 3, g.count("limit_decided.v1"))
+}
+
+// Each user has exactly what one user may have, whatever replica is asked, and also where nobody has the user in memory.
+func TestLimitsOfSingleValues(t *testing.T) {
+	g := newGate(t, 2, "team")
+	const users = 12
+	var (
+		admitted [users]atomic.Int64
+		using    sync.Mutex
+	)
+	storm := func(round int, replicas ...*limiter.Engine) {
+		var wait sync.WaitGroup
+		for worker := range 16 {
+			wait.Go(func() {
+				for i := range 3 * users {
+					user := (worker + i) % users
+					a := ask(fmt.Sprintf("%d-%d-%d", round, worker, i), "interview", 1)
+					a.Data = event.NewData(map[string]any{"userId": fmt.Sprint("u", user)})
+					d := replicas[(worker+i)%len(replicas)].Check(ctx, []limit.Ask{a})[0]
+					if d.Err != nil {
+						t.Error(d.Err)
+					} else if d.Allowed {
+						admitted[user].Add(1)
+						u := interview(string(a.Source))
+						u.Data = a.Data
+						using.Lock()
+						g.use(u)
+						using.Unlock()
+					}
+				}
+			})
+		}
+		wait.Wait()
+	}
+	of := func() (all []int64) {
+		for i := range admitted {
+			all = append(all, admitted[i].Load())
+		}
+		return all
+	}
+	storm(0, g.replicas...)
+	require.Equal(t, slices.Repeat([]int64{4}, users), of(), "the rate")
+	g.clock.Add(61_000)
+	storm(1, g.start(), g.start()) // they meet every user for the first time
+	require.Equal(t, slices.Repeat([]int64{6}, users), of(), "the quota")
+
+	missing := g.check(0, ask("nobody", "interview", 1))[0]
+	require.ErrorContains(t, missing.Err, "data.userId is missing")
+	s, err := g.replicas[1].View(ctx, "t1", event.NewData(map[string]any{"userId": "u3"}))
+	require.NoError(t, err)
+	require.Len(t, s.Limits, 3)
+	require.Equal(t, "6", s.Limits[1].Used.String())
+	s, err = g.replicas[1].View(ctx, "t1", event.Data{})
+	require.NoError(t, err)
+	require.Len(t, s.Limits, 1, "of nobody in particular")
 }
 
 // What one replica acknowledged, the next one knows: usage and its corrections as well as decisions.
@@ -512,7 +574,7 @@ func TestWindowsByTheMinute(t *testing.T) {
 	g.clock.Add(-1) // a clock that steps back does not bring the window back
 	require.True(t, g.one(0, ask("b", "tokens", 101)).Allowed)
 	fresh := g.start()
-	s, err := fresh.View(ctx, "t1")
+	s, err := fresh.View(ctx, "t1", event.Data{})
 	require.NoError(t, err)
 	require.Equal(t, "202", s.Limits[1].Held.String())
 }
@@ -763,7 +825,7 @@ func TestABadEventStopsItsTenantOnly(t *testing.T) {
 	require.ErrorIs(t, g.check(0, ask("b", "interview", 1))[0].Err, event.ErrMalformed)
 	beside.Source = "b"
 	require.True(t, g.one(0, beside).Allowed)
-	_, err = g.replicas[0].View(ctx, "t1")
+	_, err = g.replicas[0].View(ctx, "t1", event.Data{})
 	require.ErrorIs(t, err, event.ErrMalformed)
 }
 
@@ -775,7 +837,7 @@ func TestStandingMayBeLeft(t *testing.T) {
 		wait.Go(func() {
 			leaving, leave := context.WithTimeout(ctx, time.Duration(rand.IntN(300))*time.Microsecond)
 			defer leave()
-			s, err := g.replicas[0].View(leaving, "t1")
+			s, err := g.replicas[0].View(leaving, "t1", event.Data{})
 			if err == nil && len(s.Limits) != 3 {
 				t.Error("half an answer")
 			}
@@ -800,7 +862,7 @@ func TestClosed(t *testing.T) {
 	g.one(0, ask("a", "interview", 1))
 	g.replicas[0].Close()
 	require.ErrorIs(t, g.check(0, ask("b", "interview", 1))[0].Err, eventstore.ErrUnavailable)
-	_, err := g.replicas[0].View(ctx, "t1")
+	_, err := g.replicas[0].View(ctx, "t1", event.Data{})
 	require.ErrorIs(t, err, eventstore.ErrUnavailable)
 }
 
