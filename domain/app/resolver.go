@@ -52,7 +52,7 @@ func (r Resolver) AtHost(ctx context.Context, sent string) (event.TenantID, erro
 // at is the tenant that a name leads to. Error: tenant.ErrUnknown, which is said only after a look at the store.
 func (r Resolver) at(ctx context.Context, n tenant.Name) (event.TenantID, error) {
 	id, err := r.known(ctx, n)
-	if !errors.Is(err, tenant.ErrUnknown) || n.Kind != tenant.Slug && !r.Domains.Below(n.Name) {
+	if !errors.Is(err, tenant.ErrUnknown) || n.Kind != tenant.Slug && !r.Domains.IsSubdomain(n.Name) {
 		return id, err
 	}
 	if err := r.Directory.Look(ctx); err != nil {
