@@ -30,11 +30,18 @@ import (
 // in its environment: nothing else has to be built or copied.
 const asProgram = "TOLLGATE_TEST_AS_PROGRAM"
 
+// untilStdinEnds in the environment of a server ends it when its standard input does, which is a pipe from the test process. A
+// test process that is killed or runs out of time calls no cleanups; without this its servers would stay behind.
+const untilStdinEnds = "TOLLGATE_TEST_UNTIL_STDIN_ENDS"
+
 // binary is the program under test.
 var binary string
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
+		if os.Getenv(untilStdinEnds) != "" {
+			go endWithStdin()
+		}
 		main() // before the arguments are parsed, which are the program's
 		os.Exit(0)
 	}
@@ -47,17 +54,26 @@ func TestMain(m *testing.M) {
 	os.Exit(pgtest.Run(m, migrations.Up))
 }
 
+// endWithStdin interrupts this process when its standard input ends, and kills it when it has not stopped after a minute.
+func endWithStdin() {
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	_ = syscall.Kill(os.Getpid(), syscall.SIGINT)
+	<-time.After(time.Minute)
+	os.Exit(1)
+}
+
 // adminKey is the operator's own in all tests.
 const adminKey = tenant.Secret("tg_admin_for_tests_only_0123456789")
 
 // process is a running tollgate.
 type process struct {
-	t    *testing.T
-	cmd  *exec.Cmd
-	url  string
-	out  *strings.Builder
-	done chan struct{} // closed when the process has ended, with err
-	err  error
+	t     *testing.T
+	cmd   *exec.Cmd
+	stdin io.Closer
+	url   string
+	out   *strings.Builder
+	done  chan struct{} // closed when the process has ended, with err
+	err   error
 }
 
 func environment(dir string, more ...string) []string {
@@ -92,8 +108,11 @@ func serveCatalog(t *testing.T, dir, catalog string, more ...string) *process {
 	t.Helper()
 	p := &process{t: t, out: &strings.Builder{}, done: make(chan struct{})}
 	p.cmd = exec.Command(binary, "serve", "--addr", "127.0.0.1:0", "--catalog", catalog)
-	p.cmd.Env = environment(dir, more...)
+	p.cmd.Env = environment(dir, append(more, untilStdinEnds+"=1")...)
 	p.cmd.Stderr = os.Stderr
+	var err error
+	p.stdin, err = p.cmd.StdinPipe() // open as long as this process lives; Wait closes it
+	require.NoError(t, err)
 	stdout, err := p.cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, p.cmd.Start())
@@ -118,6 +137,20 @@ func serveCatalog(t *testing.T, dir, catalog string, more ...string) *process {
 		t.Fatal("tollgate serve does not start")
 	}
 	return p
+}
+
+// A server does not outlive the process that tests it, however that ends.
+func TestServerEndsWithItsTest(t *testing.T) {
+	onEveryStore(t, func(t *testing.T, dir string) {
+		p := serveCatalog(t, dir, sampleCatalog(t))
+		require.NoError(t, p.stdin.Close()) // as the kernel does for a process that is gone
+		select {
+		case <-p.done:
+			require.NoError(t, p.err)
+		case <-time.After(time.Minute):
+			t.Fatal("the server goes on")
+		}
+	})
 }
 
 func (p *process) kill() {
