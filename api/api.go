@@ -68,6 +68,9 @@ type Config struct {
 	LineTimeout time.Duration
 	// PartTimeout is how long one part of an export, of 64 KiB, may take to be taken. Optional: ReadTimeout.
 	PartTimeout time.Duration
+	// CheckTimeout and EventTimeout are how long the ledger may work for a check and for an event, or a chunk of them, key and tenant
+	// included. The time that the client takes to send the body is not counted. Optional: five and fifteen seconds.
+	CheckTimeout, EventTimeout time.Duration
 	// MaxRequestsPerSecond bounds what this process takes on: beyond it requests are answered 503 before anything is read
 	// or asked. Optional: no bound. Health and metrics are exempt.
 	MaxRequestsPerSecond float64
@@ -82,6 +85,9 @@ const (
 	MaxHeaderBytes    = 64 << 10
 
 	workTimeout = 20 * time.Second // of one call into the ledger or a read model
+
+	defaultCheckTimeout = 5 * time.Second
+	defaultEventTimeout = 15 * time.Second
 )
 
 // NewHTTPServer wraps a handler with the time-outs of this package.
@@ -125,6 +131,12 @@ func New(c Config) *Server {
 	}
 	if c.PartTimeout == 0 {
 		c.PartTimeout = ReadTimeout
+	}
+	if c.CheckTimeout <= 0 {
+		c.CheckTimeout = defaultCheckTimeout
+	}
+	if c.EventTimeout <= 0 {
+		c.EventTimeout = defaultEventTimeout
 	}
 	prefix := make([]byte, 6)
 	if _, err := io.ReadFull(c.Random, prefix); err != nil {
@@ -292,4 +304,22 @@ func (s *Server) GetOpenAPI(c echo.Context) error {
 // work bounds one call into the ledger or a read model.
 func work(c echo.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(c.Request().Context(), workTimeout)
+}
+
+// allowance is how long the ledger may still work for a request.
+type allowance struct {
+	now  func() time.Time
+	left time.Duration
+}
+
+func (s *Server) allow(d time.Duration) *allowance { return &allowance{s.Now, d} }
+
+// part bounds a step of the work by a fraction of what is left; cancel takes off what it took.
+func (a *allowance) part(c echo.Context, of time.Duration) (context.Context, context.CancelFunc) {
+	began := a.now()
+	ctx, cancel := context.WithTimeout(c.Request().Context(), a.left/of)
+	return ctx, func() {
+		cancel()
+		a.left = max(0, a.left-a.now().Sub(began))
+	}
 }

@@ -137,9 +137,9 @@ func splitPath(path string) (slug, rest string, ok bool) {
 }
 
 // identifyInTenant is identify for events and checks, which may each name their tenant: an admin key says with headers where it
-// acts, and why.
-func (s *Server) identifyInTenant(c echo.Context) (caller, error) {
-	ctx, cancel := work(c)
+// acts, and why. It takes half of the allowance at most, so that what is known can still be decided on.
+func (s *Server) identifyInTenant(c echo.Context, a *allowance) (caller, error) {
+	ctx, cancel := a.part(c, 2)
 	defer cancel()
 	who, err := s.identify(ctx, c)
 	if err != nil {

@@ -69,7 +69,7 @@ func (r *recorder) record(ctx context.Context, items []item) error {
 	}
 	var receipts []app.Receipt
 	if len(r.pending) > 0 {
-		ctx, cancel := context.WithTimeout(ctx, workTimeout)
+		ctx, cancel := context.WithTimeout(ctx, r.server.EventTimeout)
 		defer cancel()
 		receipts = r.server.Ledger.Record(ctx, r.pending)
 		for i := range receipts {

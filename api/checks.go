@@ -26,7 +26,8 @@ func (s *Server) CheckLimits(c echo.Context, _ CheckLimitsParams) error { return
 
 // checkLimits is POST /v1/limits/check.
 func (s *Server) checkLimits(c echo.Context) error {
-	who, err := s.identifyInTenant(c)
+	allowed := s.allow(s.CheckTimeout)
+	who, err := s.identifyInTenant(c, allowed)
 	if err != nil {
 		return err
 	}
@@ -48,7 +49,7 @@ func (s *Server) checkLimits(c echo.Context) error {
 	d := decoders.Get().(*decoder)
 	defer d.release()
 	if startsArray(body) {
-		return s.checkMany(c, who, d, body)
+		return s.checkMany(c, who, allowed, d, body)
 	}
 	asks := make([]limit.Ask, 1) // not of the scratch: the engine may look at them longer than the caller waits
 	if err := d.check(body, "", s.Now(), &asks[0]); err != nil {
@@ -57,7 +58,7 @@ func (s *Server) checkLimits(c echo.Context) error {
 	if asks[0].Tenant, err = who.tenantOf(asks[0].Tenant); err != nil {
 		return err
 	}
-	ctx, cancel := work(c)
+	ctx, cancel := allowed.part(c, 1)
 	defer cancel()
 	if err := s.noteSwitch(ctx, who); err != nil {
 		return err
@@ -73,8 +74,9 @@ func (s *Server) checkLimits(c echo.Context) error {
 }
 
 // checkMany decides an array in order, chunk by chunk. The fault of an item is in its place in the answer, so the answer can
-// begin before the last check is decided, and memory is bounded.
-func (s *Server) checkMany(c echo.Context, who caller, d *decoder, body []byte) error {
+// begin before the last check is decided, and memory is bounded. Each chunk may take as long as one check; after one that took all
+// of it nothing more is asked.
+func (s *Server) checkMany(c echo.Context, who caller, allowed *allowance, d *decoder, body []byte) error {
 	elements, err := splitArray(body, maxBatchEvents)
 	if err != nil {
 		return err
@@ -82,8 +84,6 @@ func (s *Server) checkMany(c echo.Context, who caller, d *decoder, body []byte) 
 	if err := s.noteBatchSwitch(c, who); err != nil {
 		return err
 	}
-	ctx, cancel := work(c)
-	defer cancel()
 	c.Response().Header()[echo.HeaderContentType] = jsonType
 	c.Response().WriteHeader(http.StatusOK)
 	b := []byte(`{"items":[`)
@@ -96,7 +96,14 @@ func (s *Server) checkMany(c echo.Context, who caller, d *decoder, body []byte) 
 		for i, text := range chunk {
 			faults[i] = s.decodeCheck(d, text, first+i, who, &asks[i])
 		}
+		ctx, cancel := allowed.part(c, 1)
 		decisions := s.decide(ctx, asks, faults, first)
+		late := ctx.Err() != nil
+		if cancel(); late {
+			allowed.left = 0
+		} else {
+			allowed.left = s.CheckTimeout
+		}
 		for i := range decisions {
 			b = append(b, separator...)
 			separator = ","

@@ -40,7 +40,8 @@ func (s *Server) RecordEvents(c echo.Context, _ RecordEventsParams) error { retu
 
 // recordEvents is POST /v1/events.
 func (s *Server) recordEvents(c echo.Context) error {
-	who, err := s.identifyInTenant(c)
+	allowed := s.allow(s.EventTimeout)
+	who, err := s.identifyInTenant(c, allowed)
 	if err != nil {
 		return err
 	}
@@ -61,17 +62,17 @@ func (s *Server) recordEvents(c echo.Context) error {
 	case f == jsonLines:
 		return s.recordLines(c, who, onlyRejected)
 	case f == cloudEventBatch:
-		return s.recordMany(c, who, f, onlyRejected)
+		return s.recordMany(c, who, allowed, f, onlyRejected)
 	case f == cloudEvent:
-		return s.recordOne(c, who, func(d *decoder, body []byte, into *app.Submission) error {
+		return s.recordOne(c, who, allowed, func(d *decoder, body []byte, into *app.Submission) error {
 			return d.cloudEvent(body, "", s.Now(), into)
 		}, true)
 	case f == plainJSON && binary:
-		return s.recordOne(c, who, func(d *decoder, body []byte, into *app.Submission) error {
+		return s.recordOne(c, who, allowed, func(d *decoder, body []byte, into *app.Submission) error {
 			return d.binaryEvent(r.Header, body, s.Now(), into)
 		}, true)
 	case f == plainJSON:
-		return s.recordMany(c, who, f, onlyRejected)
+		return s.recordMany(c, who, allowed, f, onlyRejected)
 	default:
 		return refuse(codeUnsupported, "Events are sent as application/json, application/x-ndjson, application/cloudevents+json, "+
 			"application/cloudevents-batch+json, or as a CloudEvent in binary mode with application/json.")
@@ -103,7 +104,7 @@ func onlyRejectedItems(u *url.URL) (bool, error) {
 type decodeFunc func(d *decoder, body []byte, into *app.Submission) error
 
 // recordOne records a body that is a single event.
-func (s *Server) recordOne(c echo.Context, who caller, decode decodeFunc, cloud bool) error {
+func (s *Server) recordOne(c echo.Context, who caller, allowed *allowance, decode decodeFunc, cloud bool) error {
 	sc := scratches.Get().(*scratch)
 	defer sc.release()
 	var err error
@@ -116,17 +117,17 @@ func (s *Server) recordOne(c echo.Context, who caller, decode decodeFunc, cloud 
 	if err != nil {
 		return err
 	}
-	return s.submit(c, who, sc, cloud)
+	return s.submit(c, who, allowed, sc, cloud)
 }
 
 // submit records the one decoded event and answers.
-func (s *Server) submit(c echo.Context, who caller, sc *scratch, cloud bool) error {
+func (s *Server) submit(c echo.Context, who caller, allowed *allowance, sc *scratch, cloud bool) error {
 	e := &sc.one[0]
 	var err error
 	if e.Tenant, err = who.tenantOf(e.Tenant); err != nil {
 		return err
 	}
-	ctx, cancel := work(c) // from here on: the body may have taken its time
+	ctx, cancel := allowed.part(c, 1) // the body may have taken its time
 	defer cancel()
 	if err := s.noteSwitch(ctx, who); err != nil {
 		return err
@@ -163,7 +164,7 @@ func appendReceipt(b []byte, r app.Receipt, source string) []byte {
 }
 
 // recordMany records a body that is an array, or, in our own form, perhaps a single event.
-func (s *Server) recordMany(c echo.Context, who caller, f format, onlyRejected bool) error {
+func (s *Server) recordMany(c echo.Context, who caller, allowed *allowance, f format, onlyRejected bool) error {
 	sc := scratches.Get().(*scratch)
 	defer sc.release()
 	body, free, err := s.readMany(c.Request(), sc.body, func(head []byte) bool { return f == cloudEventBatch || startsArray(head) })
@@ -178,7 +179,7 @@ func (s *Server) recordMany(c echo.Context, who caller, f format, onlyRejected b
 		if err := d.event(body, "", s.Now(), &sc.one[0]); err != nil {
 			return err
 		}
-		return s.submit(c, who, sc, false)
+		return s.submit(c, who, allowed, sc, false)
 	}
 	elements, err := splitArray(body, maxBatchEvents)
 	if err != nil {

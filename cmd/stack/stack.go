@@ -40,7 +40,8 @@ type Config struct {
 	BaseDomains []string            // domains of the product: a tenant's slug is its host name below them
 	Issuer      domainexport.Issuer // who sells, as exports name it
 
-	CheckTimeout time.Duration // how long a check waits for its decision; 0: the default of the limit engine
+	CheckTimeout time.Duration // how long a check may take, key and tenant included; 0: the default of the API
+	EventTimeout time.Duration // the same for an event, or a chunk of a batch
 	MaxLag       time.Duration // age of the oldest event that is not folded at which the process is not ready
 
 	Logger  *slog.Logger
@@ -165,7 +166,8 @@ func (s *Stack) API() api.Config {
 	return api.Config{
 		Ledger: s.Ledger, Directory: s.Directory, Usage: s.ReadModels, Timeline: ports, Limits: s.Limits, Billing: s.Billing,
 		Exports: s.Exports, Costs: s.Costs, Insights: s.Insights, Keys: ports, Positions: ports, Readiness: ports,
-		Uses:     s.KeyUses,
+		Uses:         s.KeyUses,
+		CheckTimeout: s.config.CheckTimeout, EventTimeout: s.config.EventTimeout,
 		Registry: s.config.Metrics, Log: s.config.Logger, Now: time.Now, Random: rand.Reader,
 	}
 }

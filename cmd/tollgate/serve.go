@@ -28,7 +28,8 @@ type serveCommand struct {
 	Projections    bool           `env:"TOLLGATE_PROJECTIONS" default:"true" negatable:"" help:"Fold the log into the read models in this process."`
 	BillingEvery   time.Duration  `env:"TOLLGATE_BILLING_EVERY" default:"1m" help:"How often to look for periods that have ended and close them; 0: only administrators close periods."`
 	BillingDelay   time.Duration  `env:"TOLLGATE_BILLING_DELAY" default:"1h" help:"How long past periods of a tenant stay open after it gets its plan, so that its history can be imported."`
-	CheckTimeout   time.Duration  `env:"TOLLGATE_CHECK_TIMEOUT" default:"5s" help:"How long a check waits for its decision; after that, onError of the limits decides."`
+	CheckTimeout   time.Duration  `env:"TOLLGATE_CHECK_TIMEOUT" default:"5s" help:"How long a check may take, its key and tenant included; after that, onError of the limits decides."`
+	EventTimeout   time.Duration  `env:"TOLLGATE_EVENT_TIMEOUT" default:"15s" help:"How long an event may take, its key and tenant included; after that it is answered 503, to be sent again."`
 	MaxLag         time.Duration  `env:"TOLLGATE_MAX_LAG" default:"30s" help:"Age of the oldest unfolded event at which /readyz fails."`
 	TrustedProxies []netip.Prefix `env:"TOLLGATE_TRUSTED_PROXIES" placeholder:"CIDR" help:"Networks of proxies whose X-Forwarded-Host and X-Forwarded-For are trusted."`
 	DNSServer      string         `env:"TOLLGATE_DNS_SERVER" placeholder:"HOST:PORT" help:"DNS server that verifies custom domains; default: the machine's."`
@@ -105,7 +106,7 @@ func (c serveCommand) dns() *net.Resolver {
 func (c serveCommand) start(ctx context.Context, log *slog.Logger) (_ *stack.Stack, key tenant.Secret, err error) {
 	config := c.config(log)
 	config.Supervise, config.Metrics = true, prometheus.NewRegistry()
-	config.CheckTimeout, config.MaxLag = c.CheckTimeout, c.MaxLag
+	config.CheckTimeout, config.EventTimeout, config.MaxLag = c.CheckTimeout, c.EventTimeout, c.MaxLag
 	s, err := stack.Open(ctx, config) // without a time-out: it may have to build read models again
 	if err != nil {
 		return nil, "", err

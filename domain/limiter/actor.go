@@ -207,35 +207,44 @@ func (a *actor) prepare(ctx context.Context) error {
 
 // refreshPolicy reads what makes the tenant's policy, and makes it again where that has changed.
 func (a *actor) refreshPolicy(ctx context.Context) error {
-	d := a.limits.config.Directory
-	config, err := d.Catalog(ctx)
-	if err != nil {
-		return fmt.Errorf("read the catalog: %w", err)
-	}
-	t, err := d.Tenant(ctx, a.tenant)
-	if err != nil {
-		return fmt.Errorf("tenant %q: %w", a.tenant, err)
-	}
-	s, err := d.Subscription(ctx, a.tenant)
-	if err != nil {
-		return fmt.Errorf("subscription of tenant %q: %w", a.tenant, err)
-	}
-	key := policyKey{config.Revision, t.TimeZone, t.Status, s}
-	now := a.limits.config.Now()
-	if p := a.policy; p != nil && key.equal(a.policyOf) && !now.Before(p.From) && (p.Until.IsZero() || now.Before(p.Until)) {
-		return nil
-	}
-	zone, err := t.Location()
+	policy, key, err := a.limits.policyOf(ctx, a.tenant, a.policy, a.policyOf)
 	if err != nil {
 		return err
-	}
-	policy := limit.NewPolicy(&config.Catalog, config.Versions, s, t.Status, zone, now)
-	if policy.Lost != "" {
-		return fmt.Errorf("%w: tenant %q has the plan %q, which is not in the catalog", app.ErrNotFound, a.tenant, policy.Lost)
 	}
 	a.policy, a.policyOf = policy, key
 	a.lastPolicy.Store(policy)
 	return nil
+}
+
+// policyOf is the policy of a tenant now, and what it was made of: the one that was made of the same before, where there is one.
+func (l *Engine) policyOf(ctx context.Context, id event.TenantID, before *limit.Policy, madeOf policyKey) (*limit.Policy, policyKey, error) {
+	d := l.config.Directory
+	config, err := d.Catalog(ctx)
+	if err != nil {
+		return nil, policyKey{}, fmt.Errorf("read the catalog: %w", err)
+	}
+	t, err := d.Tenant(ctx, id)
+	if err != nil {
+		return nil, policyKey{}, fmt.Errorf("tenant %q: %w", id, err)
+	}
+	s, err := d.Subscription(ctx, id)
+	if err != nil {
+		return nil, policyKey{}, fmt.Errorf("subscription of tenant %q: %w", id, err)
+	}
+	key := policyKey{config.Revision, t.TimeZone, t.Status, s}
+	now := l.config.Now()
+	if p := before; p != nil && key.equal(madeOf) && !now.Before(p.From) && (p.Until.IsZero() || now.Before(p.Until)) {
+		return p, madeOf, nil
+	}
+	zone, err := t.Location()
+	if err != nil {
+		return nil, policyKey{}, err
+	}
+	policy := limit.NewPolicy(&config.Catalog, config.Versions, s, t.Status, zone, now)
+	if policy.Lost != "" {
+		return nil, policyKey{}, fmt.Errorf("%w: tenant %q has the plan %q, which is not in the catalog", app.ErrNotFound, id, policy.Lost)
+	}
+	return policy, key, nil
 }
 
 // load makes the account: what the read models say, and what the log has after that.
@@ -500,18 +509,12 @@ func (b *batch) show(now time.Time) {
 	}
 }
 
-// fail answers all jobs with an error; checks whose limits admit it are let through when the log is away.
+// fail answers all jobs with an error.
 func (b *batch) fail(err error) {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		err = fmt.Errorf("%w: %w", eventstore.ErrUnavailable, err)
 	}
-	now := b.actor.limits.config.Now()
 	for _, j := range b.jobs {
-		if j.ask != nil {
-			j.decision = undecided(b.actor.policy, j.ask, err, now)
-			j.finish(j.decision.Err)
-			continue
-		}
 		j.decision = Decision{}
 		j.finish(err)
 	}

@@ -54,7 +54,8 @@ type Config struct {
 	// RecentEvents bounds what is remembered of each partition of the log, for accounts that are loaded from read models which
 	// are behind. 0: 50,000.
 	RecentEvents int
-	// CheckTimeout is how long a check waits for its decision; then it is answered as if the log were away. 0: five seconds.
+	// CheckTimeout is how long a check may take, or less where its context ends before; then it is answered as if the log were
+	// away. 0: five seconds.
 	CheckTimeout time.Duration
 	// SweepEvery is how often ended holds are written down. 0: five seconds; below 0: never.
 	SweepEvery time.Duration
@@ -171,11 +172,28 @@ type Decision struct {
 // Check decides checks in order, each on its own; those of one tenant together, as far as the queue allows, by what any process had
 // answered before the call. The result has one decision for each, in order.
 func (l *Engine) Check(ctx context.Context, asks []limit.Ask) []Decision {
-	app.Look(ctx, l.config.Directory)
+	waiting, cancel := context.WithTimeout(ctx, l.config.CheckTimeout)
+	defer cancel()
+	decisions := l.check(waiting, asks)
+	for i := range decisions {
+		d := &decisions[i]
+		if d.Err != nil && !errors.Is(ctx.Err(), context.Canceled) { // else the caller has left, and is told nothing
+			*d = undecided(l.knownPolicy(waiting, asks[i].Tenant, d.Err), &asks[i], d.Err, l.config.Now())
+		}
+		l.count(d)
+	}
+	return decisions
+}
+
+// check has checks decided until the context ends.
+func (l *Engine) check(ctx context.Context, asks []limit.Ask) []Decision {
+	looking, cancel := half(ctx) // what is known when it ends must be enough
+	defer cancel()
+	app.Look(looking, l.config.Directory)
 	decisions := make([]Decision, len(asks))
 	jobs := make([]*job, len(asks))
 	for i := 0; i < len(asks); {
-		if err := l.accept(ctx, asks[i]); err != nil {
+		if err := l.accept(looking, asks[i]); err != nil {
 			decisions[i].Err = err
 			i++
 			continue
@@ -184,7 +202,7 @@ func (l *Engine) Check(ctx context.Context, asks []limit.Ask) []Decision {
 		var run []*job
 		for first := i; i < len(asks) && asks[i].Tenant == asks[first].Tenant; i++ {
 			if i > first {
-				if err := l.accept(ctx, asks[i]); err != nil {
+				if err := l.accept(looking, asks[i]); err != nil {
 					break
 				}
 			}
@@ -198,25 +216,39 @@ func (l *Engine) Check(ctx context.Context, asks []limit.Ask) []Decision {
 			}
 		}
 	}
-	waiting, cancel := context.WithTimeout(ctx, l.config.CheckTimeout)
-	defer cancel()
 	for i, j := range jobs {
 		if j == nil {
 			continue
 		}
-		switch err := j.wait(waiting); {
-		case err == nil:
-			decisions[i] = j.decision
-		case ctx.Err() != nil: // the caller has left
+		if err := j.wait(ctx); err != nil {
 			decisions[i].Err = err
-		default:
-			decisions[i] = undecided(l.follower(asks[i].Tenant).actor(asks[i].Tenant).lastPolicy.Load(), &asks[i], err, l.config.Now())
-		}
-		if !asks[i].DryRun {
-			l.count(&decisions[i])
+		} else {
+			decisions[i] = j.decision
 		}
 	}
 	return decisions
+}
+
+// half ends at half of the time that a context has left.
+func half(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, time.Until(deadline)/2)
+}
+
+// knownPolicy is what is known of a tenant's policy, without asking anybody; nil where it is nothing, or not of interest.
+func (l *Engine) knownPolicy(ctx context.Context, t event.TenantID, why error) *limit.Policy {
+	if !errors.Is(why, eventstore.ErrUnavailable) {
+		return nil
+	}
+	ended, cancel := context.WithCancel(ctx)
+	cancel()
+	if policy, _, err := l.policyOf(ended, t, nil, policyKey{}); err == nil {
+		return policy
+	}
+	return l.follower(t).actor(t).lastPolicy.Load()
 }
 
 // undecided answers a check that could not be decided: while the log is away, it is let through where its limits admit that. What

@@ -457,7 +457,7 @@ func (c *cache[K, V]) get(ctx context.Context, key K) (V, error) {
 		v, _ = r.Val.(V)
 		err = r.Err
 	case <-ctx.Done():
-		err = ctx.Err()
+		err = fmt.Errorf("%w: %w", eventstore.ErrUnavailable, ctx.Err())
 	}
 	if err != nil && !(c.absent != nil && errors.Is(err, c.absent)) && c.old(e, found) {
 		return e.value, nil
