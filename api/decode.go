@@ -12,6 +12,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/tollgate-io/tollgate/domain/app"
@@ -183,6 +184,15 @@ func syntaxError(pointer string, err error) error {
 	default:
 		return invalid.New(pointer, codeInvalidJSON, clip(strings.TrimPrefix(err.Error(), "jsontext: "), 200))
 	}
+}
+
+// texts reads an object whose values are strings.
+func (d *decoder) texts(v jsontext.Value, pointer string) (texts map[string]string) {
+	if err := jsonv2.Unmarshal(v, &texts); err != nil {
+		d.refuse(pointer, "must be an object of strings, each name once")
+		return nil
+	}
+	return texts
 }
 
 // str reads a string. It notes what is wrong with it; NUL is refused everywhere, because no store keeps it.

@@ -153,7 +153,7 @@ func viewDefinition(l *catalog.Limit) definitionView {
 // PutLimit is PUT /v1/admin/tenants/{tenantId}/limits/{limit}.
 func (s *Server) PutLimit(c echo.Context, tenantID Id, limit string) error {
 	o := app.Override{Limit: catalog.LimitKey(limit)}
-	err := readObject(c, []string{"max", "from", "until", "reason"}, func(d *decoder, v []jsontext.Value) {
+	err := readObject(c, []string{"max", "from", "until", "reason", "per"}, func(d *decoder, v []jsontext.Value) {
 		if absent(v[0]) {
 			d.refuse("/max", "max is required")
 		} else {
@@ -163,6 +163,9 @@ func (s *Server) PutLimit(c echo.Context, tenantID Id, limit string) error {
 		o.Until = d.optionalInstant(v[2], "/until", "until")
 		if !absent(v[3]) {
 			o.Reason, _ = d.str(v[3], "/reason")
+		}
+		if !absent(v[4]) {
+			o.Per = d.texts(v[4], "/per")
 		}
 	})
 	if err != nil {
@@ -175,25 +178,37 @@ func (s *Server) PutLimit(c echo.Context, tenantID Id, limit string) error {
 		return err
 	}
 	showPosition(c, overridden.Position)
-	return writeJSON(c, http.StatusOK, overriddenLimitView{tenantID, overridden.Limit, overridden.Max, instant(overridden.From), instant(overridden.Until),
+	return writeJSON(c, http.StatusOK, overriddenLimitView{tenantID, overridden.Limit, overridden.Per.Map(), overridden.Max, instant(overridden.From), instant(overridden.Until),
 		overridden.Reason, position(overridden.Position)})
 }
 
 type overriddenLimitView struct {
-	Tenant   string           `json:"tenantId"`
-	Limit    catalog.LimitKey `json:"limit"`
-	Max      money.Decimal    `json:"max"`
-	From     instant          `json:"from"`
-	Until    instant          `json:"until"`
-	Reason   string           `json:"reason"`
-	Position position         `json:"position"`
+	Tenant   string            `json:"tenantId"`
+	Limit    catalog.LimitKey  `json:"limit"`
+	Per      map[string]string `json:"per,omitempty"`
+	Max      money.Decimal     `json:"max"`
+	From     instant           `json:"from"`
+	Until    instant           `json:"until"`
+	Reason   string            `json:"reason"`
+	Position position          `json:"position"`
 }
 
 // RemoveLimit is DELETE /v1/admin/tenants/{tenantId}/limits/{limit}.
-func (s *Server) RemoveLimit(c echo.Context, tenantID Id, limit string) error {
+func (s *Server) RemoveLimit(c echo.Context, tenantID Id, limit string, params RemoveLimitParams) error {
+	values, err := perValues(params.Per)
+	if err != nil {
+		return err
+	}
+	var per map[string]string
+	for field, v := range values.All() {
+		if per == nil {
+			per = map[string]string{}
+		}
+		per[field] = v.String()
+	}
 	ctx, cancel := work(c)
 	defer cancel()
-	_, at, err := s.Ledger.RemoveOverride(ctx, event.TenantID(tenantID), catalog.LimitKey(limit), admin(c))
+	_, at, err := s.Ledger.RemoveOverride(ctx, event.TenantID(tenantID), catalog.LimitKey(limit), per, admin(c))
 	if err != nil {
 		return err
 	}

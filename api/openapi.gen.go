@@ -134,6 +134,12 @@ type ListHostsParams struct {
 	WaitMs *WaitMs `form:"waitMs,omitempty" json:"waitMs,omitempty"`
 }
 
+// RemoveLimitParams defines parameters for RemoveLimit.
+type RemoveLimitParams struct {
+	// Per Of an override for single values, its values as `field:value`; repeat it for several fields.
+	Per *[]string `form:"per,omitempty" json:"per,omitempty"`
+}
+
 // GetCreditsParams defines parameters for GetCredits.
 type GetCreditsParams struct {
 	// MinPosition Wait until the answer reflects this position.
@@ -567,7 +573,7 @@ type ServerInterface interface {
 	ClosePeriod(ctx echo.Context, tenantId Id) error
 	// RemoveLimit Set a limit back to what the plan says
 	// (DELETE /v1/admin/tenants/{tenantId}/limits/{limit})
-	RemoveLimit(ctx echo.Context, tenantId Id, limit string) error
+	RemoveLimit(ctx echo.Context, tenantId Id, limit string, params RemoveLimitParams) error
 	// PutLimit Give a tenant its own maximum of a limit
 	// (PUT /v1/admin/tenants/{tenantId}/limits/{limit})
 	PutLimit(ctx echo.Context, tenantId Id, limit string) error
@@ -1129,8 +1135,17 @@ func (w *ServerInterfaceWrapper) RemoveLimit(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
 	}
 
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RemoveLimitParams
+	// ------------- Optional query parameter "per" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "per", ctx.QueryParams(), &params.Per, runtime.BindQueryParameterOptions{Type: "array", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter per: %s", err))
+	}
+
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.RemoveLimit(ctx, tenantId, limit)
+	err = w.Handler.RemoveLimit(ctx, tenantId, limit, params)
 	return err
 }
 

@@ -129,7 +129,7 @@ func FoldDirectory(events []event.Decoded) DirectoryChange {
 		change  DirectoryChange
 	)
 	override := func(r *eventstore.Recorded, o tenant.Override, removed bool) {
-		k := overrideKey{event.TenantID(r.Tenant), o.Limit}
+		k := overrideKey{event.TenantID(r.Tenant), o.Limit, o.Per}
 		if known, ok := limits[k]; !ok || known.Revision < r.Revision {
 			limits[k] = OverrideRow{Override: o, Tenant: k.tenant, Removed: removed, Revision: r.Revision, ChangedAt: r.RecordedAt}
 		}
@@ -168,7 +168,7 @@ func FoldDirectory(events []event.Decoded) DirectoryChange {
 		case event.LimitOverridden:
 			override(r, tenant.OverrideOf(e), false)
 		case event.LimitOverrideRemoved:
-			override(r, tenant.Override{Limit: catalog.LimitKey(e.Limit), By: e.By}, true)
+			override(r, tenant.Override{Limit: catalog.LimitKey(e.Limit), Per: tenant.ValuesOf(e.Per), By: e.By}, true)
 		case event.TenantStatusChanged: // from here on the last of a stream wins: ranges are in order, and streams in one partition
 			states[e.Tenant] = StatusRow{Tenant: e.Tenant, Status: tenant.Status(e.Status), Reason: e.Reason, Revision: r.Revision, ChangedAt: r.RecordedAt, By: e.By}
 		case event.HostVerified:
@@ -190,7 +190,7 @@ func FoldDirectory(events []event.Decoded) DirectoryChange {
 		return cmp.Or(cmp.Compare(a.Tenant, b.Tenant), a.EffectiveAt.Compare(b.EffectiveAt))
 	})
 	change.Overrides = slices.SortedFunc(maps.Values(limits), func(a, b OverrideRow) int {
-		return cmp.Or(cmp.Compare(a.Tenant, b.Tenant), cmp.Compare(a.Limit, b.Limit))
+		return cmp.Or(cmp.Compare(a.Tenant, b.Tenant), cmp.Compare(a.Limit, b.Limit), cmp.Compare(a.Per, b.Per))
 	})
 	change.Statuses = slices.SortedFunc(maps.Values(states), func(a, b StatusRow) int { return cmp.Compare(a.Tenant, b.Tenant) })
 	change.Proofs = slices.SortedFunc(maps.Values(proofs), func(a, b ProofRow) int {
@@ -215,4 +215,5 @@ type assignmentKey struct {
 type overrideKey struct {
 	tenant event.TenantID
 	limit  catalog.LimitKey
+	per    tenant.Values
 }

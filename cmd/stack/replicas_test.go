@@ -130,7 +130,7 @@ plans:
 			_, err := pick().Ledger.OverrideLimit(ctx, id, app.Override{Limit: "calls_per_day", Max: money.Int(1), Reason: "abuse"}, "cli")
 			require.NoError(t, err)
 			require.False(t, check(pick(), id).Allowed, "step %d: a lowered maximum", step)
-			_, _, err = pick().Ledger.RemoveOverride(ctx, id, "calls_per_day", "cli")
+			_, _, err = pick().Ledger.RemoveOverride(ctx, id, "calls_per_day", nil, "cli")
 			require.NoError(t, err)
 		case 4:
 			if len(types) == 1 {

@@ -146,6 +146,14 @@ func testLimitsBelowTheTenant(t *testing.T, dir string) {
 	require.Len(t, limits.Items, 3)
 	require.InDelta(t, 2, limits.Items[1].Held, 0)
 
+	// One user may have more than the others.
+	override := p.url + "/v1/admin/tenants/acme/limits/interviews_of_a_user"
+	require.NoError(t, call(t.Context(), http.MethodPut, override, adminKey, map[string]any{"max": 4, "reason": "a pilot", "per": map[string]string{"userId": "u1"}}, nil))
+	require.True(t, ask("f0", "u1", "blue").Allowed)
+	require.False(t, ask("f1", "u1", "blue").Allowed)
+	require.NoError(t, call(t.Context(), http.MethodDelete, override+"?per=userId:u1", adminKey, nil, nil))
+	require.False(t, ask("f2", "u1", "green").Allowed)
+
 	// A check that does not say for whom it is decides nothing.
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.url+"/v1/limits/check", bytes.NewReader([]byte(`{"eventType":"call","sourceId":"e1"}`)))
 	require.NoError(t, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -98,9 +99,10 @@ func (l *Ledger) checkAssignment(ctx context.Context, id event.TenantID, p *Plan
 // Override gives a tenant its own maximum of a limit. Instants are cut to milliseconds.
 type Override struct {
 	Limit  catalog.LimitKey
-	Max    money.Decimal // 0 blocks
-	From   time.Time     // zero: at once
-	Until  time.Time     // exclusive; zero: without end
+	Per    map[string]string // of a limit that counts by data fields: the values that it is about; nil: the limit itself
+	Max    money.Decimal     // 0 blocks
+	From   time.Time         // zero: at once
+	Until  time.Time         // exclusive; zero: without end
 	Reason string
 }
 
@@ -120,12 +122,13 @@ func (l *Ledger) OverrideLimit(ctx context.Context, id event.TenantID, o Overrid
 	if err := l.checkOverride(ctx, &o); err != nil {
 		return OverriddenLimit{}, err
 	}
-	answer := OverriddenLimit{Override: tenant.Override{Limit: o.Limit, Max: o.Max, From: o.From, Until: o.Until, Reason: o.Reason, By: by}}
+	per := tenant.ValuesOf(o.Per)
+	answer := OverriddenLimit{Override: tenant.Override{Limit: o.Limit, Per: per, Max: o.Max, From: o.From, Until: o.Until, Reason: o.Reason, By: by}}
 	changed, at, err := l.subscribe(ctx, id, func(s subscriptionState) eventstore.Append {
-		if before, ok := s.Overriding(o.Limit); ok && before.Equal(answer.Override) {
+		if before, ok := s.Overriding(o.Limit, per); ok && before.Equal(answer.Override) {
 			return optimistic.Nothing
 		}
-		return event.LimitOverridden{Tenant: id, Limit: string(o.Limit), Max: o.Max, From: o.From, Until: o.Until, Reason: o.Reason, By: by}.Append(s.revision)
+		return event.LimitOverridden{Tenant: id, Limit: string(o.Limit), Per: o.Per, Max: o.Max, From: o.From, Until: o.Until, Reason: o.Reason, By: by}.Append(s.revision)
 	})
 	answer.Changed, answer.Position = changed, at
 	return answer, err
@@ -146,6 +149,9 @@ func (l *Ledger) checkOverride(ctx context.Context, o *Override) error {
 		}
 		slices.Sort(known)
 		bad.Add("/limit", invalid.CodeRequest, fmt.Sprintf("no plan has a limit %q with a maximum; %s", invalid.Shorten(string(o.Limit)), knownKeys("those", known)))
+	}
+	if ok && !countsBy(c.Catalog, o.Limit, o.Per) {
+		bad.Add("/per", invalid.CodeRequest, fmt.Sprintf("per must name the fields by which a plan's limit %s counts, each with a value of 1 to 200 printable characters, or nothing", o.Limit))
 	}
 	switch _, scale, fits := o.Max.Coefficient(); {
 	case o.Max.Sign() < 0:
@@ -173,17 +179,30 @@ func (l *Ledger) checkOverride(ctx context.Context, o *Override) error {
 	return bad.Err()
 }
 
-// RemoveOverride makes a limit what the plan says again; removed is false when it was that already, also where there is no
-// such limit. Errors: tenant.ErrUnknown; ErrConflict.
-func (l *Ledger) RemoveOverride(ctx context.Context, id event.TenantID, limit catalog.LimitKey, by event.Actor) (removed bool, at eventstore.Position, err error) {
+// countsBy reports whether some plan has a limit of this key that counts by exactly these fields.
+func countsBy(c catalog.Catalog, key catalog.LimitKey, per map[string]string) bool {
+	for _, value := range per {
+		if event.CheckID(value) != nil {
+			return false
+		}
+	}
+	fields := slices.Sorted(maps.Keys(per))
+	return len(per) == 0 || slices.ContainsFunc(c.Plans, func(p catalog.Plan) bool {
+		return slices.ContainsFunc(p.Limits, func(l catalog.Limit) bool { return l.Key == key && slices.Equal(l.Per, fields) })
+	})
+}
+
+// RemoveOverride makes a limit, or single values of it, what the plan says again; removed is false when it was that already, also
+// where there is no such limit. Errors: tenant.ErrUnknown; ErrConflict.
+func (l *Ledger) RemoveOverride(ctx context.Context, id event.TenantID, limit catalog.LimitKey, per map[string]string, by event.Actor) (removed bool, at eventstore.Position, err error) {
 	if _, err := l.directory.Tenant(ctx, id); err != nil {
 		return false, at, fmt.Errorf("tenant %q: %w", id, err)
 	}
 	return l.subscribe(ctx, id, func(s subscriptionState) eventstore.Append {
-		if _, ok := s.Overriding(limit); !ok {
+		if _, ok := s.Overriding(limit, tenant.ValuesOf(per)); !ok {
 			return optimistic.Nothing
 		}
-		return event.LimitOverrideRemoved{Tenant: id, Limit: string(limit), By: by}.Append(s.revision)
+		return event.LimitOverrideRemoved{Tenant: id, Limit: string(limit), Per: per, By: by}.Append(s.revision)
 	})
 }
 

@@ -25,20 +25,22 @@ type PlanAssigned struct {
 
 // LimitOverridden: the tenant's limit has a maximum of its own instead of the plan's. It replaces the override before it.
 type LimitOverridden struct {
-	Tenant TenantID      `json:"tenantId"`
-	Limit  string        `json:"limit"`
-	Max    money.Decimal `json:"max"`
-	From   time.Time     `json:"from,omitzero"`  // zero: at once
-	Until  time.Time     `json:"until,omitzero"` // exclusive; zero: no end
-	Reason string        `json:"reason"`
-	By     Actor         `json:"by"`
+	Tenant TenantID          `json:"tenantId"`
+	Limit  string            `json:"limit"`
+	Per    map[string]string `json:"per,omitempty"` // of a limit that counts by data fields: the values that it is about
+	Max    money.Decimal     `json:"max"`
+	From   time.Time         `json:"from,omitzero"`  // zero: at once
+	Until  time.Time         `json:"until,omitzero"` // exclusive; zero: no end
+	Reason string            `json:"reason"`
+	By     Actor             `json:"by"`
 }
 
 // LimitOverrideRemoved: the plan's maximum applies again.
 type LimitOverrideRemoved struct {
-	Tenant TenantID `json:"tenantId"`
-	Limit  string   `json:"limit"`
-	By     Actor    `json:"by"`
+	Tenant TenantID          `json:"tenantId"`
+	Limit  string            `json:"limit"`
+	Per    map[string]string `json:"per,omitempty"`
+	By     Actor             `json:"by"`
 }
 
 // SubscriptionStream is the stream of a tenant's plan and the overrides of its limits.

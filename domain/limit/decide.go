@@ -186,9 +186,21 @@ func (d *decision) ttl(l catalog.Duration) time.Duration {
 	}
 }
 
+// limit is the limit of an index, with the maximum of the check's level where the tenant has one.
+func (d *decision) limit(i int) *Limit {
+	l := &d.policy.Limits[i]
+	most, ok := l.own[d.level(l)]
+	if !ok {
+		return l
+	}
+	own := *l
+	own.Max, own.Overridden, own.Burst = most, true, min(l.Burst, wholeOf(most))
+	return &own
+}
+
 // judge asks the limit of an index.
 func (d *decision) judge(i int) event.LimitPart {
-	l := &d.policy.Limits[i]
+	l := d.limit(i)
 	part := event.LimitPart{Limit: string(l.Key), Kind: l.kind, Max: l.Max, Overridden: l.Overridden, Observed: l.observes()}
 	if len(l.Per) > 0 {
 		part.Per = d.ask.Data.Only(l.Per...)
@@ -410,7 +422,7 @@ func (d *decision) leases(i int) iter.Seq[lease] {
 }
 
 func (d *decision) concurrency(i int, part *event.LimitPart) {
-	l, one := &d.policy.Limits[i], money.Int(1)
+	l, one := d.limit(i), money.Int(1)
 	part.Held, part.Requested = d.others(i)[0], one
 	if part.Held.Add(one).Cmp(l.Max) <= 0 || d.owns(i, d.at) != nil {
 		return

@@ -150,7 +150,7 @@ func (h *history) termsAt(at time.Time) terms {
 	t := terms{prices: h.plan.Prices, cal: calendar.Calendar{Zone: h.zone, Anchor: h.sub.Assignments[0].BillingAnchor}}
 	for _, l := range h.plan.Limits {
 		for _, o := range h.sub.Overrides {
-			if o.Limit == l.Key && l.Max.Sign() > 0 && !at.Before(o.From) && (o.Until.IsZero() || at.Before(o.Until)) {
+			if o.Per == "" && o.Limit == l.Key && l.Max.Sign() > 0 && !at.Before(o.From) && (o.Until.IsZero() || at.Before(o.Until)) {
 				l.Max = o.Max
 				l.Burst = min(l.Burst, rat(o.Max).Num().Int64())
 			}
@@ -159,6 +159,9 @@ func (h *history) termsAt(at time.Time) terms {
 	}
 	t.later = h.termsAt
 	for _, o := range h.sub.Overrides {
+		if i := slices.IndexFunc(h.plan.Limits, func(l catalog.Limit) bool { return l.Key == o.Limit && l.HasMax() }); i >= 0 && o.Per != "" && o.InForce(at) {
+			t.own = append(t.own, o)
+		}
 		t.changes = append(t.changes, o.From.UnixMilli(), o.Until.UnixMilli())
 	}
 	return t
@@ -253,9 +256,12 @@ func (h *history) step() {
 			o.From = h.now.Add(time.Minute)
 			o.Until = h.now.Add(time.Hour)
 		}
+		if rapid.Bool().Draw(r, "of a user") {
+			o.Per = tenant.ValuesOf(map[string]string{"user": fmt.Sprint(rapid.IntRange(1, 2).Draw(r, "user"))})
+		}
 		h.sub = h.sub.SetOverride(o)
 		if rapid.Bool().Draw(r, "remove") {
-			h.sub = h.sub.RemoveOverride(o.Limit)
+			h.sub = h.sub.RemoveOverride(o.Limit, o.Per)
 		}
 	case 7, 8, 9:
 		h.pass(rapid.SampledFrom([]time.Duration{time.Millisecond, time.Second, 2 * time.Second, 10 * time.Second, time.Minute, 10 * time.Minute, time.Hour,
@@ -590,10 +596,10 @@ func (h *history) compare() {
 		require.Zero(r, v.used.Cmp(rat(s.Used)), "used of %s: %s, not %s", s.LimitPart.Limit, s.Used, v.used)
 		require.Zero(r, v.held.Cmp(rat(s.Held)), "held of %s: %s, not %s", s.LimitPart.Limit, s.Held, v.held)
 		if k := t.limits[i].Kind; k != catalog.RetryBudget && k != catalog.AbuseGuard && k != catalog.Access {
-			require.Equal(r, t.limits[i].Max.String(), s.Max.String(), s.LimitPart.Limit)
+			require.Equal(r, t.of(t.limits[i], like).Max.String(), s.Max.String(), s.LimitPart.Limit)
 		}
 		if left, ok := limit.Remaining(&s.LimitPart); ok && t.limits[i].Kind != catalog.RetryBudget {
-			want := rat(t.limits[i].Max)
+			want := rat(t.of(t.limits[i], like).Max)
 			want.Sub(want, plus(v.used, v.held))
 			if want.Sign() < 0 {
 				want.SetInt64(0)

@@ -11,6 +11,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/event"
 	"github.com/tollgate-io/tollgate/domain/limit"
 	"github.com/tollgate-io/tollgate/domain/money"
+	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
 // model answers checks from the complete list of what happened, by going through all of it every time. It keeps no sums,
@@ -49,7 +50,8 @@ type fact struct {
 
 // terms are what the plan says for a tenant.
 type terms struct {
-	limits []catalog.Limit // with overrides
+	limits []catalog.Limit   // with overrides
+	own    []tenant.Override // of single users
 	prices []catalog.Price
 	cal    calendar.Calendar
 	// What holds at another instant, and when that changes.
@@ -70,6 +72,16 @@ func whole(n int64) *big.Rat { return new(big.Rat).SetInt64(n) }
 func plus(a, b *big.Rat) *big.Rat { return new(big.Rat).Add(a, b) }
 
 func instant(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
+
+// of is a limit as it is for the user of a check.
+func (t terms) of(l catalog.Limit, data event.Data) catalog.Limit {
+	for _, o := range t.own {
+		if o.Limit == l.Key && len(l.Per) > 0 && o.Per.Map()["user"] == data.Get("user").String() {
+			l.Max, l.Burst = o.Max, min(l.Burst, rat(o.Max).Num().Int64())
+		}
+	}
+	return l
+}
 
 // verdict is what a limit says to a check at an instant.
 type verdict struct {
@@ -388,6 +400,7 @@ func (m *model) fresh(ask limit.Ask, at int64) bool {
 
 // judge says how a limit would answer at an instant, if nothing else had happened until then.
 func (m *model) judge(t terms, l catalog.Limit, ask limit.Ask, at int64) (v verdict) {
+	l = t.of(l, ask.Data)
 	own := m.own(source(ask), at)
 	one := whole(1)
 	v.used, v.held, v.requested = new(big.Rat), new(big.Rat), new(big.Rat)
@@ -475,6 +488,7 @@ func (m *model) denials(l catalog.Limit, after int, at int64) (denials, all int6
 
 // resets is the first instant at which a limit that denies does so no longer: one of those at which anything can change.
 func (m *model) resets(t terms, l catalog.Limit, ask limit.Ask, at int64) int64 {
+	l = t.of(l, ask.Data)
 	changes := slices.Clone(t.changes)
 	for _, p := range m.checks {
 		changes = append(changes, p.at+l.Window.Length.Value().Milliseconds())

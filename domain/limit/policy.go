@@ -45,7 +45,8 @@ type Limit struct {
 	Overridden bool
 
 	kind  event.LimitKind
-	meter catalog.Meter // of a quota
+	meter catalog.Meter           // of a quota
+	own   map[level]money.Decimal // the tenant's own maximums of single values
 }
 
 // length is that of a sliding window in whole ticks.
@@ -111,6 +112,14 @@ func NewPolicy(c *catalog.Catalog, versions map[catalog.PlanKey]int, s tenant.Su
 		if o, ok := s.Override(l.Key, at); ok && l.HasMax() {
 			limit.Max, limit.Overridden = o.Max, true
 			limit.Burst = min(limit.Burst, wholeOf(o.Max))
+		}
+		for _, o := range s.Overrides {
+			if values := o.Per.Map(); o.Limit == l.Key && values != nil && o.InForce(at) && slices.Equal(slices.Sorted(maps.Keys(values)), l.Per) {
+				if limit.own == nil {
+					limit.own = map[level]money.Decimal{}
+				}
+				limit.own[level(whereKey(values))] = o.Max
+			}
 		}
 		if l.Meter != "" {
 			limit.meter = meter(l.Meter)

@@ -72,7 +72,7 @@ func (d *decision) windowAt(l *Limit, at Tick) calendar.Window {
 
 // windowed judges a sum within a window. A check that would take something back makes no room for others: it takes nothing.
 func (d *decision) windowed(part *event.LimitPart, m measure) {
-	l := &d.policy.Limits[m.index]
+	l := d.limit(m.index)
 	w := d.windowAt(l, d.at)
 	used, held, takes := d.sums(m, w), d.others(m.index), d.policy.takes(l, d.ask.Check)
 	nothing := make(amounts, len(used))
@@ -96,7 +96,7 @@ func (d *decision) windowed(part *event.LimitPart, m measure) {
 // fits reports whether a check fits at an instant beside what other checks hold, or makes nothing worse: what it asks for is no
 // more than it holds.
 func (d *decision) fits(m measure, w calendar.Window, held, takes amounts, at Tick) bool {
-	l := &d.policy.Limits[m.index]
+	l := d.limit(m.index)
 	within := func(w calendar.Window) bool {
 		used, all := d.sums(m, w), held.plus(takes)
 		total := m.total(used, all)

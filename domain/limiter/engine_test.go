@@ -403,12 +403,19 @@ func TestLimitsOfSingleValues(t *testing.T) {
 	storm(1, g.start(), g.start()) // they meet every user for the first time
 	require.Equal(t, slices.Repeat([]int64{6}, users), of(), "the quota")
 
+	_, err := g.Ledger.OverrideLimit(ctx, "t1", app.Override{Limit: "interviews_of_a_user", Per: map[string]string{"userId": "u3"}, Max: money.Int(8), Reason: "more"}, "cli")
+	require.NoError(t, err)
+	g.clock.Add(61_000)
+	storm(2, g.replicas...)
+	require.Equal(t, []int64{6, 6, 6, 8, 6, 6, 6, 6, 6, 6, 6, 6}, of(), "one user has more")
+
 	missing := g.check(0, ask("nobody", "interview", 1))[0]
 	require.ErrorContains(t, missing.Err, "data.userId is missing")
 	s, err := g.replicas[1].View(ctx, "t1", event.NewData(map[string]any{"userId": "u3"}))
 	require.NoError(t, err)
 	require.Len(t, s.Limits, 3)
-	require.Equal(t, "6", s.Limits[1].Used.String())
+	require.Equal(t, "8", s.Limits[1].Used.String())
+	require.Equal(t, "8", s.Limits[1].Max.String())
 	s, err = g.replicas[1].View(ctx, "t1", event.Data{})
 	require.NoError(t, err)
 	require.Len(t, s.Limits, 1, "of nobody in particular")
@@ -640,7 +647,7 @@ func TestPlansAndOverridesChangeTheMaximumOnly(t *testing.T) {
 	require.Equal(t, "10", d.Parts[0].Max.String())
 	require.Equal(t, "80", d.Parts[0].Held.String())
 	require.True(t, g.one(0, ask("a", "interview", 80)).Allowed, "what is held is held")
-	_, _, err = g.Ledger.RemoveOverride(ctx, "t1", "interviews_per_day", "cli")
+	_, _, err = g.Ledger.RemoveOverride(ctx, "t1", "interviews_per_day", nil, "cli")
 	require.NoError(t, err)
 	d = g.one(0, ask("b", "interview", 20))
 	require.True(t, d.Allowed)

@@ -58,7 +58,7 @@ func TestAnOverrideHoldsFromAndBefore(t *testing.T) {
 		if ok {
 			require.Equal(t, c.limit, o.Limit)
 		}
-		known, ok := s.Overriding(c.limit)
+		known, ok := s.Overriding(c.limit, "")
 		require.Equal(t, c.limit != "e" && c.limit != "", ok)
 		require.Equal(t, known.Limit != "", ok)
 	}
@@ -129,8 +129,8 @@ func TestEqualSubscriptionsSayTheSame(t *testing.T) {
 		other := o
 		change(&other)
 		require.False(t, o.Equal(other), name)
-		require.False(t, s.Equal(s.RemoveOverride("a").SetOverride(other)), name)
+		require.False(t, s.Equal(s.RemoveOverride("a", "").SetOverride(other)), name)
 	}
 	require.False(t, s.Equal(s.Assign(tenant.Assignment{Plan: "pro", EffectiveAt: hour(1), BillingAnchor: hour(1)})))
-	require.False(t, s.Equal(s.RemoveOverride("a")))
+	require.False(t, s.Equal(s.RemoveOverride("a", "")))
 }

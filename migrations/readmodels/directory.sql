@@ -50,6 +50,7 @@ create table plan_assignments (
 create table limit_overrides (
     tenant_id   text collate "C" not null check (tenant_id <> ''),
     limit_key   text collate "C" not null,
+    per         text collate "C" not null, -- a JSON object of the values that it is about; '' is the limit itself
     revision    bigint not null, -- of the subscription stream
     removed     boolean not null,
     max         numeric not null check (max not in ('NaN', 'Infinity', '-Infinity')),
@@ -104,7 +105,7 @@ alter table tenants add primary key (tenant_id);
 alter table api_keys add primary key (key_id);
 alter table catalogs add primary key (only_row);
 alter table plan_assignments add primary key (tenant_id, effective_at);
-alter table limit_overrides add primary key (tenant_id, limit_key);
+alter table limit_overrides add primary key (tenant_id, limit_key, per);
 alter table directory_changes add primary key (partition);
 alter table tenant_statuses add primary key (tenant_id);
 alter table host_proofs add primary key (tenant_id, host);

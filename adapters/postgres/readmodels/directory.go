@@ -24,7 +24,7 @@ func (directoryModel) tables() []table {
 		{"api_keys", []string{"key_id"}, []string{"kind", "tenant_id", "name", "hash", "created_at", "created_by", "expires_at", "revoked_at", "revoked_by"}},
 		{"catalogs", []string{"only_row"}, []string{"revision", "catalog", "applied_at", "applied_by", "plan_versions"}},
 		{"plan_assignments", []string{"tenant_id", "effective_at"}, []string{"revision", "plan", "billing_anchor", "assigned_at", "assigned_by"}},
-		{"limit_overrides", []string{"tenant_id", "limit_key"}, []string{"revision", "removed", "max", "valid_from", "valid_until", "reason", "changed_at", "changed_by"}},
+		{"limit_overrides", []string{"tenant_id", "limit_key", "per"}, []string{"revision", "removed", "max", "valid_from", "valid_until", "reason", "changed_at", "changed_by"}},
 		{"tenant_statuses", []string{"tenant_id"}, []string{"revision", "status", "reason", "changed_at", "changed_by"}},
 		{"host_proofs", []string{"tenant_id", "host"}, []string{"revision", "claim", "verified_at", "verified_by"}},
 		{"tenant_names", []string{"kind", "name"}, []string{"revision", "holder", "claim", "released", "changed_at", "changed_by"}},
@@ -78,9 +78,9 @@ const (
 			billing_anchor = excluded.billing_anchor, assigned_at = excluded.assigned_at, assigned_by = excluded.assigned_by
 		where t.revision < excluded.revision`
 	upsertOverride = `insert into %s.limit_overrides as t
-			(tenant_id, limit_key, revision, removed, max, valid_from, valid_until, reason, changed_at, changed_by)
-		values ($1, $2, $3, $4, $5::text::numeric, $6, $7, $8, $9, $10)
-		on conflict (tenant_id, limit_key) do update set revision = excluded.revision, removed = excluded.removed, max = excluded.max,
+			(tenant_id, limit_key, per, revision, removed, max, valid_from, valid_until, reason, changed_at, changed_by)
+		values ($1, $2, $3, $4, $5, $6::text::numeric, $7, $8, $9, $10, $11)
+		on conflict (tenant_id, limit_key, per) do update set revision = excluded.revision, removed = excluded.removed, max = excluded.max,
 			valid_from = excluded.valid_from, valid_until = excluded.valid_until, reason = excluded.reason,
 			changed_at = excluded.changed_at, changed_by = excluded.changed_by
 		where t.revision < excluded.revision`
@@ -137,7 +137,7 @@ func writeDirectory(ctx context.Context, tx pgx.Tx, schema string, change projec
 	}
 	for i := range change.Overrides {
 		o := &change.Overrides[i]
-		b.Queue(inSchema(upsertOverride, schema), string(o.Tenant), string(o.Limit), int64(o.Revision), o.Removed, o.Max.String(),
+		b.Queue(inSchema(upsertOverride, schema), string(o.Tenant), string(o.Limit), string(o.Per), int64(o.Revision), o.Removed, o.Max.String(),
 			orNull(o.From), orNull(o.Until), o.Reason, o.ChangedAt, string(o.By))
 	}
 	for i := range change.Statuses {

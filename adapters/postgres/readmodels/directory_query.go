@@ -210,8 +210,8 @@ func (r *Store) Subscription(ctx context.Context, id event.TenantID) (s tenant.S
 				}
 				return rows.Err()
 			})
-		b.Queue(inSchema(`select limit_key, max::text, valid_from, valid_until, reason, changed_by from %s.limit_overrides
-			where tenant_id = $1 and not removed order by limit_key`, schema), string(id)).
+		b.Queue(inSchema(`select limit_key, per, max::text, valid_from, valid_until, reason, changed_by from %s.limit_overrides
+			where tenant_id = $1 and not removed order by limit_key, per`, schema), string(id)).
 			Query(func(rows pgx.Rows) error {
 				for rows.Next() {
 					o, err := scanOverride(rows)
@@ -247,7 +247,7 @@ func scanOverride(rows pgx.Rows) (o tenant.Override, err error) {
 		most        string
 		from, until *time.Time
 	)
-	if err := rows.Scan(&o.Limit, &most, &from, &until, &o.Reason, &o.By); err != nil {
+	if err := rows.Scan(&o.Limit, &o.Per, &most, &from, &until, &o.Reason, &o.By); err != nil {
 		return o, err
 	}
 	o.From, o.Until = orZero(from), orZero(until)

@@ -455,7 +455,7 @@ func TestSubscription(t *testing.T) {
 		l.project()
 		got, _, err := l.Subscription(t.Context(), acme)
 		require.NoError(t, err)
-		require.Equal(t, want[acme].RemoveOverride("x"), got)
+		require.Equal(t, want[acme].RemoveOverride("x", ""), got)
 	}
 }
 
