@@ -147,13 +147,13 @@ func problemOf(err error) *problem {
 	case errors.Is(err, app.ErrConflict):
 		return refuse(codeConflict, strings.TrimPrefix(err.Error(), app.ErrConflict.Error()+": "))
 	case errors.Is(err, app.ErrContended):
-		return refuse(codeOverloaded, "Others change the same thing all the time. Nothing was written. Try again later.")
+		return refuse(codeOverloaded, "Other requests keep changing the same thing. Nothing was written. Try again later.")
 	case errors.Is(err, eventstore.ErrOverloaded):
 		return refuse(codeOverloaded, "Nothing was written. Try again later.")
 	case errors.Is(err, eventstore.ErrTooLarge):
 		return refuse(codeTooLarge, "The event is too large for the event store.")
 	case errors.Is(err, eventstore.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return refuse(codeUnavailable, "The outcome is unknown. Sending the same request again is safe, and tells.")
+		return refuse(codeUnavailable, "The outcome is unknown. Sending the same request again is safe, and its answer says what happened.")
 	case errors.As(err, &routed):
 		return routingProblem(routed)
 	default:
