@@ -151,7 +151,7 @@ func TestGuessing(t *testing.T) {
 	assert.Equal(t, http.StatusTooManyRequests, try(guesser, "198.51.100.1", "tg_admin_x"), "not a proxy of ours")
 	assert.Equal(t, http.StatusUnauthorized, try("10.0.0.1:1", "198.51.100.1", "tg_admin_x"))
 
-	for i := range 400 { // IPv6: whoever has one address has 2^64
+	for i := range 400 { // IPv6: one address comes with 2^64 of them
 		try(fmt.Sprintf("[2001:db8::%x]:1", i+1), "", fmt.Sprintf("tg_admin_6%042d", i))
 	}
 	assert.Equal(t, http.StatusTooManyRequests, try("[2001:db8::ffff]:1", "", "tg_admin_x"))

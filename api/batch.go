@@ -289,7 +289,7 @@ func (l *itemList) close() {
 	}
 }
 
-// queue is between the goroutine that reads and decodes a stream and the one that records it. Whoever records takes all
+// queue is between the goroutine that reads and decodes a stream and the one that records it. The recorder takes all
 // that waits, so that batches grow with the load and a slow sender's events are recorded at once.
 type queue struct {
 	mu      sync.Mutex

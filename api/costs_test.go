@@ -172,11 +172,11 @@ func TestHostilePriceLists(t *testing.T) {
 		{"the catalog's source", "source=catalog", priceList, 400, "invalid_request"},
 		{"a source with a line break", "source=a%0Ab", priceList, 400, "invalid_request"},
 		{"no day", "source=a&from=tomorrow", priceList, 400, "invalid_request"},
-		{"a day that is none", "source=a&from=2026-02-30", priceList, 400, "invalid_request"},
+		{"a day that does not exist", "source=a&from=2026-02-30", priceList, 400, "invalid_request"},
 		{"a mistyped year", "source=a&from=2206-02-03", priceList, 400, "invalid_request"},
 		{"an endless factor", "source=a&maxJump=1e999999999", priceList, 400, "invalid_request"},
 		{"a factor below 1", "source=a&maxJump=0.5", priceList, 400, "invalid_request"},
-		{"a flag that is none", "source=a&dryRun=maybe", priceList, 400, "invalid_request"},
+		{"not a flag", "source=a&dryRun=maybe", priceList, 400, "invalid_request"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a := h.importCosts(c.query, c.body)

@@ -234,7 +234,7 @@ func TestProblems(t *testing.T) {
 		"a word for limit":                {get(h.acme, "/v1/usage?limit=ten"), 400, "invalid_request"},
 		"a limit beyond its bound":        {get(h.acme, "/v1/usage?limit=501"), 400, "invalid_request"},
 		"a limit of zero":                 {get(h.acme, "/v1/timeline?limit=0"), 400, "invalid_request"},
-		"a position that is none":         {get(h.acme, "/v1/usage?minPosition=x"), 400, "invalid_request"},
+		"not a position":                  {get(h.acme, "/v1/usage?minPosition=x"), 400, "invalid_request"},
 		"a wait beyond its bound":         {get(h.acme, "/v1/usage?waitMs=30001"), 400, "invalid_request"},
 		"a time without offset":           {get(h.acme, "/v1/usage?from=2026-04-05T10:30:00"), 400, "invalid_request"},
 		"an unknown granularity":          {get(h.acme, "/v1/usage?granularity=week"), 400, "invalid_request"},

@@ -239,7 +239,7 @@ func (s *Server) fail(c echo.Context, err error) {
 		s.Log.Warn("a request could not be served", "request", c.Response().Header().Get(headerRequestID), "route", c.Path(), "error", err)
 	}
 	if c.Response().Committed {
-		return // the answer had begun; whoever wrote it has broken the connection
+		return // the answer had begun; its writer has broken the connection
 	}
 	h := c.Response().Header()
 	switch p.status {

@@ -141,8 +141,8 @@ func (c *connection) state() error {
 }
 
 // call runs f on a client and returns when it has returned or the context has ended, whatever f does. A call that was given
-// up goes on by itself, so f must not touch what its caller uses. The context of f asks for the leader: the client itself
-// does not, although it is told to.
+// up continues in the background, so f must not touch what its caller uses. The context of f asks for the leader: the client itself
+// does not, although its settings ask for it.
 func call[T any](ctx context.Context, c *connection, f func(context.Context, *esdb.Client) (T, error)) (result T, err error) {
 	cl, err := c.acquire(ctx)
 	if err != nil {

@@ -31,7 +31,7 @@ type Config struct {
 	// QueueLimit bounds the appends that have not been answered, where each stream of a batch is one; more is refused as overloaded:
 	// 50,000 by default.
 	QueueLimit int
-	// Attempt bounds one try of a call, and Retry all tries together, before the caller is told that the outcome is unknown: 5 s and
+	// Attempt bounds one try of a call, and Retry all tries together, before the caller gets ErrUnavailable, as the outcome is unknown: 5 s and
 	// 15 s by default.
 	Attempt, Retry time.Duration
 	// KeepEvents is how many of the latest events are kept in memory, for all readers of this process: 20,000 by default.
@@ -69,7 +69,7 @@ type Log struct {
 
 var _ eventstore.Store = (*Log)(nil)
 
-// Open opens the log. It returns when the server has told where the log ends. Errors: ErrURL; ErrUnavailable.
+// Open opens the log. It returns once the end of the log is known. Errors: ErrURL; ErrUnavailable.
 func Open(ctx context.Context, c Config) (*Log, error) {
 	config, prefix, err := ParseURL(c.URL)
 	if err != nil {

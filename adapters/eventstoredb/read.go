@@ -121,7 +121,7 @@ func (l *Log) fromTail(ctx context.Context, after, head int64, limit int) (event
 		case len(v.events) == limit:
 			return v.events, true
 		case v.head >= head:
-			// The tail may be further than the caller was told: what it has is there.
+			// The tail may be further than the caller knows; what it has may be returned.
 			return v.events, true
 		case v.trouble != nil:
 			return nil, false
@@ -135,7 +135,7 @@ func (l *Log) fromTail(ctx context.Context, after, head int64, limit int) (event
 }
 
 // fetch reads up to limit events after an offset, up to and including head, which is there, and shows each as the server has it.
-// Where the subscription is dropped it goes on after what it has.
+// A dropped subscription starts again after the last event it has.
 func (l *Log) fetch(ctx context.Context, after, head int64, limit int, seen func(*esdb.RecordedEvent)) ([]eventstore.Recorded, error) {
 	events := make([]eventstore.Recorded, 0, min(limit, 1024))
 	deadline := time.Now().Add(l.config.Retry)

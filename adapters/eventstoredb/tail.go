@@ -182,7 +182,7 @@ func (t *tail) release(call uuid.UUID, a *awaited) {
 	t.ends(call, a)
 }
 
-// ends tells those who wait that nothing more comes; t.mu is held.
+// ends wakes those who wait: nothing more comes; t.mu is held.
 func (t *tail) ends(call uuid.UUID, a *awaited) {
 	if t.awaited[call] == a {
 		delete(t.awaited, call)

@@ -143,7 +143,7 @@ func (c *cluster) ensureInitialised(ctx context.Context, log *slog.Logger, fsync
 	}
 	defer func() { _ = os.RemoveAll(making) }() // not there any more after success
 	log.Info("creating the postgres cluster", "cluster", target, "version", c.programs.major, "user", c.account.name)
-	// No locale: bytes order the same on every machine and for ever, where a
+	// No locale: bytes always order the same on every machine, where a
 	// system's collations change under the indexes.
 	args := []string{"-D", making, "-U", role, "--encoding=UTF8", "--no-locale", "--data-checksums", "--auth=reject"}
 	if !fsync {
@@ -201,8 +201,8 @@ func removeUnfinished(target string) error {
 	return nil
 }
 
-// setAside renames a cluster whose data folder was deleted: whoever deletes the
-// folder wants a fresh start, but what is not ours to delete we keep.
+// setAside renames a cluster whose data folder was deleted: deleting the
+// folder means a fresh start, but what is not ours to delete we keep.
 func setAside(ctx context.Context, log *slog.Logger, data string) error {
 	if _, err := os.Stat(data); errors.Is(err, fs.ErrNotExist) {
 		return nil

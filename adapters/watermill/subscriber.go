@@ -177,7 +177,7 @@ type loop struct {
 	failures int // in a row, without progress
 }
 
-// run goes on until the context ends.
+// run lasts until the context ends.
 func (l *loop) run(ctx context.Context) {
 	l.page = firstPage
 	for ctx.Err() == nil {
@@ -240,7 +240,7 @@ type fetched struct {
 	err    error
 }
 
-// follow starts from the durable checkpoint and goes on until something fails.
+// follow starts from the durable checkpoint and continues until something fails.
 func (l *loop) follow(ctx context.Context) error {
 	generation, offset, err := l.target.Checkpoint(ctx, l.readModel, l.partition)
 	if err != nil {

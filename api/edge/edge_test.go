@@ -468,7 +468,7 @@ func TestAnOutageIsNotAskedAboutByEveryRequest(t *testing.T) {
 func TestASilentTollgateIsWaitedForOnce(t *testing.T) {
 	inBubble(t, edge.Config{}, func(t *testing.T, f *tollgate, ask func(string) int) {
 		assert.Equal(t, 200, ask(acme))
-		f.set(func() { f.hold = make(chan struct{}) }) // for ever
+		f.set(func() { f.hold = make(chan struct{}) }) // never answers
 		time.Sleep(time.Second)
 		start := time.Now()
 		assert.Equal(t, 200, ask(acme))
@@ -774,7 +774,7 @@ func TestNewRefusesBadConfigurations(t *testing.T) {
 		"a prefix without its slash":    func(c *edge.Config) { c.PathPrefix = "/t" },
 		"a prefix that is relative":     func(c *edge.Config) { c.PathPrefix = "t/" },
 		"own hosts that nobody is at":   func(c *edge.Config) { c.OwnHosts = []string{"app.product.com"} },
-		"an own host that is none":      func(c *edge.Config) { c.PathPrefix, c.OwnHosts = "/t/", []string{"https://app.product.com"} },
+		"an own host that is a URL":     func(c *edge.Config) { c.PathPrefix, c.OwnHosts = "/t/", []string{"https://app.product.com"} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := good()

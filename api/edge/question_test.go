@@ -31,7 +31,7 @@ func TestCanonicalHost(t *testing.T) {
 		"an empty label":          {"acme..com", ""},
 		"nothing":                 {"", ""},
 		"a dot":                   {".", ""},
-		"a port that is none":     {"acme.product.com:99999", ""},
+		"not a port":              {"acme.product.com:99999", ""},
 		"a port with a name":      {"acme.product.com:80@evil.com", ""},
 		"two ports":               {"acme.product.com:80:80", ""},
 		"an IPv6 address":         {"[::1]:80", ""},
@@ -57,7 +57,7 @@ func TestCanonicalHost(t *testing.T) {
 }
 
 // What is asked about is, to Tollgate, the same name as what the client sent: neither does the middleware ask about another
-// tenant, nor does it make a name of what is none.
+// tenant, nor does it turn something else into a name.
 func TestCanonicalHostMeansTheSameToTollgate(t *testing.T) {
 	piece := rapid.SampledFrom([]string{"acme", "ACME", "aCme-1", "xn--bcher-kva", "XN--Bcher-kva", "xn--a", "xn--", "-a", "a-", "ab--c", ".", ".", ".", ":", ":80", ":443",
 		":99999", ":65536", "1", "0x7f", "127", "[::1]", "@", "/", "_", " ", "k", "K", "\u212a", "\u0130", "\u00df", "\u3002", "\u0430", "\xff", "\u200d", "%2e"})

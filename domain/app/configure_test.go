@@ -51,7 +51,7 @@ func TestDefineTenant(t *testing.T) {
 	require.ErrorAs(t, err, &refused)
 }
 
-// Whoever defines the same at the same time writes it once; whoever defines something else comes through as well.
+// The same definition from many callers at once is written once; different definitions all succeed.
 func TestDefineTenantConcurrently(t *testing.T) {
 	const people, each = 16, 2
 	h := emptyFixture(t)

@@ -195,7 +195,7 @@ func TestAMovedLogIsEqual(t *testing.T) {
 	})
 }
 
-// A copy that is none is refused, by what is wrong with it, and is left as it is.
+// A log that is not a copy is refused, with what is wrong, and is left as it is.
 func TestWhatIsNoCopyIsRefused(t *testing.T) {
 	w := newWritten(t, 1)
 	for i := range 30 {

@@ -1141,7 +1141,7 @@ func TestNamesConcurrently(t *testing.T) {
 	}
 }
 
-// With administrators who free what they can: whoever was told that it has its names has them.
+// With administrators who free what they can: a tenant whose definition succeeded has its names.
 func TestNamesAreFreedConcurrently(t *testing.T) {
 	const tenants, administrators = 6, 4
 	for seed := range uint64(8) {

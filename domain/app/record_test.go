@@ -185,8 +185,8 @@ func TestMeteredFields(t *testing.T) {
 	}
 }
 
-// What is beside the fact must be what a store takes, or one sender's event could never be recorded and would be sent
-// again for ever, with its whole batch.
+// What is beside the fact must be what a store takes, or one sender's event could never be recorded and would be retried
+// endlessly, with its whole batch.
 func TestOriginIsChecked(t *testing.T) {
 	h := newFixture(t)
 	for i, origin := range []string{"a\x00", "a\xff", "a\nb", strings.Repeat("é", 1001)} {
@@ -217,7 +217,7 @@ func TestRecordWithoutCatalog(t *testing.T) {
 	}
 }
 
-// The revision of the catalog that counts an event is kept with it for ever.
+// The revision of the catalog that counts an event is kept with it.
 func TestRecordKeepsTheCatalogInForce(t *testing.T) {
 	h := newFixture(t)
 	h.Record(interview("a"))
@@ -287,8 +287,8 @@ func TestRecordWithoutDirectory(t *testing.T) {
 	require.Empty(t, h.All()["usage_recorded"])
 }
 
-// Whoever sends the same facts, in any order and any batches: each is recorded once, everybody learns its one position,
-// and whoever says something else is refused.
+// Many senders send the same facts, in any order and any batches: each is recorded once, every sender gets its one position,
+// and a different event is refused.
 func TestRecordConcurrently(t *testing.T) {
 	const senders, facts = 32, 1000
 	h := newFixture(t)

@@ -239,7 +239,7 @@ func TestSubscriptionsAreSeenAfterARetry(t *testing.T) {
 	}
 }
 
-// Whoever changes a tenant's subscription at the same time comes through, and the same change is written once.
+// Changes of a tenant's subscription at the same time all succeed, and the same change is written once.
 func TestSubscribeConcurrently(t *testing.T) {
 	const people = 16
 	h := plannedFixture(t)

@@ -120,7 +120,7 @@ func TestClosedBeforeItBegan(t *testing.T) {
 	require.False(t, ok)
 }
 
-// Whoever has the id of an invoice can find its tenant, and two boundaries or two tenants never share one.
+// The id of an invoice leads to its tenant, and two boundaries or two tenants never share one.
 func TestTenantOfInvoice(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		seen := map[event.InvoiceID]event.TenantID{}

@@ -343,7 +343,7 @@ func TestCyclesAreThoseOfTheAnchor(t *testing.T) {
 	})
 }
 
-// Whoever counts in quarters of an hour can add them up to windows. This is what makes that exact, and where it is not.
+// Counts by quarter of an hour can be added up to windows. This is what makes that exact, and where it is not.
 func TestWindowsAreWholeQuartersOfAnHour(t *testing.T) {
 	t.Parallel()
 	// Clocks that were changed at one minute past midnight: an hour of that night is off by minutes.

@@ -18,7 +18,7 @@ import (
 
 const days = 12
 
-// day is one of a few days; the last one stands for ever after.
+// day is one of a few days; the last one never ends.
 func day(n int) catalog.Date { return catalog.Date(fmt.Sprintf("2026-03-%02d", 10+n)) }
 
 func model(n int) event.ModelName {

@@ -132,7 +132,7 @@ func TestParseListRefuses(t *testing.T) {
 		{"their word", theirs(`"input_cost_per_token":"a"`), "/m/input_cost_per_token malformed"},
 		{"their truth", theirs(`"input_cost_per_token":true`), "/m/input_cost_per_token wrong_type"},
 		{"their object", theirs(`"input_cost_per_token":{"a":1}`), "/m/input_cost_per_token wrong_type"},
-		{"a provider in theirs that is none", `{"m":{"litellm_provider":["p"]}}`, "/m/litellm_provider wrong_type"},
+		{"a provider that is no text", `{"m":{"litellm_provider":["p"]}}`, "/m/litellm_provider wrong_type"},
 		{"an entry that is no object", `{"a/b~c":1}`, "/a~1b~0c wrong_type"},
 		{"an element that is no object", `[1]`, "/0 wrong_type"},
 		{"both forms", `{"costs":[],"m":{}}`, "/m unknown_key"},

@@ -195,7 +195,7 @@ func (b *Billing) catalogs(ctx context.Context) (applied []billing.Applied, revi
 	return applied, revision, err
 }
 
-// open lists the periods that are not invoiced. Error: ErrNotDue, where there are too many to say how they stand.
+// open lists the periods that are not invoiced. Error: ErrNotDue, where there are too many to compute.
 func (a *tenantBilling) open(now time.Time) ([]billing.Period, error) {
 	open := a.book.Open(now)
 	if n := len(open); n > 0 && !a.book.Ended(open[n-1].End) && !open[n-1].End.After(now) {

@@ -503,7 +503,7 @@ func TestKeyValidAt(t *testing.T) {
 		key  tenant.Key
 		want bool
 	}{
-		"for ever":                     {tenant.Key{}, true},
+		"without an expiry":            {tenant.Key{}, true},
 		"ends later":                   {tenant.Key{ExpiresAt: now.Add(time.Nanosecond)}, true},
 		"ends now":                     {tenant.Key{ExpiresAt: now}, false},
 		"ends now, elsewhere":          {tenant.Key{ExpiresAt: now.In(time.FixedZone("east", 3600))}, false},

@@ -117,7 +117,7 @@ func TestEqualSubscriptionsSayTheSame(t *testing.T) {
 	s := tenant.Subscription{}.Assign(a).SetOverride(o)
 	other := o
 	other.Max, other.From, other.By = money.MustParse("1.0"), o.From.In(time.FixedZone("", 3600)), "key:1"
-	require.True(t, o.Equal(other), "whoever said it")
+	require.True(t, o.Equal(other), "the actor does not matter")
 	require.True(t, s.Equal(s.SetOverride(other)))
 	for name, change := range map[string]func(o *tenant.Override){
 		"limit":  func(o *tenant.Override) { o.Limit = "b" },
