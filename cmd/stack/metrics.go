@@ -53,7 +53,7 @@ type limitCollector struct {
 	limits                      *limiter.Engine
 	decisions                   *prometheus.Desc
 	conflicts, loads, evictions *prometheus.Desc
-	accounts                    *prometheus.Desc
+	accounts, waiting, late     *prometheus.Desc
 }
 
 func newLimitCollector(l *limiter.Engine) *limitCollector {
@@ -62,11 +62,13 @@ func newLimitCollector(l *limiter.Engine) *limitCollector {
 		conflicts: prometheus.NewDesc("tollgate_limit_conflicts_total", "Batches of decisions that were made again, because another process had appended first.", nil, nil),
 		loads:     prometheus.NewDesc("tollgate_limit_account_loads_total", "Accounts loaded into memory.", nil, nil),
 		evictions: prometheus.NewDesc("tollgate_limit_account_evictions_total", "Accounts dropped from memory.", nil, nil),
-		accounts:  prometheus.NewDesc("tollgate_limit_accounts", "Accounts in memory.", nil, nil)}
+		accounts:  prometheus.NewDesc("tollgate_limit_accounts", "Accounts in memory.", nil, nil),
+		waiting:   prometheus.NewDesc("tollgate_limit_degraded_waiting", "Decisions given without the log that are not recorded yet.", nil, nil),
+		late:      prometheus.NewDesc("tollgate_limit_degraded_total", "Decisions given without the log: recorded later, or lost.", []string{"result"}, nil)}
 }
 
 func (c *limitCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.decisions, c.conflicts, c.loads, c.evictions, c.accounts} {
+	for _, d := range []*prometheus.Desc{c.decisions, c.conflicts, c.loads, c.evictions, c.accounts, c.waiting, c.late} {
 		out <- d
 	}
 }
@@ -84,5 +86,8 @@ func (c *limitCollector) Collect(out chan<- prometheus.Metric) {
 	count(c.conflicts, n.Conflicts.Load())
 	count(c.loads, n.Loads.Load())
 	count(c.evictions, n.Evictions.Load())
+	count(c.late, n.LateRecorded.Load(), "recorded")
+	count(c.late, n.LateLost.Load(), "lost")
+	out <- prometheus.MustNewConstMetric(c.waiting, prometheus.GaugeValue, float64(c.limits.Waiting()))
 	out <- prometheus.MustNewConstMetric(c.accounts, prometheus.GaugeValue, float64(c.limits.InMemory()))
 }

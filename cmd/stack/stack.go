@@ -153,6 +153,9 @@ func (s *Stack) StartLimits() {
 	s.Limits = limiter.New(limiter.Config{Writer: uuid.New(),
 		Store: s.Log, Directory: s.Directory, Accounts: readmodels.NewAccountLoader(s.ReadModels, s.Log), Catalogs: s.catalogs,
 		Credit: s.Billing, Now: time.Now, CheckTimeout: s.config.CheckTimeout,
+		Lost: func(n int, why string) {
+			s.config.Logger.Error("decisions given without the log will never be on it", "decisions", n, "reason", why)
+		},
 	})
 	s.add(s.Limits.Close)
 	if r := s.registerer(); r != nil {

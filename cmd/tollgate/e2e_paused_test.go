@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -117,5 +118,10 @@ func TestAHangingPostgresCostsNoMoreThanTheBounds(t *testing.T) {
 	require.Eventually(t, func() bool {
 		status, degraded := check("acme", key, "f")
 		return status == http.StatusOK && !degraded
+	}, time.Minute, 50*time.Millisecond)
+	require.Eventually(t, func() bool { // what was answered meanwhile is on the log, too
+		var holds struct{ Items []struct{ SourceID string } }
+		p.get(key, "/v1/holds", &holds)
+		return slices.ContainsFunc(holds.Items, func(h struct{ SourceID string }) bool { return h.SourceID == "c" })
 	}, time.Minute, 50*time.Millisecond)
 }

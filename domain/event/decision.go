@@ -63,6 +63,9 @@ type LimitDecided struct {
 	Levels []string `json:",omitempty"`
 	// Remember is how long sliding limits have to remember the check: the longest of their windows in the catalog.
 	Remember time.Duration `json:",omitzero"`
+	// GivenAt is when a decision that was made without the log (degraded) was given; zero for any other. It was recorded at
+	// DecidedAt, by the account's clock, once the log was back.
+	GivenAt time.Time `json:",omitzero"`
 }
 
 // HoldEnds is when the first part of what the decision keeps ends: each has its own end. Where no limit holds anything it is
@@ -198,7 +201,7 @@ func AppendDecisions(writer uuid.UUID, t TenantID, expected eventstore.Revision,
 //	  string source_id = 1;  sint64 quantity = 2;  uint32 quantity_scale = 3;  string quantity_text = 4;
 //	  sint64 at = 5;                 // milliseconds since 1970-01-01 UTC
 //	  bytes  data = 6;               // see wireNames
-//	  uint32 flags = 7;              // 1 allowed, 2 keeps, 4 asked, 8 repeats, 16 retry
+//	  uint32 flags = 7;              // 1 allowed, 2 keeps, 4 asked, 8 repeats, 16 retry, 32 degraded
 //	  sint64 keep_until = 8;         // milliseconds after at
 //	  string plan_version = 9;
 //	  bytes fingerprint = 10;        // 8, big-endian
@@ -206,6 +209,7 @@ func AppendDecisions(writer uuid.UUID, t TenantID, expected eventstore.Revision,
 //	  repeated Part parts = 12;
 //	  uint64 remember = 13;          // milliseconds
 //	  string levels = 14;            // separated by semicolons
+//	  sint64 given = 15;             // milliseconds before at, of a degraded one
 //	}
 //	message Part {
 //	  string limit = 1;  uint32 kind = 2;
@@ -228,12 +232,14 @@ const (
 	fieldParts       protowire.Number = 12
 	fieldRemember    protowire.Number = 13
 	fieldLevels      protowire.Number = 14
+	fieldGiven       protowire.Number = 15
 
 	fieldPer protowire.Number = 20 // of a part
 )
 
 const (
 	flagAllowed, flagKeeps, flagAsked, flagRepeats, flagRetry     = 1, 2, 4, 8, 16
+	flagDegraded                                                  = 32
 	flagDenied, flagSoft, flagOverridden, flagTaken, flagObserved = 1, 2, 4, 8, 16
 )
 
@@ -294,7 +300,7 @@ func appendHead(b []byte, source SourceID, quantity *money.Decimal, at time.Time
 func (e LimitDecided) encode() []byte {
 	b := appendHead(make([]byte, 0, 64+48*len(e.Parts)), e.Source, &e.Quantity, e.DecidedAt)
 	b = appendText(b, fieldData, e.Data.wire)
-	b = appendUint(b, fieldFlags, flag(e.Allowed, flagAllowed)|flag(e.Keeps, flagKeeps)|flag(e.Asked, flagAsked)|flag(e.Repeats, flagRepeats)|flag(e.Retry, flagRetry))
+	b = appendUint(b, fieldFlags, flag(e.Allowed, flagAllowed)|flag(e.Keeps, flagKeeps)|flag(e.Asked, flagAsked)|flag(e.Repeats, flagRepeats)|flag(e.Retry, flagRetry)|flag(!e.GivenAt.IsZero(), flagDegraded))
 	b = appendInstant(b, fieldKeepUntil, e.DecidedAt, e.KeepUntil)
 	b = appendText(b, fieldPlanVersion, e.PlanVersion)
 	b = appendText(b, fieldFingerprint, string(binary.BigEndian.AppendUint64(nil, e.Fingerprint)))
@@ -304,7 +310,11 @@ func (e LimitDecided) encode() []byte {
 		b = protowire.AppendBytes(protowire.AppendTag(b, fieldParts, protowire.BytesType), part)
 	}
 	b = appendUint(b, fieldRemember, uint64(e.Remember.Milliseconds())) //nolint:gosec // positive
-	return appendText(b, fieldLevels, strings.Join(e.Levels, ";"))
+	b = appendText(b, fieldLevels, strings.Join(e.Levels, ";"))
+	if !e.GivenAt.IsZero() {
+		b = appendUint(b, fieldGiven, protowire.EncodeZigZag(e.DecidedAt.Sub(e.GivenAt).Milliseconds()))
+	}
+	return b
 }
 
 func (e HoldReleased) encode() []byte {
@@ -417,7 +427,7 @@ func lastQuotaField(k kind) protowire.Number {
 	case holdReleased:
 		return fieldBy
 	default:
-		return fieldLevels
+		return fieldGiven
 	}
 }
 
@@ -444,11 +454,16 @@ func (m *decisionMessage) setVarint(n protowire.Number, u uint64) error {
 		m.quantity.scale = u
 	case n == fieldOccurredAt:
 		m.DecidedAt, m.dated = time.UnixMilli(protowire.DecodeZigZag(u)).UTC(), true
-	case n == fieldFlags && u <= flagAllowed|flagKeeps|flagAsked|flagRepeats|flagRetry:
+	case n == fieldFlags && u <= flagAllowed|flagKeeps|flagAsked|flagRepeats|flagRetry|flagDegraded:
+		if u&flagDegraded != 0 {
+			m.GivenAt = m.DecidedAt
+		}
 		m.Allowed, m.Keeps, m.Asked = u&flagAllowed != 0, u&flagKeeps != 0, u&flagAsked != 0
 		m.Repeats, m.Retry = u&flagRepeats != 0, u&flagRetry != 0
 	case n == fieldKeepUntil:
 		return setInstant(&m.KeepUntil, m.DecidedAt, u)
+	case n == fieldGiven && !m.GivenAt.IsZero() && u > 0 && u <= 2*maxRemember:
+		m.GivenAt = m.DecidedAt.Add(-time.Duration(protowire.DecodeZigZag(u)) * time.Millisecond)
 	case n == fieldRemember && u > 0 && u <= maxRemember:
 		m.Remember = time.Duration(u) * time.Millisecond //nolint:gosec // bounded
 	default:

@@ -108,6 +108,8 @@ func samples(t *testing.T) map[string]eventstore.Append {
 	asked.Asked, asked.Repeats, asked.Retry, asked.Remember, asked.Data = true, true, true, 61*time.Second, data
 	asked.Levels = []string{"teamId,userId", "userId"}
 	asked.Parts = []event.LimitPart{{Limit: "tried_out", Per: event.NewData(map[string]any{"userId": "u1", "teamId": 7}), Kind: event.RateLimit, Denied: true, Observed: true, Max: money.Int(0), ResetAt: at(1)}}
+	degraded := decided
+	degraded.Asked, degraded.Data, degraded.Parts, degraded.GivenAt = true, data, nil, at(-61_001)
 	denied := event.LimitDecided{Identity: u.Identity, Quantity: money.MustParse("123456789012345678.123456789"), DecidedAt: at(1), Fingerprint: 9, Data: data,
 		Parts: []event.LimitPart{{Limit: "tokens_per_day", Kind: event.QuotaLimit, Denied: true, Max: money.MustParse("9223372036854775807"), Requested: money.MustParse("0.1"), ResetAt: at(2)}}}
 	withCredits := invoice
@@ -149,6 +151,7 @@ func samples(t *testing.T) map[string]eventstore.Append {
 		"limit_override_removed.v1":  event.LimitOverrideRemoved{Tenant: "tenant_123", Limit: "tokens_per_day", By: "key:key_1"}.Append(6),
 		"limit_decided.v1":           one(decided),
 		"limit_decided.v1.denied":    one(denied),
+		"limit_decided.v1.degraded":  one(degraded),
 		"limit_decided.v1.asked":     one(asked),
 		"limit_decided.v1.unlimited": one(event.LimitDecided{Identity: u.Identity, Quantity: money.Int(1), DecidedAt: time.UnixMilli(-1).UTC(), Allowed: true}),
 		"hold_released.v1":           one(event.HoldReleased{Identity: u.Identity, ReleasedAt: at(1), By: "key:key_1"}),
@@ -350,7 +353,7 @@ func TestDecodeRefuses(t *testing.T) {
 		"a decision without quantity":        {Type: "limit_decided.v1:a", Tenant: "t", Data: []byte("\x0a\x01s\x28\x00" + mark)},
 		"a decision without type":            with(decided, func(r *eventstore.Recorded) { r.Type = "limit_decided.v1" }),
 		"a decision with an actor":           head(mark + "\x5a\x01x"),
-		"unknown flags":                      head("\x38\x20" + mark),
+		"unknown flags":                      head("\x38\x40" + mark),
 		"held, and not allowed":              head("\x38\x02\x40\x02" + mark),
 		"held for no time":                   head("\x38\x03" + mark),
 		"an invalid instant":                 head("\x38\x03\x40\x00" + mark),

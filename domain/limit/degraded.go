@@ -32,3 +32,24 @@ func Degraded(p *Policy, ask Ask, now time.Time) (answer Answer, ok bool) {
 	}
 	return Answer{LimitDecided: e}, true
 }
+
+// Late is a decision that Degraded gave at an instant, as it goes on the log afterwards. It stays what the caller was told: a limit
+// that is exceeded by now shows overage. What it holds lasts as long as if it were decided now. ok is false where the check holds
+// something already: then it was decided on the log, too.
+func (a *Account) Late(p *Policy, ask Ask, allowed bool, given, now time.Time) (e event.LimitDecided, ok bool) {
+	at := a.advance(now)
+	if a.open(Source{ask.Type, ask.Source}, at) != nil {
+		return e, false
+	}
+	d := &decision{account: a, policy: p, ask: ask, at: at, fresh: true, fingerprint: ask.fingerprint()}
+	e = d.judgeAll()
+	e.Allowed = allowed
+	for i := range e.Parts {
+		if part := &e.Parts[i]; allowed && part.Denied && !part.Observed {
+			part.Denied, part.Soft, part.ResetAt = false, true, time.Time{}
+		}
+	}
+	d.settle(&e)
+	e.GivenAt = TickOf(given).Time()
+	return e, true
+}

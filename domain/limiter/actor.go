@@ -478,6 +478,18 @@ func (b *batch) propose(now time.Time) {
 				add(j, e)
 				b.guarded = append(b.guarded, *j.release)
 			}
+		case j.late != nil:
+			ask := j.late.ask
+			_, settled := b.recorded[limit.Source{Type: ask.Type, Source: ask.Source}]
+			ask.NoHold = ask.NoHold || settled
+			e, ok := account.Late(policy, ask, j.late.allowed, j.late.given, now)
+			if !ok {
+				continue
+			}
+			add(j, e)
+			if !settled {
+				b.guarded = append(b.guarded, ask.Identity)
+			}
 		case j.sweep:
 			for _, e := range account.Expired(now, max(0, eventstore.MaxStreamBatch-len(b.jobs)-len(b.events))) {
 				add(nil, e)

@@ -57,6 +57,8 @@ type Config struct {
 	// CheckTimeout is how long a check may take, or less where its context ends before; then it is answered as if the log were
 	// away. 0: five seconds.
 	CheckTimeout time.Duration
+	// Lost is told how many decisions that were given without the log will never be on it, and why. Optional.
+	Lost func(n int, why string)
 	// SweepEvery is how often ended holds are written down. 0: five seconds; below 0: never.
 	SweepEvery time.Duration
 }
@@ -82,6 +84,7 @@ type Engine struct {
 	config    Config
 	followers []*follower
 	counts    Counts
+	backlog   backlog
 
 	running context.Context //nolint:containedctx // ends with the engine, not with a request
 	stop    context.CancelFunc
@@ -94,6 +97,7 @@ type Engine struct {
 type Counts struct {
 	Allowed, Denied, Replayed   atomic.Int64
 	DegradedAllowed, Undecided  atomic.Int64 // while the log could not be reached
+	LateRecorded, LateLost      atomic.Int64 // of those that were given without the log
 	Conflicts, Loads, Evictions atomic.Int64
 }
 
@@ -117,7 +121,7 @@ func New(c Config) *Engine {
 	if c.Writer == uuid.Nil {
 		panic("limiter: a limit engine without an id of its own")
 	}
-	l := &Engine{config: c}
+	l := &Engine{config: c, backlog: backlog{added: make(chan struct{}, 1)}}
 	l.running, l.stop = context.WithCancel(context.Background())
 	for p := range c.Store.Partitions() {
 		f := newFollower(l, p)
@@ -125,6 +129,7 @@ func New(c Config) *Engine {
 		l.work.Go(f.run)
 	}
 	l.work.Go(l.maintain)
+	l.work.Go(l.recordLate)
 	return l
 }
 
@@ -163,7 +168,7 @@ type Decision struct {
 	limit.Answer
 	Policy   *limit.Policy
 	Position eventstore.Position // of the decision that holds now; of the usage, where it is recorded already; zero if degraded
-	Degraded bool                // the log could not be reached, and the limits admit that; nothing is recorded
+	Degraded bool                // the log could not be reached, and the limits admit that; it is recorded when it can be
 	// Err: *invalid.Error, tenant.ErrUnknown or *app.UnknownEventTypeError for input; eventstore.ErrUnavailable or ErrOverloaded
 	// when there is no answer.
 	Err error
@@ -179,6 +184,9 @@ func (l *Engine) Check(ctx context.Context, asks []limit.Ask) []Decision {
 		d := &decisions[i]
 		if d.Err != nil && !errors.Is(ctx.Err(), context.Canceled) { // else the caller has left, and is told nothing
 			*d = undecided(l.knownPolicy(waiting, asks[i].Tenant, d.Err), &asks[i], d.Err, l.config.Now())
+			if d.Degraded {
+				l.remember(&asks[i], d)
+			}
 		}
 		l.count(d)
 	}
@@ -368,6 +376,7 @@ type job struct {
 	values  event.Data // of the limits that count by data fields
 	holds   bool       // show the holds instead
 	sweep   bool
+	late    *late // record a decision that was given without the log
 
 	done     chan struct{}
 	decision Decision

@@ -968,3 +968,53 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 		require.Equal(t, porcupine.Ok, result, "round %d with %d unknown outcomes", round, unknown)
 	}
 }
+
+// What was answered without the log goes on it when it is back: once, marked, with the instant at which it was given, holding what
+// it asked for until its usage arrives.
+func TestDegradedDecisionsGoOnTheLog(t *testing.T) {
+	g := newGate(t, 2, "pro")
+	standard := ask("before", "interview", 1)
+	standard.Data = apptest.Data(t, `{"modelTier":"standard"}`)
+	g.assign("t1", "open")
+	g.one(0, standard) // the policy is known
+	down := func() apptest.Fault { return apptest.Before }
+	g.lose.Store(&down)
+	given := g.time()
+	for _, source := range []string{"a", "b", "a"} {
+		standard.Source = event.SourceID(source)
+		d := g.one(0, standard)
+		require.True(t, d.Allowed && d.Degraded)
+	}
+	require.Positive(t, g.replicas[0].Waiting())
+	used := app.Submission{Usage: event.Usage{Identity: event.Identity{Tenant: "t1", Type: "interview", Source: "b"}, Quantity: money.Int(1), Data: standard.Data}}
+	g.use(used) // of b, before its decision is recorded
+	g.clock.Add(1000)
+	g.lose.Store(nil)
+	require.Eventually(t, func() bool { return g.replicas[0].Waiting() == 0 && g.count("limit_decided.v1") == 3 }, time.Minute, time.Millisecond)
+	late := map[event.SourceID]event.LimitDecided{}
+	for kind, events := range g.All() {
+		for _, r := range events {
+			if !strings.HasPrefix(kind, "limit_decided") {
+				continue
+			}
+			e, err := event.Decode(r)
+			require.NoError(t, err)
+			d := e.(event.LimitDecided)
+			late[d.Source] = d
+		}
+	}
+	require.Zero(t, late["before"].GivenAt)
+	require.Equal(t, given, late["a"].GivenAt)
+	require.False(t, late["a"].DecidedAt.Before(given.Add(time.Second)), "the account's clock does not go back")
+	require.True(t, late["a"].Allowed && late["a"].Keeps)
+	require.True(t, late["b"].Allowed && !late["b"].Keeps, "its usage has arrived")
+	s, err := g.replicas[1].View(ctx, "t1", event.Data{})
+	require.NoError(t, err)
+	require.Equal(t, "2", s.Limits[0].Held.String(), "before and a")
+	used.Source = "a"
+	g.use(used)
+	s, err = g.replicas[1].View(ctx, "t1", event.Data{})
+	require.NoError(t, err)
+	require.Equal(t, "1", s.Limits[0].Held.String())
+	require.Zero(t, g.replicas[0].Counts().LateLost.Load())
+}
