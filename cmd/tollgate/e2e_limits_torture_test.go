@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -20,21 +21,53 @@ import (
 	"github.com/tollgate-io/tollgate/domain/tenant"
 )
 
-const tortureCatalog = `
+// tortureLimits has two groups of plans. Those of a group measure the same under other names and windows, so each of them has room
+// for a thousand interviews, and a tenant may be moved between them at any time.
+const tortureLimits = `
 meters:
   - {key: interviews, eventType: interview, aggregation: sum}
 plans:
   - key: pro
     currency: USD
     limits:
-      - {key: interviews_per_cycle, kind: quota, meter: interviews, max: 1000, window: billing_cycle, holdTTL: 7d}
+      - {key: %[1]sinterviews_per_cycle, kind: quota, meter: interviews, max: 1000, window: billing_cycle, holdTTL: 7d}%[2]s
+  - key: team
+    currency: USD
+    limits:%[2]s
+      - {key: %[1]sinterviews_in_30_days, kind: quota, meter: interviews, max: 1000, window: 30d, rolling: true, holdTTL: 7d}
+  - key: spend
+    currency: USD
+    limits:
+      - {key: %[1]sspend_in_30_days, kind: budget, max: "250.10", window: 30d, rolling: true, holdTTL: 7d}%[2]s
+    prices:
+      - {key: interviews, model: per_unit, meter: interviews, unit: "0.25"}
   - key: prepaid
     currency: USD
     limits:
-      - {key: credit, kind: budget, credits: true, holdTTL: 7d}
+      - {key: %[1]scredit, kind: budget, credits: true, holdTTL: 7d}
     prices:
       - {key: interviews, model: per_unit, meter: interviews, unit: "0.25"}
+  - key: wallet
+    currency: USD
+    limits:%[2]s
+      - {key: %[1]swallet, kind: budget, credits: true, holdTTL: 7d}
+    prices:
+      - {key: units, model: per_unit, meter: interviews, unit: "0.25"}
 `
+
+// addedLimits are wide, or never enforced.
+const addedLimits = `
+      - {key: wide, kind: quota, meter: interviews, max: 100000, window: week, holdTTL: 7d}
+      - {key: open, kind: concurrency, on: [interview], max: 100000, holdTTL: 7d}
+      - {key: tried, kind: rate, on: [interview], max: 0, window: 1m, mode: observe}`
+
+var tortureCatalog = fmt.Sprintf(tortureLimits, "", "")
+
+// tortureGroups are the plans that a tenant is moved between, round by round, with the limits of theirs that can be overridden.
+var tortureGroups = []struct{ plans, limits []string }{
+	{[]string{"pro", "team", "spend"}, []string{"interviews_per_cycle", "interviews_in_30_days", "spend_in_30_days"}},
+	{[]string{"prepaid", "wallet"}, nil},
+}
 
 // fleet is three servers on one database, of which some are killed or stopped while clients go on asking.
 type fleet struct {
@@ -95,7 +128,7 @@ func (f *fleet) awaitPlan(id, plan string) {
 				PlanVersion string `json:"planVersion"`
 			}
 			err := callAs(f.t.Context(), http.MethodGet, f.member(i).url+"/v1/limits", f.key, id, nil, &answer)
-			return err == nil && answer.PlanVersion == plan+"@1"
+			return err == nil && strings.HasPrefix(answer.PlanVersion, plan+"@")
 		}, time.Minute, 20*time.Millisecond, "server %d does not see the plan of %s", i, id)
 	}
 }
@@ -144,10 +177,67 @@ func (f *fleet) postAs(random *rand.Rand, key tenant.Secret, path string, body [
 	return nil, fmt.Errorf("no server answered")
 }
 
+// administer sends the same request as an administrator to random servers until one accepts or refuses it.
+func (f *fleet) administer(random *rand.Rand, method, path, contentType, body string) (status int) {
+	for until := time.Now().Add(90 * time.Second); time.Now().Before(until); {
+		request, err := http.NewRequestWithContext(f.t.Context(), method, f.member(random.IntN(3)).url+path, strings.NewReader(body))
+		if err != nil {
+			f.t.Error(err)
+			return 0
+		}
+		request.Header.Set("Authorization", "Bearer "+string(adminKey))
+		request.Header.Set("Content-Type", contentType)
+		if response, err := f.client.Do(request); err == nil {
+			_ = response.Body.Close()
+			if response.StatusCode < 500 {
+				return response.StatusCode
+			}
+		}
+		time.Sleep(time.Duration(random.IntN(20)) * time.Millisecond)
+	}
+	f.t.Errorf("no server answers %s %s", method, path)
+	return 0
+}
+
+// reconfigure changes what holds for a tenant, each time that there is a turn: its plan, the names and number of the limits of every
+// plan, and overrides that leave less room. At the end the plans have all their room again.
+func (f *fleet) reconfigure(random *rand.Rand, id string, plans, limits []string, turns <-chan struct{}) {
+	at := "/v1/admin/tenants/" + id
+	prefixes := []string{"", "all_"}
+	changed := 0
+	for range turns {
+		status := 0
+		switch n := random.IntN(4); {
+		case n == 0 || len(limits) == 0 && n == 1:
+			status = f.administer(random, http.MethodPut, "/v1/admin/catalog", "application/yaml",
+				fmt.Sprintf(tortureLimits, prefixes[random.IntN(2)], []string{"", addedLimits}[random.IntN(2)]))
+		case n == 1:
+			limit := prefixes[random.IntN(2)] + limits[random.IntN(len(limits))]
+			if random.IntN(2) == 0 { // refused where the catalog has the other name now
+				status = f.administer(random, http.MethodPut, at+"/limits/"+limit, "application/json", `{"max":100,"reason":"torture"}`)
+			} else {
+				status = f.administer(random, http.MethodDelete, at+"/limits/"+limit, "application/json", "")
+			}
+		default:
+			status = f.administer(random, http.MethodPut, at+"/plan", "application/json", fmt.Sprintf(`{"plan":%q}`, plans[random.IntN(len(plans))]))
+		}
+		if status < 300 {
+			changed++
+		}
+	}
+	for _, limit := range limits {
+		for _, prefix := range prefixes {
+			f.administer(random, http.MethodDelete, at+"/limits/"+prefix+limit, "application/json", "")
+		}
+	}
+	f.t.Logf("%d changes of plans, limits and overrides", changed)
+}
+
 // Three servers, 64 clients, many more checks than there is room for, each asked until it is answered; one server is killed
 // and one suspended in the middle, and at the end all are restarted one after the other. Together they admit exactly as many as
-// there is room for, although every server believes at first that nothing is taken. Half of what is admitted is reported at once.
-// The room is a quota, or what a grant pays for.
+// there is room for, although every server believes at first that nothing is taken. Half of what is admitted is reported at once;
+// the other half stays held while the tenant's plan, the limits of the plans and overrides change all the time. The room is a quota
+// or a budget, or what a grant pays for.
 func TestTortureOfChecks(t *testing.T) { onEveryStore(t, testTortureOfChecks) }
 
 func testTortureOfChecks(t *testing.T, dir string) {
@@ -162,12 +252,17 @@ func testTortureOfChecks(t *testing.T, dir string) {
 	for round := range rounds(dir) {
 		id := fmt.Sprint("tenant-", round)
 		f.members[0].putTenant(id)
-		plan := []string{"prepaid", "pro"}[round%2]
+		group := tortureGroups[round%2]
+		plan := group.plans[0]
 		require.NoError(t, call(t.Context(), http.MethodPut, f.members[0].url+"/v1/admin/tenants/"+id+"/plan", adminKey, map[string]any{"plan": plan}, nil))
 		require.NoError(t, call(t.Context(), http.MethodPost, f.members[0].url+"/v1/admin/tenants/"+id+"/credits", adminKey, map[string]any{"grantId": "all", "amount": "250.10"}, nil))
 		f.awaitPlan(id, plan)
 		var admitted, asked atomic.Int64
-		var work, faults sync.WaitGroup
+		var work, faults, changes sync.WaitGroup
+		turns := make(chan struct{}, 1)
+		changes.Go(func() {
+			f.reconfigure(rand.New(rand.NewPCG(seed, uint64(round+500))), id, group.plans, group.limits, turns)
+		})
 		started := time.Now()
 		for client := range clients {
 			work.Go(func() {
@@ -179,7 +274,12 @@ func testTortureOfChecks(t *testing.T, dir string) {
 						t.Error(err)
 						return
 					}
-					asked.Add(1)
+					if asked.Add(1)%50 == 0 {
+						select {
+						case turns <- struct{}{}:
+						default: // the one before is under way
+						}
+					}
 					if allowed {
 						admitted.Add(1)
 						if random.IntN(2) == 0 {
@@ -205,7 +305,22 @@ func testTortureOfChecks(t *testing.T, dir string) {
 		work.Wait()
 		took := time.Since(started)
 		faults.Wait()
+		close(turns)
+		changes.Wait()
 		require.EqualValues(t, checks, asked.Load())
+		require.LessOrEqual(t, admitted.Load(), int64(room), "round %d, seed %d", round, seed)
+		// What was denied under an override is free again; all of it can be taken, and not one more.
+		random := rand.New(rand.NewPCG(seed, uint64(round)))
+		denied := 0
+		for n := 0; denied < 20; n++ {
+			allowed, err := f.check(random, fmt.Appendf(nil, `{"tenantId":%q,"eventType":"interview","sourceId":"more-%d","quantity":1}`, id, n))
+			require.NoError(t, err)
+			if allowed {
+				admitted.Add(1)
+			} else {
+				denied++
+			}
+		}
 		require.EqualValues(t, room, admitted.Load(), "round %d, seed %d", round, seed)
 		t.Logf("round %d: %d of %d admitted in %.1f s", round, admitted.Load(), checks, took.Seconds())
 	}
