@@ -417,3 +417,22 @@ func TestWithoutTheLogLimitsThatRememberNothingStillDecide(t *testing.T) {
 	_, ok = limit.Degraded(w.policy(), good(1), w.now)
 	require.True(t, ok)
 }
+
+// A plan that counts by a field which an open hold does not have: asking again renews the hold, and a check that cannot be placed is
+// never let pass, whoever forgot to refuse it.
+func TestAHoldOfBeforeAnybodyCountedByUser(t *testing.T) {
+	w := newWorld(t, quotaOf("units", "10", catalog.Day))
+	ask := call("s1", "4")
+	require.True(t, w.check(ask).Allowed)
+	perUser := quotaOf("units", "5", catalog.Day)
+	perUser.Per = []string{"user"}
+	w.plan.Limits = []catalog.Limit{perUser, running(3, "10m")}
+	require.ErrorContains(t, w.policy().Check(ask.Check), "data.user is missing")
+	require.True(t, w.account.Renews(w.policy(), ask, w.now))
+	again := w.check(ask)
+	require.True(t, again.Allowed && again.Replayed)
+	require.False(t, w.account.Renews(w.policy(), call("s1", "3"), w.now))
+	require.False(t, w.check(call("s1", "3")).Allowed)
+	require.True(t, w.check(call("s2", "5", "user", "u1")).Allowed, "the hold of nobody belongs to no user")
+	require.False(t, w.check(call("s3", "1", "user", "u1")).Allowed)
+}

@@ -67,7 +67,7 @@ func (a *Account) Decide(p *Policy, ask Ask, now time.Time) Answer {
 		attempt, _ := attemptOf(ask.Data)
 		before, _ := attemptOf(d.own.Data)
 		d.fresh = attempt.Cmp(before) > 0
-		if d.own.Fingerprint == d.fingerprint && d.whole() && p.Status == tenant.Active {
+		if d.renews() {
 			return d.renew()
 		}
 	}
@@ -91,10 +91,12 @@ func (a *Account) Decide(p *Policy, ask Ask, now time.Time) Answer {
 	return answer
 }
 
-// Repeats reports whether a check asks again for what its open hold was asked for.
-func (a *Account) Repeats(ask Ask, now time.Time) bool {
-	own := a.open(Source{ask.Type, ask.Source}, a.clock(now))
-	return own != nil && own.Fingerprint == ask.fingerprint()
+// Renews reports whether a check asks again for what its open hold was asked for, so that Decide renews it, whatever the policy
+// looks at by now.
+func (a *Account) Renews(p *Policy, ask Ask, now time.Time) bool {
+	d := &decision{account: a, policy: p, ask: ask, at: a.clock(now), fingerprint: ask.fingerprint()}
+	d.own = a.open(Source{ask.Type, ask.Source}, d.at)
+	return d.own != nil && d.renews()
 }
 
 // Recorded answers a check whose usage is on the log already: it was allowed, and there is nothing left to hold.
@@ -164,8 +166,11 @@ func (d *decision) largest() money.Decimal {
 	return money.Scaled(low, scale)
 }
 
-// whole reports whether the check's hold is open for every limit.
-func (d *decision) whole() bool {
+// renews reports whether the check asks for exactly what it holds, of every limit.
+func (d *decision) renews() bool {
+	if d.own.Fingerprint != d.fingerprint || d.policy.Status != tenant.Active {
+		return false
+	}
 	for i := range d.policy.Limits {
 		if l := &d.policy.Limits[i]; l.holds() && d.policy.applies(l, d.ask.Type) && d.own.ends(l) <= d.at {
 			return false
@@ -204,6 +209,10 @@ func (d *decision) judge(i int) event.LimitPart {
 	part := event.LimitPart{Limit: string(l.Key), Kind: l.kind, Max: l.Max, Overridden: l.Overridden, Observed: l.observes()}
 	if len(l.Per) > 0 {
 		part.Per = d.ask.Data.Only(l.Per...)
+		if !d.placed(l) { // nobody knows for whom it would count
+			part.Denied = true
+			return part
+		}
 	}
 	switch l.kind {
 	case event.RateLimit:
@@ -241,7 +250,7 @@ func (d *decision) lookAhead(part *event.LimitPart) {
 		then.own, then.fresh = nil, true
 	}
 	part.ResetAt = d.policy.Until
-	if i := then.policy.index(part.Limit); i >= 0 && then.policy.applies(&then.policy.Limits[i], d.ask.Type) && !d.account.Misses(then.policy, then.at.Time()) &&
+	if i := then.policy.index(part.Limit); i >= 0 && then.policy.applies(&then.policy.Limits[i], d.ask.Type) && then.placed(&then.policy.Limits[i]) && !d.account.Misses(then.policy, then.at.Time()) &&
 		len(d.account.Missing(then.policy.NeedsOf(d.ask.Type, d.ask.Data))) == 0 {
 		if next := then.judge(i); next.Denied {
 			then.lookAhead(&next)
@@ -334,7 +343,7 @@ func (d *decision) view() event.LimitDecided {
 		if !d.policy.applies(l, d.ask.Type) {
 			continue
 		}
-		if _, ok := levelOf(l.Per, d.ask.Data); !ok { // of usage that no check was asked for like this
+		if !d.placed(l) { // it was asked, or used, before the limit counted by the field
 			continue
 		}
 		part := d.judge(i)

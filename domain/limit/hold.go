@@ -224,15 +224,15 @@ func (h *heldUnder) drop(hold *Hold) {
 	})
 }
 
-// nothing is held where there is no pool.
-var nothing = newTree()
+// noLeases are those of a level without a pool.
+var noLeases = newTree()
 
 // at is the pool of a level at an instant that has come, without the leases that have ended: what they took and the leases in
 // the order in which they end. There is no pool where nothing is held.
 func (h *heldUnder) at(i int, of level, now Tick) (sum amounts, leases *btree.BTreeG[lease]) {
 	p := h.pools[i][of]
 	if p == nil {
-		return make(amounts, h.policy.size(&h.policy.Limits[i])), nothing
+		return make(amounts, h.policy.size(&h.policy.Limits[i])), noLeases
 	}
 	for {
 		first, ok := p.leases.Min()

@@ -62,6 +62,12 @@ func levelsCounted(c *catalog.Catalog) map[event.Type][]string {
 	return levels
 }
 
+// placed reports whether the check names all fields that a limit counts by.
+func (d *decision) placed(l *Limit) bool {
+	_, ok := levelOf(l.Per, d.ask.Data)
+	return ok
+}
+
 // level is the level of a limit that the check belongs to.
 func (d *decision) level(l *Limit) level {
 	of, _ := levelOf(l.Per, d.ask.Data) // Policy.Check refuses a check without the fields

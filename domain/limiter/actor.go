@@ -453,7 +453,7 @@ func (b *batch) propose(now time.Time) {
 				j.decision.Answer, j.decision.Position = account.Recorded(policy, *j.ask, now), at
 				continue
 			}
-			if err := policy.Check(j.ask.Check); err != nil && !account.Repeats(*j.ask, now) {
+			if err := policy.Check(j.ask.Check); err != nil && !account.Renews(policy, *j.ask, now) {
 				j.decision.Err = err
 				continue
 			}
