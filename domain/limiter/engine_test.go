@@ -836,8 +836,8 @@ func TestABadEventStopsItsTenantOnly(t *testing.T) {
 	require.ErrorIs(t, err, event.ErrMalformed)
 }
 
-// A reader of the standing who leaves does not meet the one who answers.
-func TestStandingMayBeLeft(t *testing.T) {
+// A caller of View that leaves does not meet the actor that answers.
+func TestLimitsViewMayBeLeft(t *testing.T) {
 	g := newGate(t, 1, "pro")
 	var wait sync.WaitGroup
 	for range 50 {
