@@ -148,7 +148,7 @@ func (l *Ledger) checkOverride(ctx context.Context, o *Override) error {
 			known = append(known, string(key))
 		}
 		slices.Sort(known)
-		bad.Add("/limit", invalid.CodeRequest, fmt.Sprintf("no plan has a limit %q with a maximum; %s", invalid.Shorten(string(o.Limit)), knownKeys("those", known)))
+		bad.Add("/limit", invalid.CodeRequest, fmt.Sprintf("no plan has a limit %q with a maximum; %s", invalid.Shorten(string(o.Limit)), knownKeys("ones", known)))
 	}
 	if ok && !countsBy(c.Catalog, o.Limit, o.Per) {
 		bad.Add("/per", invalid.CodeRequest, fmt.Sprintf("per must name the fields by which a plan's limit %s counts, each with a value of 1 to 200 printable characters, or nothing", o.Limit))
