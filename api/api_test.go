@@ -101,7 +101,7 @@ func (d directory) Key(ctx context.Context, hash tenant.Hash) (tenant.Key, error
 	return tenant.Key{ID: k.ID, Kind: tenant.KeyKind(k.Kind), Tenant: k.Tenant, Name: k.Name, ExpiresAt: k.ExpiresAt}, nil
 }
 
-func (directory) Look(context.Context) error { return nil } // it always reads the log
+func (directory) Refresh(context.Context) error { return nil } // it always reads the log
 
 func (d directory) Catalog(ctx context.Context) (app.Catalog, error) {
 	e, revision, err := d.last(ctx, event.CatalogStream)

@@ -105,7 +105,7 @@ func (s *Server) identify(ctx context.Context, c echo.Context) (caller, error) {
 	slug, hasSlug := ctx.Value(slugContext{}).(string)
 	if who.signals.Host == "" && !hasSlug && key.Kind == tenant.Service && who.signals.Headers == nil && !tenant.IsLocal(host) {
 		// Perhaps nothing names a tenant, which would be refused for good: the host may have been verified a moment ago.
-		if s.Directory.Look(ctx) == nil {
+		if s.Directory.Refresh(ctx) == nil {
 			if who.signals.Host, err = s.Resolver.AtHost(ctx, host); err != nil {
 				return caller{}, err
 			}

@@ -66,8 +66,8 @@ type Catalog struct {
 // unavailable, except that what this process changed is seen at once, and that nobody is said to be unknown who was shown to
 // anybody before the question. With a context that has ended, answers are what is known, if anything is.
 type Directory interface {
-	// Look returns nil once the answers are as new as what was shown to anybody, by whatever process, before the call.
-	Look(ctx context.Context) error
+	// Refresh returns nil once the answers are as new as what was shown to anybody, by whatever process, before the call.
+	Refresh(ctx context.Context) error
 	// Tenant's error wraps tenant.ErrUnknown where there is none.
 	Tenant(ctx context.Context, id event.TenantID) (tenant.Tenant, error)
 	// Key's error wraps tenant.ErrUnknownKey where there is none, or it is revoked.
@@ -84,15 +84,15 @@ type Directory interface {
 	Reached(ctx context.Context, at eventstore.Position) error
 }
 
-// Look has the directory look, for half of the time that is left at most. A directory that cannot is used as it is: as long as its
+// Refresh refreshes the directory, for half of the time that is left at most. A directory that cannot is used as it is: as long as its
 // store is away, nobody is told of a change there.
-func Look(ctx context.Context, d Directory) {
+func Refresh(ctx context.Context, d Directory) {
 	if deadline, ok := ctx.Deadline(); ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/2)
 		defer cancel()
 	}
-	_ = d.Look(ctx)
+	_ = d.Refresh(ctx)
 }
 
 // Catalogs reads the catalog of one revision, which never changes.

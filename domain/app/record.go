@@ -50,7 +50,7 @@ func (l *Ledger) Record(ctx context.Context, submissions []Submission) []Receipt
 	receipts := make([]Receipt, len(submissions))
 	appends := make([]eventstore.Append, 0, len(submissions))
 	indexes := make([]int, 0, len(submissions))
-	Look(ctx, l.directory)
+	Refresh(ctx, l.directory)
 	config, err := l.directory.Catalog(ctx)
 	if err != nil {
 		for i := range receipts {

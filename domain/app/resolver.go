@@ -55,7 +55,7 @@ func (r Resolver) at(ctx context.Context, n tenant.Name) (event.TenantID, error)
 	if !errors.Is(err, tenant.ErrUnknown) || n.Kind != tenant.Slug && !r.Domains.IsSubdomain(n.Name) {
 		return id, err
 	}
-	if err := r.Directory.Look(ctx); err != nil {
+	if err := r.Directory.Refresh(ctx); err != nil {
 		return "", fmt.Errorf("look up the %s: %w", n, err)
 	}
 	return r.known(ctx, n)

@@ -197,7 +197,7 @@ func (l *Engine) Check(ctx context.Context, asks []limit.Ask) []Decision {
 func (l *Engine) check(ctx context.Context, asks []limit.Ask) []Decision {
 	looking, cancel := half(ctx) // what is known when it ends must be enough
 	defer cancel()
-	app.Look(looking, l.config.Directory)
+	app.Refresh(looking, l.config.Directory)
 	decisions := make([]Decision, len(asks))
 	jobs := make([]*job, len(asks))
 	for i := 0; i < len(asks); {

@@ -76,8 +76,8 @@ func NewDirectory(r *Store) *Directory {
 	return d
 }
 
-// Look implements app.Directory.
-func (d *Directory) Look(ctx context.Context) error { return d.freshness.look(ctx) }
+// Refresh implements app.Directory.
+func (d *Directory) Refresh(ctx context.Context) error { return d.freshness.look(ctx) }
 
 // Tenant implements app.Directory.
 func (d *Directory) Tenant(ctx context.Context, id event.TenantID) (tenant.Tenant, error) {

@@ -137,8 +137,8 @@ func (d *Directory) PlansInUse(_ context.Context, at time.Time) ([]catalog.PlanK
 	return slices.Sorted(maps.Keys(used)), d.err
 }
 
-// Look implements app.Directory. It shows nothing new, unless Follow was called.
-func (d *Directory) Look(ctx context.Context) error {
+// Refresh implements app.Directory. It shows nothing new, unless Follow was called.
+func (d *Directory) Refresh(ctx context.Context) error {
 	d.mu.Lock()
 	follows := d.follows
 	d.mu.Unlock()
