@@ -15,7 +15,7 @@ import (
 	"github.com/tollgate-io/tollgate/domain/eventstore"
 )
 
-// ErrGap: a decision is missing between what an account knows and what it is told. Load the account again.
+// ErrGap: a decision is missing between the last one in the account and the one to apply. Load the account again.
 var ErrGap = errors.New("a decision is missing")
 
 // Source names a check, and the usage event that it announces, within a tenant.
@@ -41,7 +41,7 @@ type Account struct {
 	shapes   map[shape]int  // how many series there are of each
 	values   int            // series of single values among them
 	credit   *CreditTracker // nil where no limit looks at credit
-	told     int64          // offset of the last event that the account was told
+	applied  int64          // offset of the last event that was applied
 	reached  Tick           // the latest instant that the account was asked about: what had ended by then is gone
 	forgot   Tick           // when buckets were dropped last
 
@@ -61,7 +61,7 @@ type Snapshot struct {
 	At       int64 // offset of the last event in it
 }
 
-// NewAccount makes an account from a snapshot. What happened after it is told by Apply.
+// NewAccount makes an account from a snapshot. Apply what happened after it.
 func NewAccount(t event.TenantID, s Snapshot) *Account {
 	a := &Account{
 		tenant: t, revision: s.Revision, state: s.State, holds: make(map[Source]*Hold, len(s.Holds)), endings: newTree(),
@@ -76,7 +76,7 @@ func NewAccount(t event.TenantID, s Snapshot) *Account {
 // Revision is that of the last decision.
 func (a *Account) Revision() eventstore.Revision { return a.revision }
 
-// AddSeries makes the account add up a series. Facts that stand in the log after what is loaded must be told afterwards.
+// AddSeries makes the account add up a series. Apply the facts that the log has after what is loaded.
 func (a *Account) AddSeries(l Loaded) { a.addSeries(newSeries(l)) }
 
 // SetCredit makes the account follow its tenant's credit. Apply the events after credit.At afterwards.
@@ -90,7 +90,7 @@ func (a *Account) Misses(p *Policy, now time.Time) bool {
 	})
 }
 
-// Entry is something that happened to the tenant, as the log tells it.
+// Entry is something that happened to the tenant, as the log has it.
 type Entry struct {
 	Position eventstore.Position
 	Revision eventstore.Revision
@@ -98,8 +98,8 @@ type Entry struct {
 	Meters   []catalog.Meter // that count it, where it is about a fact
 }
 
-// Apply folds an event; events come in the order of the log. What the account knows already is skipped: events that it was
-// told before, and decisions of its own. Error: ErrGap.
+// Apply folds an event; events come in the order of the log. What is in the account already is skipped: events that were
+// applied before, and decisions of its own. Error: ErrGap.
 func (a *Account) Apply(e Entry) error {
 	switch p := e.Payload.(type) {
 	case event.LimitDecided, event.HoldReleased, event.HoldExpired:
@@ -115,15 +115,15 @@ func (a *Account) Apply(e Entry) error {
 			a.credit.changed = true
 		}
 	case event.UsageRecorded:
-		// A snapshot may be ahead of what is told: then its hold was decided after the usage, and is not settled by it.
+		// A snapshot may be ahead of what is applied: then its hold was decided after the usage, and is not settled by it.
 		if h := a.holds[Source{p.Type, p.Source}]; h != nil && h.Position.Offset < e.Position.Offset {
 			a.drop(h.source())
 		}
 	}
-	if e.Position.Offset <= a.told {
+	if e.Position.Offset <= a.applied {
 		return nil
 	}
-	a.told = e.Position.Offset
+	a.applied = e.Position.Offset
 	for _, f := range FactsOf(e.Payload, e.Meters) {
 		if a.credit != nil {
 			a.credit.add(e.Position.Offset, f)

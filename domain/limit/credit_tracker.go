@@ -49,7 +49,7 @@ func (c *CreditTracker) outdated(policy *Policy, now time.Time) bool {
 // ends is the end of the open period.
 func (c *CreditTracker) ends() time.Time { return c.open[len(c.open)-1].End }
 
-// add counts a fact that stands at an offset of the log.
+// add counts the fact at an offset of the log.
 func (c *CreditTracker) add(offset int64, f Fact) {
 	if offset <= c.at {
 		return

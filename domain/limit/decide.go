@@ -26,7 +26,7 @@ type Ask struct {
 	DryRun bool          // only say what would be decided: keep nothing, count nothing, record nothing
 }
 
-// fingerprint tells asks of one identity apart.
+// fingerprint is equal for equal asks of one identity, and hardly ever for different ones.
 func (a *Ask) fingerprint() uint64 {
 	if a.UpTo {
 		return ^a.Fingerprint()
@@ -34,12 +34,12 @@ func (a *Ask) fingerprint() uint64 {
 	return a.Fingerprint()
 }
 
-// Answer is what a check is told.
+// Answer is the answer to a check.
 type Answer struct {
 	event.LimitDecided
 	// Replayed: the check was allowed before and its hold is open, or its usage is recorded. Nothing is taken again.
 	Replayed bool
-	// Record: the decision is new and has to be appended before anybody is told.
+	// Record: the decision is new and has to be appended before it is answered.
 	Record bool
 	// Hold is the open hold of a replayed answer, and of one that was asked again without a hold.
 	Hold *Hold
@@ -209,7 +209,7 @@ func (d *decision) judge(i int) event.LimitPart {
 	part := event.LimitPart{Limit: string(l.Key), Kind: l.kind, Max: l.Max, Overridden: l.Overridden, Observed: l.observes()}
 	if len(l.Per) > 0 {
 		part.Per = d.ask.Data.Only(l.Per...)
-		if !d.placed(l) { // nobody knows for whom it would count
+		if !d.placed(l) { // it is unknown for whom it would count
 			part.Denied = true
 			return part
 		}
@@ -461,7 +461,7 @@ func (d *decision) ceiling(l *Limit, part *event.LimitPart) {
 		return
 	}
 	v := d.ask.Data.Get(l.Field)
-	part.Denied = v.Kind != event.Absent && v.Kind != event.Null // whatever it is, nobody knows that it is small enough
+	part.Denied = v.Kind != event.Absent && v.Kind != event.Null // whatever it is, it is not known to be small enough
 }
 
 func (d *decision) access(l *Limit, part *event.LimitPart) {

@@ -4,7 +4,7 @@
 //
 // A limit sees a check against four numbers: what is used, what other checks hold, what this one requests and the maximum.
 // It passes when used + held + requested <= max. Where usage events are counted in windows of the calendar, a hold that is
-// open counts in whatever window the check falls into, since nobody knows when its usage will have happened.
+// open counts in whatever window the check falls into, since its usage may happen in any of them.
 //
 // All instants are whole milliseconds, the ticks of the limits' clock.
 package limit

@@ -139,7 +139,7 @@ func (a *Account) Missing(needs []Need) (missing []Need) {
 const maxValues = 20_000
 
 // AddValue makes the account add up a series of one level, as a read model has it and with what it lacks: the tenant's events
-// after it, up to an offset that the account was told or is about to be told.
+// after it, up to an offset that was applied or is about to be.
 func (a *Account) AddValue(l Loaded, missed []Entry, upTo int64) {
 	s := newSeries(l)
 	s.single, s.asked = true, a.reached

@@ -27,7 +27,7 @@ type Policy struct {
 	Limits      []Limit // in the order of the plan
 	Calendar    calendar.Calendar
 	From, Until time.Time // zero Until: until something is changed
-	// Lost is the plan that the tenant is assigned and that the catalog does not have. Nobody knows its limits then, and no
+	// Lost is the plan that the tenant is assigned and that the catalog does not have. Its limits are unknown then, and no
 	// check may be answered.
 	Lost catalog.PlanKey
 

@@ -67,7 +67,7 @@ type Loaded struct {
 	MinutesAt int64
 }
 
-// series adds up what it is told, by parts of time.
+// series adds up the facts that it is given, by parts of time.
 type series struct {
 	Loaded
 	single bool                         // of one level, loaded when somebody asks for it
@@ -82,7 +82,7 @@ type windowSum struct {
 
 func newSeries(l Loaded) *series { return &series{Loaded: l, sums: map[catalog.Window]windowSum{}} }
 
-// add counts a fact (or takes it back, with a negative quantity) that stands at an offset of the log.
+// add counts the fact at an offset of the log, or takes it back with a negative quantity.
 func (s *series) add(offset int64, occurred time.Time, quantity money.Decimal) {
 	if offset > s.At {
 		s.Quarters = addTo(s.Quarters, floor(occurred.Unix(), QuarterSeconds), quantity)
@@ -183,7 +183,7 @@ type Fact struct {
 	Back   bool
 }
 
-// FactsOf tells what an event adds to usage and takes back from it; nothing for an event that is not about usage.
+// FactsOf returns what an event adds to usage and takes back from it; nothing for an event that is not about usage.
 func FactsOf(payload any, meters []catalog.Meter) []Fact {
 	switch p := payload.(type) {
 	case event.UsageRecorded:

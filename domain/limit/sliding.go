@@ -69,7 +69,7 @@ func (a Admissions) latest() (at Tick) {
 // fold free of plans and catalogs.
 func (s *State) Apply(e *event.LimitDecided) { s.apply(e, func(func()) {}) }
 
-// apply is Apply; note is told how to undo each step.
+// apply is Apply; note receives how to undo each step.
 func (s *State) apply(e *event.LimitDecided, note func(undo func())) {
 	at := TickOf(e.DecidedAt)
 	now, guard, swept := s.Now, s.Guard, s.Swept
@@ -272,7 +272,7 @@ func (d *decision) retries(l *Limit, part *event.LimitPart) {
 	}
 	part.Requested = money.Int(1)
 	if attempt.Cmp(money.Int(l.MaxAttempts)) > 0 {
-		part.Denied = true // for ever: time does not make it an earlier attempt
+		part.Denied = true // without end: time does not make it an earlier attempt
 		return
 	}
 	passes := func(at Tick) bool {

@@ -33,7 +33,7 @@ func (d *decision) series(l *Limit, of Series, where map[string]string) *series 
 	n, _ := narrowed(of, where, l, d.ask.Data) // Policy.Check refuses a check without the fields
 	s := d.account.series[n.Series]
 	if s == nil {
-		panic(fmt.Sprintf("limit: the account was not told about %s %q", n.Meter, n.Series.Where)) // Misses and Missing say so before
+		panic(fmt.Sprintf("limit: the account does not add up %s %q", n.Meter, n.Series.Where)) // Misses and Missing say so before
 	}
 	s.asked = d.account.reached
 	return s

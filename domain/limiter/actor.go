@@ -328,7 +328,7 @@ func (a *actor) loadValues(ctx context.Context, needs []limit.Need) error {
 			low = min(low, s.MinutesAt)
 		}
 	}
-	here := a.follower.here().Offset // the account knows everything up to it: nothing is added twice
+	here := a.follower.here().Offset // the account has everything up to it: nothing is added twice
 	recorded, err := a.follower.between(ctx, a.tenant, low, here)
 	if err != nil {
 		return err

@@ -57,7 +57,7 @@ type Config struct {
 	// CheckTimeout is how long a check may take, or less where its context ends before; then it is answered as if the log were
 	// away. 0: five seconds.
 	CheckTimeout time.Duration
-	// Lost is told how many decisions that were given without the log will never be on it, and why. Optional.
+	// Lost receives how many decisions that were given without the log will never be on it, and why. Optional.
 	Lost func(n int, why string)
 	// SweepEvery is how often ended holds are written down. 0: five seconds; below 0: never.
 	SweepEvery time.Duration
@@ -182,7 +182,7 @@ func (l *Engine) Check(ctx context.Context, asks []limit.Ask) []Decision {
 	decisions := l.check(waiting, asks)
 	for i := range decisions {
 		d := &decisions[i]
-		if d.Err != nil && !errors.Is(ctx.Err(), context.Canceled) { // else the caller has left, and is told nothing
+		if d.Err != nil && !errors.Is(ctx.Err(), context.Canceled) { // else the caller has left, and gets no answer
 			*d = undecided(l.knownPolicy(waiting, asks[i].Tenant, d.Err), &asks[i], d.Err, l.config.Now())
 			if d.Degraded {
 				l.remember(&asks[i], d)
