@@ -423,6 +423,8 @@ func (b *batch) needs() (needs []limit.Need) {
 		switch {
 		case j.ask != nil:
 			needs = append(needs, b.actor.policy.NeedsOf(j.ask.Type, j.ask.Data)...)
+		case j.late != nil:
+			needs = append(needs, b.actor.policy.NeedsOf(j.late.ask.Type, j.late.ask.Data)...)
 		case j.show:
 			needs = append(needs, b.actor.policy.NeedsOf("", j.values)...)
 		}

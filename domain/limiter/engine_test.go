@@ -58,8 +58,8 @@ plans:
   - key: team
     currency: USD
     limits:
-      - {key: interviews_of_all, kind: quota, meter: interviews, max: 1000, window: day}
-      - {key: interviews_of_a_user, kind: quota, meter: interviews, max: 6, window: day, per: [userId]}
+      - {key: interviews_of_all, kind: quota, meter: interviews, max: 1000, window: day, onError: allow}
+      - {key: interviews_of_a_user, kind: quota, meter: interviews, max: 6, window: day, per: [userId], onError: allow}
       - {key: requests_of_a_user, kind: rate, on: [interview], max: 4, window: 1m, per: [userId]}
 `
 
@@ -967,6 +967,28 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 		result := porcupine.CheckOperationsTimeout(model, operations, 20*time.Second)
 		require.Equal(t, porcupine.Ok, result, "round %d with %d unknown outcomes", round, unknown)
 	}
+}
+
+// A decision that was given without the log counts for its user afterwards.
+func TestDegradedDecisionsCountForTheirUser(t *testing.T) {
+	g := newGate(t, 1, "team")
+	of := func(source, user string) limit.Ask {
+		a := ask(source, "interview", 1)
+		a.Data = event.NewData(map[string]any{"userId": user})
+		return a
+	}
+	require.True(t, g.one(0, of("before", "u1")).Allowed)
+	down := func() apptest.Fault { return apptest.Before }
+	g.lose.Store(&down)
+	away := error(eventstore.ErrUnavailable)
+	g.snapshots.err.Store(&away) // nothing of the user can be loaded either
+	require.True(t, g.one(0, of("without", "u2")).Degraded)
+	g.snapshots.err.Store(nil)
+	g.lose.Store(nil)
+	require.Eventually(t, func() bool { return g.replicas[0].Waiting() == 0 && g.count("limit_decided.v1") == 2 }, time.Minute, time.Millisecond)
+	s, err := g.replicas[0].View(ctx, "t1", event.NewData(map[string]any{"userId": "u2"}))
+	require.NoError(t, err)
+	require.Equal(t, "1", s.Limits[1].Held.String())
 }
 
 // What was answered without the log goes on it when it is back: once, marked, with the instant at which it was given, holding what
