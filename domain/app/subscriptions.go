@@ -34,7 +34,7 @@ type AssignedPlan struct {
 }
 
 // AssignPlan gives a tenant a plan from an instant on; another assignment at the same instant replaces it. What is in
-// force already, or said again, writes nothing. Errors: tenant.ErrUnknown; *invalid.Error; ErrConflict.
+// force already, or said again, writes nothing. Errors: tenant.ErrUnknown; *invalid.Error; ErrContended.
 func (l *Ledger) AssignPlan(ctx context.Context, id event.TenantID, p PlanAssignment, by event.Actor) (AssignedPlan, error) {
 	if _, err := l.directory.Tenant(ctx, id); err != nil {
 		return AssignedPlan{}, fmt.Errorf("tenant %q: %w", id, err)
@@ -114,7 +114,7 @@ type OverriddenLimit struct {
 }
 
 // OverrideLimit gives a tenant its own maximum of a limit, in place of every plan's and of the override before it. The same
-// again writes nothing. Errors: tenant.ErrUnknown; *invalid.Error; ErrConflict.
+// again writes nothing. Errors: tenant.ErrUnknown; *invalid.Error; ErrContended.
 func (l *Ledger) OverrideLimit(ctx context.Context, id event.TenantID, o Override, by event.Actor) (OverriddenLimit, error) {
 	if _, err := l.directory.Tenant(ctx, id); err != nil {
 		return OverriddenLimit{}, fmt.Errorf("tenant %q: %w", id, err)
@@ -193,7 +193,7 @@ func countsBy(c catalog.Catalog, key catalog.LimitKey, per map[string]string) bo
 }
 
 // RemoveOverride makes a limit, or single values of it, what the plan says again; removed is false when it was that already, also
-// where there is no such limit. Errors: tenant.ErrUnknown; ErrConflict.
+// where there is no such limit. Errors: tenant.ErrUnknown; ErrContended.
 func (l *Ledger) RemoveOverride(ctx context.Context, id event.TenantID, limit catalog.LimitKey, per map[string]string, by event.Actor) (removed bool, at eventstore.Position, err error) {
 	if _, err := l.directory.Tenant(ctx, id); err != nil {
 		return false, at, fmt.Errorf("tenant %q: %w", id, err)

@@ -20,8 +20,8 @@ type TenantChange struct {
 }
 
 // DefineTenant creates a tenant or replaces its definition; the definition in force again writes nothing. Its names are
-// claimed before, and those that it does not use any more are released after. Errors: *invalid.Error; ErrConflict, also
-// where another tenant has one of the names.
+// claimed before, and those that it does not use any more are released after. Errors: *invalid.Error; ErrConflict
+// where another tenant has one of the names; ErrContended.
 func (l *Ledger) DefineTenant(ctx context.Context, definition tenant.Tenant, by event.Actor) (TenantChange, error) {
 	t, err := tenant.New(definition)
 	if err != nil {
@@ -59,7 +59,7 @@ func sameDefinition(a, b tenant.Tenant) bool {
 }
 
 // SetStatus lets a tenant do more or less than before; the status in force again writes nothing. Errors: *invalid.Error;
-// tenant.ErrUnknown; ErrConflict.
+// tenant.ErrUnknown; ErrContended.
 func (l *Ledger) SetStatus(ctx context.Context, id event.TenantID, status tenant.Status, reason string, by event.Actor) (TenantChange, error) {
 	if !status.Valid() {
 		return TenantChange{}, invalid.New("/status", invalid.CodeRequest, fmt.Sprintf("status must be %s, %s or %s", tenant.Active, tenant.Suspended, tenant.Closed))

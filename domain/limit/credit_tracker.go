@@ -152,8 +152,11 @@ func (d *decision) credits(i int, part *event.LimitPart) {
 	held, takes := d.others(i), d.policy.takes(l, d.ask.Check)
 	part.Used, part.Max, part.Held = balance.Drawn, balance.Drawn.Add(balance.Available), d.costs(d.at, held)
 	part.Requested = d.costs(d.at, held.plus(takes)).Sub(part.Held)
-	if !d.covers(i, held, takes, d.at) {
-		part.Denied, part.ResetAt = true, d.whenCovered(i, held, takes).Time()
+	if d.covers(i, held, takes, d.at) {
+		return
+	}
+	if part.Denied = true; !d.probing {
+		part.ResetAt = d.whenCovered(i, held, takes).Time()
 	}
 }
 

@@ -115,6 +115,8 @@ type decision struct {
 	fresh   bool  // sliding limits count the check: it is asked for the first time, or as a later attempt
 	// fingerprint is that of what was asked, also where less is granted.
 	fingerprint uint64
+	probing     bool // only whether it passes is of interest
+	ahead       int  // policies between the one in force and this one
 }
 
 // begin is a decision about the check that nobody has judged.
@@ -150,11 +152,16 @@ func (d *decision) largest() money.Decimal {
 		return money.Decimal{}
 	}
 	whole := d.ask.Quantity
+	d.probing = true
+	defer func() { d.probing = false }()
 	passes := func(n int64) bool {
 		d.ask.Quantity = money.Scaled(n, scale)
 		return d.judgeAll().Allowed
 	}
 	low, high := int64(0), n // low passes or is nothing, high does not
+	if !passes(1) {          // another limit denies
+		high = 1
+	}
 	for high-low > 1 {
 		if middle := low + (high-low)/2; passes(middle) {
 			low = middle
@@ -239,17 +246,23 @@ func (d *decision) judge(i int) event.LimitPart {
 	return part
 }
 
+// maxAhead bounds the changes of policy that a denial looks past.
+const maxAhead = 32
+
 // lookAhead corrects when a limit that denies will let the check pass, where the policy changes before that: what holds then
 // decides.
 func (d *decision) lookAhead(part *event.LimitPart) {
 	if d.policy.Until.IsZero() || !part.ResetAt.IsZero() && part.ResetAt.Before(d.policy.Until) {
 		return
 	}
-	then := &decision{account: d.account, policy: d.policy.next(), ask: d.ask, at: TickOf(d.policy.Until), own: d.own, fresh: d.fresh}
+	part.ResetAt = d.policy.Until
+	if d.ahead == maxAhead {
+		return // later ones are looked at when the check comes back
+	}
+	then := &decision{account: d.account, policy: d.policy.next(), ask: d.ask, at: TickOf(d.policy.Until), own: d.own, fresh: d.fresh, ahead: d.ahead + 1}
 	if d.own != nil && TickOf(d.own.KeepUntil) <= then.at {
 		then.own, then.fresh = nil, true
 	}
-	part.ResetAt = d.policy.Until
 	if i := then.policy.index(part.Limit); i >= 0 && then.policy.applies(&then.policy.Limits[i], d.ask.Type) && then.placed(&then.policy.Limits[i]) && !d.account.Misses(then.policy, then.at.Time()) &&
 		len(d.account.Missing(then.policy.NeedsOf(d.ask.Type, d.ask.Data))) == 0 {
 		if next := then.judge(i); next.Denied {

@@ -249,8 +249,9 @@ const maxPolicies = 4
 
 // under is what is held under a policy.
 func (a *Account) under(p *Policy) *heldUnder {
-	for _, h := range a.held {
+	for i, h := range a.held {
 		if h.policy == p {
+			a.held = append(append(a.held[:i], a.held[i+1:]...), h)
 			return h
 		}
 	}

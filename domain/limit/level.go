@@ -13,7 +13,10 @@ import (
 // zero level is the whole tenant.
 type level string
 
-// levelOf is the level that data belongs to; ok is false where one of the fields is missing.
+// maxValue bounds the values that limits count by, in bytes: what is longer, empty or no scalar is nobody's.
+const maxValue = 200
+
+// levelOf is the level that data belongs to; ok is false where one of the fields is missing or cannot be counted by.
 func levelOf(fields []string, data event.Data) (of level, ok bool) {
 	if len(fields) == 0 {
 		return "", true
@@ -22,8 +25,21 @@ func levelOf(fields []string, data event.Data) (of level, ok bool) {
 	return level(whereKey(where)), ok
 }
 
-// valuesOf are the values of fields as the dimensions of the usage read model have them.
+// valuesOf are the values that limits count by.
 func valuesOf(fields []string, data event.Data) (values map[string]string, ok bool) {
+	if values, ok = dimensionsOf(fields, data); !ok {
+		return nil, false
+	}
+	for field, value := range values {
+		if value == "" || len(value) > maxValue || data.Get(field).Kind == event.Nested {
+			return nil, false
+		}
+	}
+	return values, true
+}
+
+// dimensionsOf are the values of fields as the dimensions of the usage read model have them; ok is false where one is missing.
+func dimensionsOf(fields []string, data event.Data) (values map[string]string, ok bool) {
 	values = make(map[string]string, len(fields))
 	for _, field := range fields {
 		v := data.Get(field)
@@ -70,7 +86,7 @@ func (d *decision) placed(l *Limit) bool {
 
 // level is the level of a limit that the check belongs to.
 func (d *decision) level(l *Limit) level {
-	of, _ := levelOf(l.Per, d.ask.Data) // Policy.Check refuses a check without the fields
+	of, _ := levelOf(l.Per, d.ask.Data) // judge and view ask placed first
 	return of
 }
 
@@ -151,14 +167,15 @@ func (a *Account) AddValue(l Loaded, missed []Entry, upTo int64) {
 		}
 	}
 	s.At, s.MinutesAt = max(s.At, upTo), max(s.MinutesAt, upTo)
-	if a.values >= maxValues {
-		a.evict()
-	}
 	a.addSeries(s)
 }
 
-// evict drops half of the series of single values.
-func (a *Account) evict() {
+// MakeRoom drops half of the series of single values, the ones that were asked for least recently, where so many more would be too
+// many. Ask what is Missing afterwards.
+func (a *Account) MakeRoom(more int) {
+	if a.values+more <= maxValues {
+		return
+	}
 	var singles []*series
 	for _, s := range a.series {
 		if s.single {
@@ -217,11 +234,11 @@ func (a *Account) count(offset int64, f Fact) {
 		if of.fields != "" {
 			fields = strings.Split(of.fields, "\x00")
 		}
-		where, ok := levelOf(fields, f.Data)
+		where, ok := dimensionsOf(fields, f.Data)
 		if !ok {
 			continue
 		}
-		if s := a.series[Series{of.meter, string(where)}]; s != nil {
+		if s := a.series[Series{of.meter, whereKey(where)}]; s != nil {
 			if q, counts := s.Need.Quantity(f); counts {
 				s.add(offset, f.OccurredAt, q)
 			}

@@ -114,7 +114,10 @@ func NewPolicy(c *catalog.Catalog, versions map[catalog.PlanKey]int, s tenant.Su
 			limit.Burst = min(limit.Burst, wholeOf(o.Max))
 		}
 		for _, o := range s.Overrides {
-			if values := o.Per.Map(); o.Limit == l.Key && values != nil && o.InForce(at) && slices.Equal(slices.Sorted(maps.Keys(values)), l.Per) {
+			if o.Limit != l.Key || o.Per == "" || !o.InForce(at) {
+				continue
+			}
+			if values := o.Per.Map(); slices.Equal(slices.Sorted(maps.Keys(values)), l.Per) {
 				if limit.own == nil {
 					limit.own = map[level]money.Decimal{}
 				}
@@ -196,9 +199,9 @@ func fieldsLookedAt(c *catalog.Catalog) map[event.Type][]string {
 	return fields
 }
 
-// wholeOf is a count of checks; the catalog makes sure that it is one.
+// wholeOf is a count of checks, rounded down: an override may be from when the limit counted something else.
 func wholeOf(d money.Decimal) int64 {
-	n, scale, ok := d.Coefficient()
+	n, scale, ok := d.Floor().Coefficient()
 	if !ok || scale != 0 {
 		return 0
 	}
@@ -230,7 +233,8 @@ func (p *Policy) findNeeds() []Need {
 		l := &p.Limits[i]
 		minutes := l.Window.Period == catalog.Minute
 		switch {
-		case l.Credits, len(l.Per) > 0: // the credit tracker counts; see NeedsOf
+		case l.Credits: // the credit tracker counts
+		case len(l.Per) > 0: // see NeedsOf
 		case l.kind == event.QuotaLimit:
 			add(Series{Meter: l.Meter}, nil, minutes)
 		case l.kind == event.BudgetLimit:
@@ -277,9 +281,6 @@ func quantityOf(m *catalog.Meter, c event.Check) (q money.Decimal, known bool) {
 	return money.Decimal{}, false
 }
 
-// maxValue bounds the values that limits count by, in bytes.
-const maxValue = 200
-
 // Check refuses a check that leaves out a field which a limit or a price of the policy looks at, or that has something else
 // there: what is unknown is never zero. A tenant that is not active is denied, whatever its checks say. Error: *invalid.Error
 // that names the fields.
@@ -315,7 +316,7 @@ func (p *Policy) Check(c event.Check) error {
 		for _, field := range l.Per {
 			if v := c.Data.Get(field); v.Kind == event.Absent || v.Kind == event.Null {
 				refuse(field, what)
-			} else if v.Kind == event.Nested || len(v.String()) > maxValue || v.String() == "" {
+			} else if _, ok := levelOf([]string{field}, c.Data); !ok {
 				bad.Add("/data/"+invalid.Token(field), "invalid_event", fmt.Sprintf("data.%s must be a value of 1 to %d bytes, as %s counts by it", field, maxValue, what))
 			}
 		}

@@ -43,8 +43,9 @@ func (d *decision) series(l *Limit, of Series, where map[string]string) *series 
 func (d *decision) sums(m measure, w calendar.Window) amounts {
 	sums := make(amounts, d.policy.size(&d.policy.Limits[m.index]))
 	window := d.policy.Limits[m.index].Window
+	current := w == d.windowAt(&d.policy.Limits[m.index], d.at)
 	for i, s := range m.series {
-		if w.Contains(d.at.Time()) {
+		if current {
 			sums[i] = s.used(window, w)
 		} else {
 			sums[i] = s.sum(window, w)
@@ -88,6 +89,8 @@ func (d *decision) windowed(part *event.LimitPart, m measure) {
 	case d.fits(m, w, held, takes, d.at):
 	case l.Soft:
 		part.Soft = true
+	case d.probing:
+		part.Denied = true
 	default:
 		part.Denied, part.ResetAt = true, d.whenFits(m, w, held, takes).Time()
 	}
@@ -125,6 +128,9 @@ func (d *decision) holdEnd(l *Limit, at Tick) Tick {
 // whenFits is the first instant at which the check fits if nothing else happens: leases of other checks end, and windows
 // turn. Between those instants nothing changes.
 func (d *decision) whenFits(m measure, w calendar.Window, held, takes amounts) Tick {
+	if l := d.limit(m.index); l.kind == event.QuotaLimit && d.own == nil && takes[0].Cmp(l.Max) > 0 {
+		return never // also where nothing is used
+	}
 	leases, stop := iter.Pull(d.leases(m.index))
 	defer stop()
 	next, open := leases()

@@ -312,6 +312,7 @@ func (a *actor) load(ctx context.Context) (err error) {
 
 // loadValues makes the account add up sums of single values, as the read models have them and with what the log has since.
 func (a *actor) loadValues(ctx context.Context, needs []limit.Need) error {
+	a.account.MakeRoom(len(needs))
 	missing := a.account.Missing(needs)
 	if len(missing) == 0 {
 		return nil

@@ -72,7 +72,7 @@ func (b *backlog) take(oldest time.Time, most int) (taken []late, expired int) {
 func (b *backlog) putBack(taken []late) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.waiting = append(taken, b.waiting...)
+	b.waiting = append(b.waiting, taken...) // behind the others: a tenant that cannot be served keeps nobody waiting
 }
 
 func (b *backlog) len() int {
