@@ -206,7 +206,7 @@ func (f *fleet) reconfigure(random *rand.Rand, id string, plans, limits []string
 	prefixes := []string{"", "all_"}
 	changed := 0
 	for range turns {
-		status := 0
+		var status int
 		switch n := random.IntN(4); {
 		case n == 0 || len(limits) == 0 && n == 1:
 			status = f.administer(random, http.MethodPut, "/v1/admin/catalog", "application/yaml",

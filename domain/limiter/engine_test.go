@@ -980,7 +980,7 @@ func TestDegradedDecisionsCountForTheirUser(t *testing.T) {
 	require.True(t, g.one(0, of("before", "u1")).Allowed)
 	down := func() apptest.Fault { return apptest.Before }
 	g.lose.Store(&down)
-	away := error(eventstore.ErrUnavailable)
+	away := eventstore.ErrUnavailable
 	g.snapshots.err.Store(&away) // nothing of the user can be loaded either
 	require.True(t, g.one(0, of("without", "u2")).Degraded)
 	g.snapshots.err.Store(nil)

@@ -459,7 +459,7 @@ func (c *cache[K, V]) get(ctx context.Context, key K) (V, error) {
 	case <-ctx.Done():
 		err = fmt.Errorf("%w: %w", eventstore.ErrUnavailable, ctx.Err())
 	}
-	if err != nil && !(c.absent != nil && errors.Is(err, c.absent)) && c.old(e, found) {
+	if err != nil && (c.absent == nil || !errors.Is(err, c.absent)) && c.old(e, found) {
 		return e.value, nil
 	}
 	return v, err
